@@ -1,0 +1,121 @@
+#include "ir/type.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace moai::ir {
+
+namespace {
+
+struct DTypeRow {
+  DType dtype;
+  const char* name;
+  int64_t bytes;
+};
+
+constexpr DTypeRow kDTypes[] = {
+    {DType::kU8, "u8", 1},         {DType::kI8, "i8", 1},           {DType::kI16, "i16", 2},
+    {DType::kI32, "i32", 4},       {DType::kI64, "i64", 8},         {DType::kF16, "f16", 2},
+    {DType::kF32, "f32", 4},       {DType::kF64, "f64", 8},         {DType::kC32, "c32", 4},
+    {DType::kC64, "c64", 8},       {DType::kC128, "c128", 16},      {DType::kBool, "bool", 1},
+    {DType::kBF16, "bf16", 2},     {DType::kF8E5M2, "f8e5m2", 1},   {DType::kF8E4M3FN, "f8e4m3fn", 1},
+    {DType::kF8E5M2FNUZ, "f8e5m2fnuz", 1}, {DType::kF8E4M3FNUZ, "f8e4m3fnuz", 1},
+    {DType::kU16, "u16", 2},       {DType::kU32, "u32", 4},         {DType::kU64, "u64", 8},
+    {DType::kF8E8M0FNU, "f8e8m0fnu", 1},
+};
+
+const DTypeRow* row(DType dtype) {
+  for (const auto& entry : kDTypes) {
+    if (entry.dtype == dtype) return &entry;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+int64_t element_bytes(DType dtype) {
+  const auto* entry = row(dtype);
+  return entry ? entry->bytes : 0;
+}
+
+const char* dtype_name(DType dtype) {
+  const auto* entry = row(dtype);
+  return entry ? entry->name : "?";
+}
+
+bool parse_dtype(const std::string& name, DType* out) {
+  for (const auto& entry : kDTypes) {
+    if (name == entry.name) {
+      *out = entry.dtype;
+      return true;
+    }
+  }
+  return false;
+}
+
+Dims contiguous_strides(const Dims& sizes) {
+  Dims strides(sizes.size());
+  int64_t stride = 1;
+  for (size_t i = sizes.size(); i-- > 0;) {
+    strides[i] = stride;
+    stride *= std::max<int64_t>(sizes[i], 1);
+  }
+  return strides;
+}
+
+Type Type::contiguous(DType dtype, Dims sizes) {
+  Dims strides = contiguous_strides(sizes);
+  return {dtype, std::move(sizes), std::move(strides)};
+}
+
+int64_t Type::numel() const {
+  return std::accumulate(sizes.begin(), sizes.end(), int64_t{1}, std::multiplies<>());
+}
+
+int64_t Type::extent() const {
+  int64_t last = 0;
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    if (sizes[i] == 0) return 0;
+    last += (sizes[i] - 1) * strides[i];
+  }
+  return last + 1;
+}
+
+bool Type::is_contiguous() const {
+  int64_t stride = 1;
+  for (size_t i = sizes.size(); i-- > 0;) {
+    if (sizes[i] == 0) return true;
+    if (sizes[i] != 1 && strides[i] != stride) return false;
+    stride *= sizes[i];
+  }
+  return true;
+}
+
+bool Type::is_dense() const {
+  if (is_contiguous()) return true;
+  std::vector<size_t> order;
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    if (sizes[i] == 0) return true;
+    if (sizes[i] != 1) order.push_back(i);
+  }
+  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return strides[a] < strides[b]; });
+  int64_t stride = 1;
+  for (const size_t i : order) {
+    if (strides[i] != stride) return false;
+    stride *= sizes[i];
+  }
+  return true;
+}
+
+std::string Type::str() const {
+  const auto list = [](const Dims& dims) {
+    std::string text;
+    for (size_t i = 0; i < dims.size(); ++i) text += (i ? "," : "") + std::to_string(dims[i]);
+    return text;
+  };
+  std::string text = std::string(dtype_name(dtype)) + "[" + list(sizes) + "]";
+  if (strides != contiguous_strides(sizes)) text += "{" + list(strides) + "}";
+  return text;
+}
+
+}  // namespace moai::ir
