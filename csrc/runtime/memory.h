@@ -1,0 +1,57 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+namespace moai::runtime {
+
+// A run of device memory with one owner chain: freed, or given back to its pool, with the last
+// reference.
+struct Block {
+  void* data = nullptr;
+  int64_t bytes = 0;
+  std::function<void()> release;  // called once, from whichever thread drops the last reference
+
+  Block(void* data_in, int64_t bytes_in, std::function<void()> release_in)
+      : data(data_in), bytes(bytes_in), release(std::move(release_in)) {}
+  Block(const Block&) = delete;
+  Block& operator=(const Block&) = delete;
+  ~Block() {
+    if (release) release();
+  }
+};
+using BlockPtr = std::shared_ptr<Block>;
+
+struct MemoryStats {
+  int64_t live_bytes = 0;      // handed out and not returned
+  int64_t peak_bytes = 0;      // most that was live at once since reset_peak
+  int64_t reserved_bytes = 0;  // taken from the system: live and cached
+};
+
+// The memory of one virtual CPU device. Blocks are 64-byte aligned; large ones come from the
+// system as huge pages where it has them and are kept for re-use, since fresh pages cost a fault
+// for every 4 KiB. Thread-safe.
+class MemoryPool {
+ public:
+  // `limit_bytes` < 0: no limit.
+  explicit MemoryPool(int64_t limit_bytes = -1);
+  ~MemoryPool();
+  MemoryPool(const MemoryPool&) = delete;
+  MemoryPool& operator=(const MemoryPool&) = delete;
+
+  // Contents are undefined. Zero bytes give a block with a null pointer.
+  // Throws Error(Phase::kRun) when the limit or the machine has no room for it.
+  BlockPtr allocate(int64_t bytes);
+
+  // Hands cached blocks back to the system.
+  void trim();
+  MemoryStats stats() const;
+  void reset_peak();
+
+ private:
+  struct State;
+  std::shared_ptr<State> state_;  // blocks keep it alive
+};
+
+}  // namespace moai::runtime
