@@ -1,5 +1,7 @@
 #include "ir/graph.h"
 
+#include <utility>
+
 namespace moai::ir {
 
 ValueId Graph::add_input(Type type) {
@@ -9,12 +11,12 @@ ValueId Graph::add_input(Type type) {
   return id;
 }
 
-NodeId Graph::add_node(Node node, const std::vector<Type>& result_types) {
+NodeId Graph::add_node(Node node, std::vector<Type> result_types) {
   const auto id = static_cast<NodeId>(nodes_.size());
-  node.results.clear();
+  node.results.resize(result_types.size());
   for (size_t i = 0; i < result_types.size(); ++i) {
-    node.results.push_back(static_cast<ValueId>(values_.size()));
-    values_.push_back({result_types[i], id, static_cast<int32_t>(i)});
+    node.results[i] = static_cast<ValueId>(values_.size());
+    values_.push_back({std::move(result_types[i]), id, static_cast<int32_t>(i)});
   }
   nodes_.push_back(std::move(node));
   return id;

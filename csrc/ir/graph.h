@@ -107,7 +107,7 @@ class Graph {
  public:
   ValueId add_input(Type type);
   // Appends a node; gives it one new value per entry of `result_types`. Returns its id.
-  NodeId add_node(Node node, const std::vector<Type>& result_types);
+  NodeId add_node(Node node, std::vector<Type> result_types);
   int32_t add_number(NumberKind kind) {
     numbers_.push_back(kind);
     return static_cast<int32_t>(numbers_.size()) - 1;
@@ -144,11 +144,26 @@ class Graph {
 //     return %3, %4
 //   }
 //
-// `!bw` before a node's op name marks Section::kBackward. `origin` is not printed.
+// `!bw` before a node's op name marks Section::kBackward. `origin` is not printed. `#` starts a
+// comment, spaces and line ends mean nothing. The arguments:
+//
+//   none  true  -3  1.0  inf  "text\n"  bf16              # absent, bool, int, double, string, dtype
+//   [1,2]  [0.5, nan]  [true]  []  float[]  bool[]        # static lists; the empty ones keep their kind
+//   %1  [%1, none]  tensor[]                              # operands
+//   n0  [n0, n1]  number[]  host(n0, f64, wrapped)        # numbers of the step, host scalars
+//   update(%0, %1, [4,4]{8,1}, offset=2)                  # the region's sizes and strides
+//   aten.f[%1, %2]($1, $0)                                # operands in another order than arguments
+//
+// A name that is no plain word is quoted: `"my op"(%0)`.
 std::string print(const Graph& graph);
 
-// Inverse of print: `parse(print(g))` prints the same and has the same hash.
-// Throws Error(Phase::kGraph) naming line and column.
+// The line of one node.
+std::string print(const Graph& graph, NodeId node);
+
+// Inverse of print: `parse(print(g))` prints the same and has the same hash. Names of values are free
+// (`%x`); those that print gave are kept.
+// Throws Error(Phase::kGraph) naming line and column. The graph that comes back may still break a
+// rule of the IR: see verify.
 Graph parse(const std::string& text);
 
 // Throws Error(Phase::kGraph) that points at the node when a rule of the IR is broken: use before

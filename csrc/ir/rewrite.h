@@ -1,0 +1,65 @@
+#pragma once
+
+#include <utility>
+#include <vector>
+
+#include "ir/graph.h"
+
+namespace moai::ir {
+
+// Writes a new graph from an old one, node by node in the old order: the shared half of all passes.
+// Inputs and numbers come over at once, at the same positions.
+class Rewrite {
+ public:
+  explicit Rewrite(const Graph& from) : from_(from), to_of_(from.values().size(), kNone) {
+    for (const ValueId input : from.inputs()) to_of_[input] = to_.add_input(from.type(input));
+    to_.set_numbers(from.numbers());
+  }
+
+  const Graph& to() const { return to_; }
+  // What an old value is in the new graph; kNone while it is nothing.
+  ValueId operator[](ValueId old) const { return to_of_[old]; }
+  // Users of an old value get this new one.
+  void replace(ValueId old, ValueId by) { to_of_[old] = by; }
+
+  // The node with its operands renamed, its results still the old ones.
+  Node renamed(NodeId old) const {
+    Node node = from_.node(old);
+    for (ValueId& operand : node.operands) operand = to_of_[operand];
+    return node;
+  }
+
+  NodeId keep(NodeId old) { return keep(old, renamed(old)); }
+  // Adds `node` in the place of `old`, with results of the same types.
+  NodeId keep(NodeId old, Node node) {
+    const std::vector<ValueId>& results = from_.node(old).results;
+    std::vector<Type> types;
+    types.reserve(results.size());
+    for (const ValueId result : results) types.push_back(from_.type(result));
+    const NodeId id = to_.add_node(std::move(node), std::move(types));
+    for (size_t r = 0; r < results.size(); ++r) to_of_[results[r]] = to_.node(id).results[r];
+    return id;
+  }
+
+  // A node that the old graph has not.
+  ValueId add(Node node, Type result) {
+    std::vector<Type> types;
+    types.push_back(std::move(result));
+    return to_.node(to_.add_node(std::move(node), std::move(types))).results[0];
+  }
+
+  Graph finish() {
+    std::vector<ValueId> outputs;
+    outputs.reserve(from_.outputs().size());
+    for (const ValueId output : from_.outputs()) outputs.push_back(to_of_[output]);
+    to_.set_outputs(std::move(outputs));
+    return std::move(to_);
+  }
+
+ private:
+  const Graph& from_;
+  Graph to_;
+  std::vector<ValueId> to_of_;
+};
+
+}  // namespace moai::ir
