@@ -165,12 +165,12 @@ class Printer {
     } else {
       string(node.op.str());
     }
-    call(node);
+    call(node, !names_operands_in_order(node));
   }
 
   void view(const Node& node) {
     text_ += kViewWord;
-    if (!has_view_form(node)) return call(node);
+    if (!has_view_form(node)) return call(node, true);
     text_ += '(';
     value(node.operands[0]);
     offset(node.args[0]);
@@ -178,7 +178,7 @@ class Printer {
 
   void update(const Node& node) {
     text_ += kUpdateWord;
-    if (!has_update_form(node)) return call(node);
+    if (!has_update_form(node)) return call(node, true);
     text_ += '(';
     value(node.operands[0]);
     text_ += ", ";
@@ -195,9 +195,9 @@ class Printer {
   }
 
   // `(%1, n0)`, or `[%1, %2]($1, n0)` where arguments do not name each operand once and in order.
-  void call(const Node& node) {
+  void call(const Node& node, bool list_operands) {
     operands_ = nullptr;
-    if (names_operands_in_order(node)) {
+    if (!list_operands) {
       operands_ = &node.operands;
     } else {
       text_ += '[';

@@ -55,10 +55,10 @@ bool parse_dtype(const std::string& name, DType* out) {
 
 Dims contiguous_strides(const Dims& sizes) {
   Dims strides(sizes.size());
-  int64_t stride = 1;
+  uint64_t stride = 1;  // wraps around on nonsense, which verify finds later
   for (size_t i = sizes.size(); i-- > 0;) {
-    strides[i] = stride;
-    stride *= std::max<int64_t>(sizes[i], 1);
+    strides[i] = static_cast<int64_t>(stride);
+    stride *= static_cast<uint64_t>(std::max<int64_t>(sizes[i], 1));
   }
   return strides;
 }

@@ -5,6 +5,7 @@
 
 #include "ir/error.h"
 #include "ir/graph.h"
+#include "ir/words.h"
 
 namespace moai::ir {
 
@@ -164,7 +165,7 @@ class Verifier {
     }
   }
 
-  // Checks that a region of `holder` stays inside it; returns nothing when the offset is a number.
+  // A region must stay inside its holder; where the offset is a number of the step, at offset 0 at least.
   void region(const Type& holder, const Type& region, const Arg& offset) const {
     if (const auto* number = std::get_if<NumberRef>(&offset)) {
       if (graph_.numbers()[number->index] != NumberKind::kInt) fail("the offset n", number->index, " is no integer");
@@ -199,10 +200,6 @@ class Verifier {
     if (strides->size() != sizes->size()) fail("the region has another number of strides than of sizes");
     if (any_negative(*strides)) fail("the region has a negative stride");
     region(whole, {whole.dtype, *sizes, *strides}, node.args[2]);
-  }
-
-  static bool is_offset(const Arg& arg) {
-    return std::holds_alternative<int64_t>(arg) || std::holds_alternative<NumberRef>(arg);
   }
 
   const Graph& graph_;
