@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <utility>
 #include <variant>
@@ -172,13 +174,19 @@ Graph parse(const std::string& text);
 // source differ in sizes, wrong argument kinds of view and update, outputs that do not exist.
 void verify(const Graph& graph);
 
-// Structural hash: equal for graphs that compute the same from the same inputs (by position),
-// whatever the order in which independent nodes were added. Numbers count by kind and by
-// position, sizes count. `origin` does not.
+// Structural hash: equal for graphs that compute the same by the same nodes from the same inputs (by
+// position), whatever the order in which independent nodes were added. Numbers count by kind and by
+// position, sizes count. `origin` does not, nor do nodes that no output needs. Computing a thing twice
+// is not the same as once. The same on every host.
 uint64_t hash(const Graph& graph);
 
+// Whether argument `arg` of a node, an integer or a list of them, is made of sizes.
+using IsSize = std::function<bool(const Node& node, size_t arg)>;
+
 // As hash, but blind to sizes, strides and size-valued arguments: equal for two recordings of the
-// same program at different sequence lengths or batch sizes.
-uint64_t structure_hash(const Graph& graph);
+// same program at different sequence lengths or batch sizes. What it keeps of strides is their order
+// and which are 0, so that a transpose is not a reshape. Without `is_size` every list of integers
+// counts as sizes, and no integer alone.
+uint64_t structure_hash(const Graph& graph, const IsSize& is_size = {});
 
 }  // namespace moai::ir

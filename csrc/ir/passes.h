@@ -1,27 +1,42 @@
 #pragma once
 
+#include <cstdint>
+#include <vector>
+
 #include "ir/graph.h"
 
 namespace moai::ir {
 
 // Passes are pure: they take a graph and return a better one that computes the same outputs, in
 // the same output order, from the same inputs and numbers (positions are kept, even of unused
-// ones). Each runs in time linear in the graph.
+// ones). Each runs in time linear in the graph, which must pass verify.
+//
+// Outputs that were different values stay different values, none of which becomes an input or a
+// view: every output is a storage of its own, and one value for two of them would be copied again.
 
 // Drops nodes none of whose results is used.
 Graph eliminate_dead_code(const Graph& graph);
 
 // Merges nodes that compute the same from the same operands. Never merges across the start of
-// backward, nor a node with tied results, nor an op that `ops` calls random.
+// backward, except views, which cost nothing; nor a node with tied results. Random ops need no
+// exception: each takes its own position of the generator's counter as a number, and numbers at
+// different positions are different arguments, whatever their values.
 Graph merge_common_subexpressions(const Graph& graph);
 
-// Replaces a copy that changes nothing (aten.clone or aten._to_copy to the same dtype and layout,
-// or update of the whole by the same type) by its source.
+// Replaces copies that change nothing by their source: aten.clone and aten._to_copy to the same
+// type; and an update of all elements (at a static offset of 0) by its new content, seen through a
+// view where the shapes differ.
 Graph remove_needless_copies(const Graph& graph);
 
-// Replaces every strided view by slice / permute / reshape / expand steps (see ir/view.h), and
-// leaves as `view` those that have none (overlapping strides). For the planner and for reading; the
-// executor runs the strided form.
-Graph canonicalise_views(const Graph& graph);
+// Replaces every strided view by steps (see ir/view.h), each a node, and leaves as `view` those that
+// have none (overlapping strides). For the planner and for reading; the executor runs the strided form.
+//
+//   moai.slice(%0, dim, start, length, step)   moai.permute(%0, [order])
+//   moai.reshape(%0, [sizes])                  moai.expand(%0, [sizes])
+//
+// `numbers` are the values of the numbers of the step at hand, by position (only those that are
+// offsets are read): the form holds for these offsets. Without them a view whose offset is a number
+// stays.
+Graph canonicalise_views(const Graph& graph, const std::vector<int64_t>& numbers = {});
 
 }  // namespace moai::ir
