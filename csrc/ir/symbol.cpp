@@ -6,6 +6,7 @@
 namespace moai::ir {
 
 Symbol Symbol::intern(const std::string& name) {
+  if (name.empty()) return Symbol();
   // Leaked on purpose: names are read by threads that outlive static destruction.
   static auto* lock = new std::mutex;
   static auto* names = new std::unordered_set<std::string>;
