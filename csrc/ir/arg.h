@@ -43,7 +43,8 @@ inline uint64_t mix_text(uint64_t hash, const std::string& text) {
   hash = mix(hash, text.size());
   for (size_t at = 0; at < text.size(); at += 8) {
     uint64_t word = 0;
-    for (size_t i = at; i < at + 8 && i < text.size(); ++i) word = word << 8 | static_cast<unsigned char>(text[i]);
+    for (size_t i = at; i < at + 8 && i < text.size(); ++i)
+      word = word << 8 | static_cast<unsigned char>(text[i]);
     hash = mix(hash, word);
   }
   return hash;
@@ -75,7 +76,9 @@ struct MixArg {
   }
 };
 
-inline uint64_t mix_arg(uint64_t hash, const Arg& arg) { return std::visit(MixArg{mix(hash, arg.index())}, arg); }
+inline uint64_t mix_arg(uint64_t hash, const Arg& arg) {
+  return std::visit(MixArg{mix(hash, arg.index())}, arg);
+}
 
 // Equality that agrees with the hash: doubles by their bits.
 inline bool same_arg(const Arg& a, const Arg& b) {

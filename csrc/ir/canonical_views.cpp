@@ -76,7 +76,7 @@ class Canonicaliser {
         int64_t offset = 0;
         Type from = std::move(type);
         const bool applied = apply_steps(from, {steps[i]}, &type, &offset);
-        MOAI_ASSERT(applied, "", str(steps[i]), " of ", from.str());
+        MOAI_ASSERT(applied, "step ", str(steps[i]), " of ", from.str());
       }
       value = rewrite_.add(step(steps[i], view, value), type);
     }

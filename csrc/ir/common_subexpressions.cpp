@@ -1,5 +1,6 @@
 #include <cstddef>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "ir/arg.h"
@@ -13,7 +14,10 @@ namespace {
 class Merger {
  public:
   explicit Merger(const Graph& graph)
-      : graph_(graph), rewrite_(graph), is_output_(graph.values().size()), becomes_output_(graph.values().size()) {
+      : graph_(graph),
+        rewrite_(graph),
+        is_output_(graph.values().size()),
+        becomes_output_(graph.values().size()) {
     for (const ValueId output : graph.outputs()) is_output_[output] = true;
     for (const ValueId input : graph.inputs()) becomes_output_[rewrite_[input]] = is_output_[input];
   }
@@ -22,11 +26,19 @@ class Merger {
     for (size_t i = 0; i < graph_.nodes().size(); ++i) {
       const auto id = static_cast<NodeId>(i);
       Node node = rewrite_.renamed(id);
+      if (!may_merge(node)) {
+        keep(id, std::move(node));
+        continue;
+      }
       const uint64_t key = hash(node, id);
-      if (may_merge(node) && merged(id, node, key)) continue;
-      const NodeId added = rewrite_.keep(id, std::move(node));
-      for (const ValueId result : graph_.node(id).results) becomes_output_[rewrite_[result]] = is_output_[result];
-      if (may_merge(rewrite_.to().node(added))) seen_.emplace(key, added);
+      const NodeId twin = find(id, node, key);
+      if (twin == kNone) {
+        seen_.emplace(key, keep(id, std::move(node)));
+      } else if (two_outputs(node, rewrite_.to().node(twin))) {
+        keep(id, std::move(node));
+      } else {
+        merge(node, rewrite_.to().node(twin));
+      }
     }
     return rewrite_.finish();
   }
@@ -39,19 +51,26 @@ class Merger {
     return !node.results.empty();
   }
 
-  bool merged(NodeId id, const Node& node, uint64_t key) {
+  NodeId keep(NodeId id, Node node) {
+    const NodeId added = rewrite_.keep(id, std::move(node));
+    for (const ValueId result : graph_.node(id).results)
+      becomes_output_[rewrite_[result]] = is_output_[result];
+    return added;
+  }
+
+  void merge(const Node& node, const Node& twin) {
+    for (size_t r = 0; r < node.results.size(); ++r) {
+      rewrite_.replace(node.results[r], twin.results[r]);
+      if (is_output_[node.results[r]]) becomes_output_[twin.results[r]] = true;
+    }
+  }
+
+  NodeId find(NodeId id, const Node& node, uint64_t key) const {
     const auto [begin, end] = seen_.equal_range(key);
     for (auto found = begin; found != end; ++found) {
-      const Node& other = rewrite_.to().node(found->second);
-      if (!same(id, node, other)) continue;
-      if (two_outputs(node, other)) return false;
-      for (size_t r = 0; r < node.results.size(); ++r) {
-        rewrite_.replace(node.results[r], other.results[r]);
-        if (is_output_[node.results[r]]) becomes_output_[other.results[r]] = true;
-      }
-      return true;
+      if (same(id, node, rewrite_.to().node(found->second))) return found->second;
     }
-    return false;
+    return kNone;
   }
 
   // Each output is a storage of its own. Made one value, they would only have to be copied apart again.
@@ -90,7 +109,7 @@ class Merger {
 
   const Graph& graph_;
   Rewrite rewrite_;
-  std::unordered_multimap<uint64_t, NodeId> seen_;  // nodes of the new graph
+  std::unordered_multimap<uint64_t, NodeId> seen_;  // nodes of the new graph, no two of them the same
   std::vector<bool> is_output_;                     // values of the old graph
   std::vector<bool> becomes_output_;                // values of the new graph, of which there are no more
 };

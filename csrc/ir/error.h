@@ -16,7 +16,7 @@ const char* phase_name(Phase phase);
 template <typename... Parts>
 std::string concat(const Parts&... parts) {
   std::ostringstream out;
-  (out << ... << parts);
+  (static_cast<void>(out << parts), ...);
   return out.str();
 }
 
@@ -46,6 +46,6 @@ class Error : public std::exception {
 #define MOAI_ASSERT(condition, ...)                                                             \
   do {                                                                                          \
     if (__builtin_expect(!(condition), 0)) {                                                    \
-      ::moai::assertion_failed(#condition, __FILE__, __LINE__, ::moai::concat("" __VA_ARGS__)); \
+      ::moai::assertion_failed(#condition, __FILE__, __LINE__, ::moai::concat(__VA_ARGS__)); \
     }                                                                                           \
   } while (false)

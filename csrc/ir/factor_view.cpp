@@ -16,8 +16,8 @@ struct Walk {
   int32_t dim;   // of the view
 };
 
-// A row of elements of which the view takes some: those at `offset` plus what the walks add. Walks are in order
-// of falling strides.
+// A row of elements of which the view takes some: those at `offset` plus what the walks add. Walks are in
+// order of falling strides.
 struct Axis {
   int64_t length;
   int64_t offset;
@@ -47,10 +47,10 @@ std::vector<int64_t> divisors(int64_t number, int64_t low, int64_t high) {
   return found;
 }
 
-// An axis is divided into rows of `r` elements such that the outermost walk goes from row to row and the others
-// stay within one. `r` divides that walk's stride; it is at least the reach of the others, and the last row must
-// still be inside the axis. The longest rows leave the most room to the others, so taking them decides for sure
-// whether there is a way.
+// An axis is divided into rows of `r` elements such that the outermost walk goes from row to row and the
+// others stay within one. `r` divides that walk's stride; it is at least the reach of the others, and the
+// last row must still be inside the axis. The longest rows leave the most room to the others, so taking them
+// decides for sure whether there is a way.
 bool can_factor(int64_t length, const std::vector<Walk>& walks, size_t from) {
   for (size_t i = from; i + 1 < walks.size(); ++i) {
     const int64_t longest = length - (walks[i].size - 1) * walks[i].stride;
@@ -128,13 +128,14 @@ class Factoring {
       if (view_.strides[d] < 0) return false;
       walks_.push_back({view_.strides[d], view_.sizes[d], static_cast<int32_t>(d)});
     }
-    std::stable_sort(walks_.begin(), walks_.end(), [](const Walk& a, const Walk& b) { return a.stride > b.stride; });
+    std::stable_sort(walks_.begin(), walks_.end(),
+                     [](const Walk& a, const Walk& b) { return a.stride > b.stride; });
     const int64_t room = base_.extent() - reach(walks_, 0);
     return offset_ >= 0 && offset_ <= room;
   }
 
-  // Lays the walks over axes: the base's dims, outermost in memory first, those taken together that the view does not
-  // keep apart.
+  // Lays the walks over axes: the base's dims, outermost in memory first, those taken together that the view
+  // does not keep apart.
   void place_axes() {
     Axis axis{base_.numel(), offset_, 1, walks_};
     for (size_t i = 0; i + 1 < storage_order_.size(); ++i) {
@@ -147,8 +148,8 @@ class Factoring {
     if (axis.length > 1) axes_.push_back(std::move(axis));
   }
 
-  // Cuts an axis into rows and what is in a row, if every walk goes over rows or stays within one. A walk through
-  // whole rows does both.
+  // Cuts an axis into rows and what is in a row, if every walk goes over rows or stays within one. A walk
+  // through whole rows does both.
   static bool cut(const Axis& axis, int64_t row, Axis* outer, Axis* inner) {
     *outer = {axis.length / row, axis.offset / row, axis.stride * row, {}};
     *inner = {row, axis.offset % row, axis.stride, {}};
@@ -169,8 +170,8 @@ class Factoring {
            can_factor(row, inner->walks, 0);
   }
 
-  // Brings the axes into the order of the base's dims where each is a dim of its own; otherwise the base into the
-  // order of the axes.
+  // Brings the axes into the order of the base's dims where each is a dim of its own; otherwise the base into
+  // the order of the axes.
   void order_axes() {
     if (axes_.size() == storage_order_.size()) {
       std::vector<Axis> axes(base_.sizes.size(), Axis{1, 0, 1, {}});
@@ -193,7 +194,8 @@ class Factoring {
       slice(i, division.start, division.length, 1);
       Axis& axis = axes_[i];
       axis.offset -= division.start;
-      Axis inner{division.row, axis.offset % division.row, axis.stride, {axis.walks.begin() + 1, axis.walks.end()}};
+      Axis inner{
+          division.row, axis.offset % division.row, axis.stride, {axis.walks.begin() + 1, axis.walks.end()}};
       axis.walks.resize(1);
       axis.walks[0].stride /= division.row;
       axis.length /= division.row;
@@ -214,8 +216,8 @@ class Factoring {
     }
   }
 
-  // Brings the axes into the order of the view's dims. Those of size 1 go where the view has such dims, as long as
-  // there are some; the last reshape sees to the rest.
+  // Brings the axes into the order of the view's dims. Those of size 1 go where the view has such dims, as
+  // long as there are some; the last reshape sees to the rest.
   void permute_axes() {
     std::vector<Dims> axes_of(view_.sizes.size());
     Dims single;
@@ -227,7 +229,8 @@ class Factoring {
     Dims walked;
     auto next_single = single.begin();
     for (Dims& axes : axes_of) {
-      std::sort(axes.begin(), axes.end(), [&](int64_t a, int64_t b) { return axes_[a].stride > axes_[b].stride; });
+      std::sort(axes.begin(), axes.end(),
+                [&](int64_t a, int64_t b) { return axes_[a].stride > axes_[b].stride; });
       walked.insert(walked.end(), axes.begin(), axes.end());
       order.insert(order.end(), axes.begin(), axes.end());
       if (axes.empty() && next_single != single.end()) order.push_back(*next_single++);

@@ -37,7 +37,8 @@ class Hasher {
     std::vector<uint64_t> hashes(nodes.size());
     for (size_t id = 0; id < nodes.size(); ++id) {
       hashes[id] = node(nodes[id]);
-      for (size_t r = 0; r < nodes[id].results.size(); ++r) values_[nodes[id].results[r]] = mix(hashes[id], r);
+      for (size_t r = 0; r < nodes[id].results.size(); ++r)
+        values_[nodes[id].results[r]] = mix(hashes[id], r);
     }
     uint64_t sum = 0;
     for (const ValueId output : graph_.outputs()) live_[output] = 1;
@@ -75,7 +76,8 @@ class Hasher {
   uint64_t arg(uint64_t hash, const Node& node, size_t i) const {
     const Arg& arg = node.args[i];
     const auto* list = std::get_if<Dims>(&arg);
-    if (!is_size_ || !(list || std::holds_alternative<int64_t>(arg)) || !is_size(node, i)) return mix_arg(hash, arg);
+    if (!is_size_ || !(list || std::holds_alternative<int64_t>(arg)) || !is_size(node, i))
+      return mix_arg(hash, arg);
     return mix(mix(hash, arg.index()), list ? list->size() : 0);
   }
 

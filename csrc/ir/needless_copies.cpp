@@ -12,7 +12,10 @@ namespace {
 class CopyRemover {
  public:
   explicit CopyRemover(const Graph& graph)
-      : graph_(graph), rewrite_(graph), is_output_(graph.values().size()), becomes_output_(graph.values().size()) {
+      : graph_(graph),
+        rewrite_(graph),
+        is_output_(graph.values().size()),
+        becomes_output_(graph.values().size()) {
     for (const ValueId output : graph.outputs()) is_output_[output] = true;
   }
 
@@ -50,7 +53,8 @@ class CopyRemover {
 
   void keep(NodeId id) {
     rewrite_.keep(id);
-    for (const ValueId result : graph_.node(id).results) becomes_output_[rewrite_[result]] = is_output_[result];
+    for (const ValueId result : graph_.node(id).results)
+      becomes_output_[rewrite_[result]] = is_output_[result];
   }
 
   void replace(NodeId id, ValueId source) {
@@ -67,7 +71,8 @@ class CopyRemover {
   // Each output is a storage of its own: not an input's, not a part of another, and no two outputs are one.
   bool may_become_output(ValueId value) const {
     const NodeId producer = rewrite_.to().value(value).producer;
-    return producer != kNone && rewrite_.to().node(producer).kind != NodeKind::kView && !becomes_output_[value];
+    return producer != kNone && rewrite_.to().node(producer).kind != NodeKind::kView &&
+           !becomes_output_[value];
   }
 
   ValueId view(NodeId id, ValueId of) {

@@ -99,14 +99,16 @@ class Parser {
   int32_t index() {
     const Place place = scan_.next();
     const int64_t index = scan_.integer();
-    if (index < 0 || index > std::numeric_limits<int32_t>::max()) scan_.fail(place, "this index is out of range");
+    if (index < 0 || index > std::numeric_limits<int32_t>::max())
+      scan_.fail(place, "this index is out of range");
     return static_cast<int32_t>(index);
   }
 
-  DType dtype() {
+  DType dtype(const char* expected = "expected a dtype") {
     const Place place = scan_.next();
     DType dtype{};
-    if (!parse_dtype(std::string(scan_.word()), &dtype)) scan_.fail(place, "expected a dtype");
+    if (!parse_dtype(std::string(scan_.peek_word()), &dtype)) scan_.fail(place, expected);
+    scan_.word();
     return dtype;
   }
 
@@ -120,8 +122,8 @@ class Parser {
     return type;
   }
 
-  // Values get their ids in the order in which they are added. Where inputs and results mix, an input waits for
-  // its turn, so that a printed graph comes back with the same ids.
+  // Values get their ids in the order in which they are added. Where inputs and results mix, an input waits
+  // for its turn, so that a printed graph comes back with the same ids.
   void input() {
     scan_.expect('%');
     const Place place = scan_.next();
@@ -311,7 +313,7 @@ class Parser {
       if (scan_.peek_integer()) return scan_.integer();
       return scan_.real();
     }
-    return DTypeArg{dtype()};
+    return DTypeArg{dtype("expected an argument")};
   }
 
   Arg host_scalar() {

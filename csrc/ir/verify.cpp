@@ -82,13 +82,14 @@ class Verifier {
 
   void type(ValueId id) const {
     const Type& type = graph_.type(id);
-    const char* what = element_bytes(type.dtype) == 0               ? "an unknown dtype"
+    const char* what = element_bytes(type.dtype) == 0             ? "an unknown dtype"
                        : type.sizes.size() != type.strides.size() ? "another number of strides than of sizes"
-                       : any_negative(type.sizes)                   ? "a negative size"
-                       : any_negative(type.strides)                 ? "a negative stride"
-                                                                    : nullptr;
+                       : any_negative(type.sizes)                 ? "a negative size"
+                       : any_negative(type.strides)               ? "a negative stride"
+                                                                  : nullptr;
     int64_t bytes = 0;
-    if (!what && !(elements_fit(type) && bytes_up_to(type, 0, &bytes))) what = "more bytes than 64 bits count";
+    if (!what && !(elements_fit(type) && bytes_up_to(type, 0, &bytes)))
+      what = "more bytes than 64 bits count";
     if (!what) return;
     if (graph_.value(id).producer == kNone) throw graph_error("input %", id, " has ", what);
     fail("%", id, " has ", what);
@@ -168,7 +169,8 @@ class Verifier {
   // A region must stay inside its holder; where the offset is a number of the step, at offset 0 at least.
   void region(const Type& holder, const Type& region, const Arg& offset) const {
     if (const auto* number = std::get_if<NumberRef>(&offset)) {
-      if (graph_.numbers()[number->index] != NumberKind::kInt) fail("the offset n", number->index, " is no integer");
+      if (graph_.numbers()[number->index] != NumberKind::kInt)
+        fail("the offset n", number->index, " is no integer");
     }
     const auto* fixed = std::get_if<int64_t>(&offset);
     if (fixed && *fixed < 0) fail("the offset ", *fixed, " is negative");
@@ -185,10 +187,12 @@ class Verifier {
   }
 
   void update(const Node& node) const {
-    if (node.operands.size() != 2 || node.results.size() != 1) fail("an update has two operands and one result");
+    if (node.operands.size() != 2 || node.results.size() != 1)
+      fail("an update has two operands and one result");
     const auto* sizes = node.args.size() == 3 ? std::get_if<Dims>(&node.args[0]) : nullptr;
     const auto* strides = node.args.size() == 3 ? std::get_if<Dims>(&node.args[1]) : nullptr;
-    if (!sizes || !strides || !is_offset(node.args[2])) fail("an update has arguments sizes, strides, offset");
+    if (!sizes || !strides || !is_offset(node.args[2]))
+      fail("an update has arguments sizes, strides, offset");
     const Type& whole = graph_.type(node.operands[0]);
     const Type& source = graph_.type(node.operands[1]);
     if (graph_.type(node.results[0]) != whole) {

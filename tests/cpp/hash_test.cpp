@@ -21,7 +21,8 @@ Graph reordered(const Graph& graph, uint32_t seed) {
   for (size_t i = 0; i < left.size(); ++i) left[i] = static_cast<NodeId>(i);
   const auto ready = [&](NodeId id) {
     const auto& operands = graph.node(id).operands;
-    return std::all_of(operands.begin(), operands.end(), [&](ValueId operand) { return ids[operand] != kNone; });
+    return std::all_of(operands.begin(), operands.end(),
+                       [&](ValueId operand) { return ids[operand] != kNone; });
   };
   while (!left.empty()) {
     auto next = left.begin() + random.below(static_cast<int64_t>(left.size()));
@@ -31,7 +32,8 @@ Graph reordered(const Graph& graph, uint32_t seed) {
     for (const ValueId result : node.results) types.push_back(graph.type(result));
     for (ValueId& operand : node.operands) operand = ids[operand];
     const NodeId id = to.add_node(std::move(node), std::move(types));
-    for (size_t r = 0; r < to.node(id).results.size(); ++r) ids[graph.node(*next).results[r]] = to.node(id).results[r];
+    for (size_t r = 0; r < to.node(id).results.size(); ++r)
+      ids[graph.node(*next).results[r]] = to.node(id).results[r];
     left.erase(next);
   }
   std::vector<ValueId> outputs;
@@ -157,7 +159,8 @@ TEST_CASE("hash_sees_each_part_of_a_node") {
 TEST_CASE("hash_sees_inputs_numbers_and_outputs_but_no_dead_node") {
   const auto of = [](const std::string& text) { return hash(parse(text)); };
   const uint64_t wanted = of("graph(%a: f32[2], %b: f32[2]) numbers(i) { %c: f32[2] = f(%a) return %c }");
-  CHECK(of("graph(%a: f32[2], %b: f32[2]) numbers(i) { %d: f32[2] = g(%b) %c: f32[2] = f(%a) h(%c) return %c }") == wanted);
+  CHECK(of("graph(%a: f32[2], %b: f32[2]) numbers(i) { %d: f32[2] = g(%b) %c: f32[2] = f(%a) h(%c) return %c "
+           "}") == wanted);
   CHECK(of("graph(%a: f32[2], %b: f32[2]) numbers(i) { %c: f32[2] = f(%b) return %c }") != wanted);
   CHECK(of("graph(%a: f32[2], %b: f32[3]) numbers(i) { %c: f32[2] = f(%a) return %c }") != wanted);
   CHECK(of("graph(%a: f32[2]) numbers(i) { %c: f32[2] = f(%a) return %c }") != wanted);
@@ -174,7 +177,8 @@ TEST_CASE("structure_hash_is_blind_to_sizes_only") {
   CHECK(same("%r: f32[8,16] = f(%x, [8,16])", "%r: f32[4,16] = f(%x, [4,16])"));
   CHECK(same("%r: f32[2,16] = view(%x, offset=0)", "%r: f32[4,16] = view(%x, offset=16)"));
   CHECK(same("%r: f32[1,16] = view(%x, offset=0)", "%r: f32[4,16] = view(%x, offset=0)"));
-  CHECK(same("%r: f32[8,16] = update(%x, %c, [4]{16}, offset=0)", "%r: f32[8,16] = update(%x, %c, [8]{1}, offset=3)"));
+  CHECK(same("%r: f32[8,16] = update(%x, %c, [4]{16}, offset=0)",
+             "%r: f32[8,16] = update(%x, %c, [8]{1}, offset=3)"));
   CHECK_FALSE(same("%r: f32[16,8] = view(%x, offset=0)", "%r: f32[16,8]{1,16} = view(%x, offset=0)"));
   CHECK_FALSE(same("%r: f32[3,16] = view(%x, offset=0)", "%r: f32[3,16]{0,1} = view(%x, offset=0)"));
   CHECK_FALSE(same("%r: f32[8,16] = f(%x)", "%r: bf16[8,16] = f(%x)"));

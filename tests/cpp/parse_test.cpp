@@ -63,7 +63,8 @@ TEST_CASE("parse_of_damaged_text_gives_a_graph_or_an_error") {
 }
 
 TEST_CASE("values_may_have_any_names") {
-  const Graph graph = parse("graph(%x: f32[2], %weight.1: f32[2]) { %y: f32[2] = aten.add(%x, %weight.1) return %y }");
+  const Graph graph =
+      parse("graph(%x: f32[2], %weight.1: f32[2]) { %y: f32[2] = aten.add(%x, %weight.1) return %y }");
   REQUIRE(print(graph) ==
           "graph(%0: f32[2], %1: f32[2]) {\n"
           "  %2: f32[2] = aten.add(%0, %1)\n"
@@ -79,8 +80,9 @@ TEST_CASE("an_empty_list_keeps_its_kind") {
       "}\n";
   const Graph graph = parse(text);
   REQUIRE(print(graph) == text);
-  const std::vector<Arg> wanted{Dims(),          std::vector<double>(),  std::vector<bool>(), OperandListRef{},
-                                NumberListRef{}, DTypeArg{DType::kBool}, OperandListRef{{kNone}}};
+  const std::vector<Arg> wanted{
+      Dims(),          std::vector<double>(),  std::vector<bool>(),    OperandListRef{},
+      NumberListRef{}, DTypeArg{DType::kBool}, OperandListRef{{kNone}}};
   REQUIRE(graph.node(0).args == wanted);
 }
 

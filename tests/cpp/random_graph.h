@@ -56,8 +56,8 @@ class RandomGraph {
   }
 
  private:
-  static constexpr int64_t kInts[] = {0, 1, -1, 7, 123456789, std::numeric_limits<int64_t>::max(),
-                                      std::numeric_limits<int64_t>::min()};
+  static constexpr int64_t kInts[] = {
+      0, 1, -1, 7, 123456789, std::numeric_limits<int64_t>::max(), std::numeric_limits<int64_t>::min()};
   static constexpr double kDoubles[] = {0.0,
                                         -0.0,
                                         1.0,
@@ -141,15 +141,16 @@ class RandomGraph {
     const Type type = graph->type(whole);
     Type region = type;
     int64_t start = 0;
-    for (int64_t steps = random_.below(3); steps > 0; --steps) random_.step(&region, &start, /*may_repeat=*/false);
+    for (int64_t steps = random_.below(3); steps > 0; --steps)
+      random_.step(&region, &start, /*may_repeat=*/false);
     Node source;
     source.section = section_;
     source.op = Symbol::intern("aten.neg");
     source.operands = {value(*graph)};
     source.args = {OperandRef{0}};
     const bool as_region = random_.below(2) == 1;
-    const NodeId id = graph->add_node(
-        std::move(source), {as_region ? region : Type::contiguous(type.dtype, region.sizes)});
+    const NodeId id =
+        graph->add_node(std::move(source), {as_region ? region : Type::contiguous(type.dtype, region.sizes)});
     node.kind = NodeKind::kUpdate;
     node.operands = {whole, graph->node(id).results[0]};
     node.args = {region.sizes, region.strides, offset(graph, start)};
@@ -188,7 +189,8 @@ class RandomGraph {
 
   // Any arguments, operands out of order and in lists, odd names, no result or many.
   void odd(Graph* graph, Node node) {
-    constexpr const char* kNames[] = {"aten.cat", "view", "update", "return", "", "my op\n\"", "a.b", "2nd", "bool"};
+    constexpr const char* kNames[] = {"aten.cat",  "view", "update", "return", "",
+                                      "my op\n\"", "a.b",  "2nd",    "bool"};
     node.op = Symbol::intern(pick(kNames));
     if (node.op == Symbol()) node.op = Symbol::intern("x");
     const bool in_order = random_.below(2) == 1;
@@ -207,7 +209,8 @@ class RandomGraph {
       } else if (kind == 1) {
         node.args.emplace_back(OperandRef{operand()});
       } else {
-        node.args.emplace_back(OperandListRef{list<int32_t>([&] { return random_.below(3) ? operand() : kNone; })});
+        node.args.emplace_back(
+            OperandListRef{list<int32_t>([&] { return random_.below(3) ? operand() : kNone; })});
       }
     }
     std::vector<Type> types;

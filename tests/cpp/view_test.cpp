@@ -17,7 +17,8 @@ struct Elements {
 Elements walk(const Type& type, int64_t offset) {
   Elements elements{type.sizes, {}};
   for_each_index(type.sizes, [&](const Dims& index) {
-    elements.addresses.push_back(std::inner_product(index.begin(), index.end(), type.strides.begin(), offset));
+    elements.addresses.push_back(
+        std::inner_product(index.begin(), index.end(), type.strides.begin(), offset));
   });
   return elements;
 }
@@ -32,7 +33,9 @@ int64_t position(const Dims& sizes, const Dims& index) {
 Elements walk(const Elements& from, const ViewStep& step) {
   Elements to;
   Dims source(from.sizes.size(), 0);
-  const auto take = [&](const Dims&) { to.addresses.push_back(from.addresses.at(position(from.sizes, source))); };
+  const auto take = [&](const Dims&) {
+    to.addresses.push_back(from.addresses.at(position(from.sizes, source)));
+  };
   switch (step.kind) {
     case ViewStep::Kind::kReshape: return {step.dims, from.addresses};
     case ViewStep::Kind::kSlice:
@@ -179,17 +182,17 @@ TEST_CASE("factor_view_reads_as_the_script") {
 
 TEST_CASE("factor_view_says_no_to_dims_that_cross") {
   const auto none = [](Dims base, Dims sizes, Dims strides, int64_t offset = 0) {
-    return factored(Type::contiguous(DType::kF32, std::move(base)), {DType::kF32, std::move(sizes), std::move(strides)},
-                    offset);
+    return factored(Type::contiguous(DType::kF32, std::move(base)),
+                    {DType::kF32, std::move(sizes), std::move(strides)}, offset);
   };
-  CHECK(none({16}, {6, 4}, {2, 1}) == "none");         // unfold
-  CHECK(none({8, 8}, {2, 8}, {9, 8}) == "none");       // crossing
-  CHECK(none({8, 8}, {4, 4}, {8, 8}) == "none");       // two dims over the same rows
-  CHECK(none({11}, {4, 2}, {3, 1}) == "none");         // rows of 3 do not fill 11
-  CHECK(none({16}, {4}, {-1}, 8) == "none");           // backwards
-  CHECK(none({16}, {4}, {1}, 13) == "none");           // beyond the end
-  CHECK(none({16}, {4}, {1}, -1) == "none");           // before the start
-  CHECK(none({0}, {1}, {1}) == "none");                // an element of nothing
+  CHECK(none({16}, {6, 4}, {2, 1}) == "none");                                // unfold
+  CHECK(none({8, 8}, {2, 8}, {9, 8}) == "none");                              // crossing
+  CHECK(none({8, 8}, {4, 4}, {8, 8}) == "none");                              // two dims over the same rows
+  CHECK(none({11}, {4, 2}, {3, 1}) == "none");                                // rows of 3 do not fill 11
+  CHECK(none({16}, {4}, {-1}, 8) == "none");                                  // backwards
+  CHECK(none({16}, {4}, {1}, 13) == "none");                                  // beyond the end
+  CHECK(none({16}, {4}, {1}, -1) == "none");                                  // before the start
+  CHECK(none({0}, {1}, {1}) == "none");                                       // an element of nothing
   CHECK(none({4, 8, 8}, {4, 8}, {64, 9}) == "reshape(4,64) slice(1,0,8,9)");  // a diagonal is one walk
   CHECK(factored({DType::kF32, {4, 4}, {8, 1}}, {DType::kF32, {4}, {1}}) == "none");  // the base has holes
   CHECK(factored(Type::contiguous(DType::kF32, {4}), Type::contiguous(DType::kI32, {4})) == "none");
