@@ -30,7 +30,9 @@ target_include_directories(moai_torch SYSTEM INTERFACE
   "${MOAI_TORCH_DIR}/include" "${MOAI_TORCH_DIR}/include/torch/csrc/api/include")
 target_compile_definitions(moai_torch INTERFACE
   _GLIBCXX_USE_CXX11_ABI=1 TORCH_EXTENSION_NAME=_C TORCH_API_INCLUDE_EXTENSION_H)
-target_compile_options(moai_torch INTERFACE "-ffile-prefix-map=${MOAI_TORCH_DIR}/=torch/")
+# c10::SmallVector, inlined, looks uninitialised to GCC; it is not.
+target_compile_options(moai_torch INTERFACE $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>
+  "-ffile-prefix-map=${MOAI_TORCH_DIR}/=torch/")
 foreach(lib torch_python torch_cpu c10)
   target_link_libraries(moai_torch INTERFACE "${MOAI_TORCH_DIR}/lib/lib${lib}.so")
 endforeach()
