@@ -18,6 +18,7 @@ class Merger {
         rewrite_(graph),
         is_output_(graph.values().size()),
         becomes_output_(graph.values().size()) {
+    seen_.reserve(graph.nodes().size());
     for (const ValueId output : graph.outputs()) is_output_[output] = true;
     for (const ValueId input : graph.inputs()) becomes_output_[rewrite_[input]] = is_output_[input];
   }

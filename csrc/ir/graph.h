@@ -110,6 +110,11 @@ class Graph {
   ValueId add_input(Type type);
   // Appends a node; gives it one new value per entry of `result_types`. Returns its id.
   NodeId add_node(Node node, std::vector<Type> result_types);
+  // Makes room; worth it where the sizes are known beforehand.
+  void reserve(size_t nodes, size_t values) {
+    nodes_.reserve(nodes);
+    values_.reserve(values);
+  }
   int32_t add_number(NumberKind kind) {
     numbers_.push_back(kind);
     return static_cast<int32_t>(numbers_.size()) - 1;

@@ -12,6 +12,7 @@ namespace moai::ir {
 class Rewrite {
  public:
   explicit Rewrite(const Graph& from) : from_(from), to_of_(from.values().size(), kNone) {
+    to_.reserve(from.nodes().size(), from.values().size());
     for (const ValueId input : from.inputs()) to_of_[input] = to_.add_input(from.type(input));
     to_.set_numbers(from.numbers());
   }
