@@ -1,0 +1,168 @@
+#include "engine/engine.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+
+#include "engine/log.h"
+#include "engine/stats.h"
+#include "ir/error.h"
+#include "ir/passes.h"
+
+namespace moai::engine {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+int64_t ns_since(Clock::time_point start) {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start).count();
+}
+
+std::mutex& engine_lock() {
+  static auto* lock = new std::mutex;
+  return *lock;
+}
+
+std::atomic<Engine*> the_engine{nullptr};
+std::unique_ptr<runtime::Backend> (*backend_factory)() = nullptr;
+
+// Both sorted.
+bool includes(const std::vector<ir::ValueId>& all, const std::vector<ir::ValueId>& some) {
+  return std::includes(all.begin(), all.end(), some.begin(), some.end());
+}
+
+}  // namespace
+
+Engine::Engine(std::unique_ptr<runtime::Backend> backend)
+    : backend_(std::move(backend)),
+      worker_(std::make_unique<runtime::Worker>([this] { backend_->attach(); })) {}
+
+Engine::~Engine() = default;
+
+runtime::RunPtr Engine::launch(std::shared_ptr<Trace> trace, std::vector<runtime::CellPtr> inputs,
+                               std::vector<runtime::Number> numbers, std::vector<Held> held) {
+  static std::atomic<uint64_t> next_id{1};
+  auto run = std::make_shared<runtime::Run>();
+  run->id = next_id.fetch_add(1);
+  run->inputs = std::move(inputs);
+  run->numbers = std::move(numbers);
+  std::vector<ir::ValueId> values;
+  values.reserve(held.size());
+  for (auto& entry : held) {
+    values.push_back(entry.value);
+    entry.cell->run_id = run->id;
+    run->outputs.push_back(std::move(entry.cell));
+  }
+  run->execute = [this, trace = std::move(trace), values = std::move(values)](runtime::Run& r) {
+    execute(*trace, r, values);
+  };
+  stats().launches.fetch_add(1, std::memory_order_relaxed);
+  worker_->submit(run);
+  return run;
+}
+
+void Engine::execute(Trace& trace, runtime::Run& run, const std::vector<ir::ValueId>& held) {
+  // What is still held decides what must be kept: a cell that only this run holds is nobody's.
+  std::vector<ir::ValueId> wanted;
+  for (size_t i = 0; i < held.size(); ++i) {
+    if (run.outputs[i].use_count() > 1) wanted.push_back(held[i]);
+  }
+  std::sort(wanted.begin(), wanted.end());
+  LoadedProgram& program = program_for(trace, wanted);
+  {
+    const std::lock_guard<std::mutex> guard(last_lock_);
+    last_ = program.program;
+  }
+  std::vector<runtime::CellPtr> outputs(program.outputs.size());
+  for (size_t i = 0; i < held.size(); ++i) {
+    if (run.outputs[i].use_count() <= 1) continue;
+    const auto at = std::lower_bound(program.outputs.begin(), program.outputs.end(), held[i]);
+    // A cell that died and came back is impossible; one that died since `wanted` just goes unfilled.
+    if (at != program.outputs.end() && *at == held[i]) outputs[at - program.outputs.begin()] = run.outputs[i];
+  }
+  const auto start = Clock::now();
+  ++trace.runs;
+  try {
+    program.executable->run(run.inputs, run.numbers, outputs);
+  } catch (...) {
+    stats().failures.fetch_add(1, std::memory_order_relaxed);
+    stats().run_ns.fetch_add(ns_since(start), std::memory_order_relaxed);
+    throw;
+  }
+  stats().run_ns.fetch_add(ns_since(start), std::memory_order_relaxed);
+}
+
+LoadedProgram& Engine::program_for(Trace& trace, const std::vector<ir::ValueId>& wanted) {
+  const bool repeated = trace.runs > 0;
+  LoadedProgram* found = nullptr;
+  for (auto& candidate : trace.programs) {
+    if (repeated && !candidate.program->has_arena) continue;
+    if (!includes(candidate.outputs, wanted)) continue;
+    if (found == nullptr || candidate.outputs.size() < found->outputs.size()) found = &candidate;
+  }
+  if (found != nullptr) return *found;
+
+  auto loaded = build(trace, wanted, repeated);
+  if (repeated) {
+    // What was interpreted once is not needed again.
+    trace.programs.erase(std::remove_if(trace.programs.begin(), trace.programs.end(),
+                                        [](const LoadedProgram& p) { return !p.program->has_arena; }),
+                         trace.programs.end());
+  }
+  trace.programs.push_back(std::move(loaded));
+  return trace.programs.back();
+}
+
+LoadedProgram Engine::build(Trace& trace, const std::vector<ir::ValueId>& wanted, bool plan) {
+  const auto start = Clock::now();
+  ir::Graph graph = trace.graph;
+  graph.set_outputs(wanted);
+  graph = ir::eliminate_dead_code(graph);
+  graph = ir::remove_needless_copies(graph);
+  graph = ir::merge_common_subexpressions(graph);
+  auto program = std::make_shared<compile::Program>(compile::lower(std::move(graph), {trace.donated}));
+  if (plan) {
+    compile::plan_memory(*program);
+    if (trace.structure == 0) trace.structure = ir::structure_hash(trace.graph);
+    const bool known = !planned_structures_.insert(trace.structure).second;
+    (known && trace.programs.size() <= 1 ? stats().resizes : stats().compiles).fetch_add(1, std::memory_order_relaxed);
+    if (logs(Topic::kCompile)) {
+      log(Topic::kCompile, concat(known ? "resize" : "compile", " trace ", trace.id, ": ",
+                                  program->instructions.size(), " instructions, arena ", program->arena_bytes,
+                                  " bytes, ", wanted.size(), " outputs, ", ns_since(start) / 1000, " us"));
+    }
+  }
+  LoadedProgram loaded;
+  loaded.outputs = wanted;
+  loaded.program = program;
+  loaded.executable = backend_->load(program, trace.lines);
+  stats().compile_ns.fetch_add(ns_since(start), std::memory_order_relaxed);
+  return loaded;
+}
+
+std::string Engine::dump() const {
+  const std::lock_guard<std::mutex> guard(last_lock_);
+  return last_ ? ir::print(ir::canonicalise_views(last_->graph)) + "\n" + compile::print(*last_) : std::string();
+}
+
+Engine& engine() {
+  if (Engine* existing = the_engine.load(std::memory_order_acquire)) return *existing;
+  const std::lock_guard<std::mutex> guard(engine_lock());
+  if (the_engine.load() == nullptr) {
+    MOAI_ASSERT(backend_factory != nullptr, "no backend was registered");
+    the_engine.store(new Engine(backend_factory()), std::memory_order_release);
+  }
+  return *the_engine.load();
+}
+
+bool engine_exists() { return the_engine.load(std::memory_order_acquire) != nullptr; }
+
+void set_backend_factory(std::unique_ptr<runtime::Backend> (*factory)()) { backend_factory = factory; }
+
+void shut_down() {
+  const std::lock_guard<std::mutex> guard(engine_lock());
+  delete the_engine.exchange(nullptr);
+}
+
+}  // namespace moai::engine

@@ -1,0 +1,57 @@
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "engine/trace.h"
+#include "runtime/worker.h"
+
+namespace moai::engine {
+
+// A value that somebody may still ask for when the step has run.
+struct Held {
+  ir::ValueId value;
+  runtime::CellPtr cell;
+};
+
+// Owns the device and decides how each launched trace runs on it: a trace not seen before is
+// interpreted (its program lowered, its memory taken piece by piece), a repeated one gets a
+// program with a planned arena. Which values must be kept is judged when the run begins.
+class Engine {
+ public:
+  // `backend` computes; it outlives the engine's worker.
+  explicit Engine(std::unique_ptr<runtime::Backend> backend);
+  ~Engine();
+
+  // Queues a run and returns at once.
+  runtime::RunPtr launch(std::shared_ptr<Trace> trace, std::vector<runtime::CellPtr> inputs,
+                         std::vector<runtime::Number> numbers, std::vector<Held> held);
+
+  runtime::Worker& worker() { return *worker_; }
+
+  // The graph and the program that ran last, as text; empty before the first.
+  std::string dump() const;
+
+ private:
+  void execute(Trace& trace, runtime::Run& run, const std::vector<ir::ValueId>& held);
+  LoadedProgram& program_for(Trace& trace, const std::vector<ir::ValueId>& wanted);
+  LoadedProgram build(Trace& trace, const std::vector<ir::ValueId>& wanted, bool plan);
+
+  std::unique_ptr<runtime::Backend> backend_;
+  std::set<uint64_t> planned_structures_;  // the worker's thread alone
+  mutable std::mutex last_lock_;
+  std::shared_ptr<const compile::Program> last_;
+  std::unique_ptr<runtime::Worker> worker_;  // last: its thread uses the rest
+};
+
+// The process's engine; made at first use by what `set_engine_factory` was given.
+Engine& engine();
+bool engine_exists();
+void set_backend_factory(std::unique_ptr<runtime::Backend> (*factory)());
+// Finishes what is queued and ends the worker's thread; a later use starts another.
+void shut_down();
+
+}  // namespace moai::engine

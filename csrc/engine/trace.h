@@ -1,0 +1,36 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "compile/program.h"
+#include "ir/graph.h"
+#include "runtime/backend.h"
+
+namespace moai::engine {
+
+// A program of a trace, made for a set of values that the step leaves behind. It serves every
+// launch that wants no more than those.
+struct LoadedProgram {
+  std::vector<ir::ValueId> outputs;  // sorted
+  std::shared_ptr<const compile::Program> program;
+  std::unique_ptr<runtime::Executable> executable;
+};
+
+// A sequence of ops between two cuts that was seen at least once, and the programs that serve it.
+// The recorder makes it and does not touch it again; the members below the line belong to the
+// worker's thread.
+struct Trace {
+  uint64_t id = 0;
+  ir::Graph graph;            // as recorded; outputs are chosen at each launch
+  std::vector<bool> donated;  // by graph input: its storage holds another value when the step ends
+  std::shared_ptr<const std::vector<std::string>> lines;  // by Node::origin: the user's line, or empty
+
+  uint64_t structure = 0;
+  int64_t runs = 0;
+  std::vector<LoadedProgram> programs;
+};
+
+}  // namespace moai::engine

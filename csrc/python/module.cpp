@@ -1,0 +1,93 @@
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+#include <torch/csrc/utils/pybind.h>
+
+#include "engine/engine.h"
+#include "engine/log.h"
+#include "engine/stats.h"
+#include "ir/error.h"
+#include "kernels/cpu/device.h"
+#include "record/device.h"
+#include "record/device_ops.h"
+#include "record/generator.h"
+#include "record/recorder.h"
+
+namespace py = pybind11;
+
+namespace moai {
+namespace {
+
+py::dict stats_dict() {
+  const auto& s = engine::stats();
+  const auto memory = cpu::pool().stats();
+  py::dict out;
+  out["ops"] = s.ops.load();
+  out["ops_at_once"] = s.ops_at_once.load();
+  out["ops_followed"] = s.ops_followed.load();
+  out["cuts"] = s.cuts.load();
+  out["cut_reasons"] = s.cut_reasons();
+  out["at_once"] = s.at_once_ops();
+  out["traces"] = s.traces.load();
+  out["hits"] = s.hits.load();
+  out["launches"] = s.launches.load();
+  out["compiles"] = s.compiles.load();
+  out["resizes"] = s.resizes.load();
+  out["failures"] = s.failures.load();
+  out["bytes_to_device"] = s.bytes_to_device.load();
+  out["bytes_to_host"] = s.bytes_to_host.load();
+  py::dict seconds;
+  seconds["record_first_sight"] = static_cast<double>(s.record_ns.load()) * 1e-9;
+  seconds["compile"] = static_cast<double>(s.compile_ns.load()) * 1e-9;
+  seconds["run"] = static_cast<double>(s.run_ns.load()) * 1e-9;
+  seconds["wait"] = static_cast<double>(s.wait_ns.load()) * 1e-9;
+  out["seconds"] = seconds;
+  out["live_bytes"] = memory.live_bytes;
+  out["peak_bytes"] = memory.peak_bytes;
+  out["reserved_bytes"] = memory.reserved_bytes;
+  return out;
+}
+
+}  // namespace
+}  // namespace moai
+
+PYBIND11_MODULE(_C, m) {
+  using namespace moai;
+  py::register_exception_translator([](std::exception_ptr error) {
+    try {
+      if (error) std::rethrow_exception(error);
+    } catch (const Error& e) {
+      PyErr_SetString(e.phase() == Phase::kConfig ? PyExc_ValueError : PyExc_RuntimeError, e.what());
+    }
+  });
+  engine::set_backend_factory(&cpu::make_backend);
+  m.def("register_device", [] {
+    record::register_device();
+    record::register_ops();
+  });
+  m.def("configure_log", &engine::configure_log);
+  m.def("synchronize", [] { record::synchronize(record::CutReason::kSync); });
+  m.def("mark_step", [](bool optimizer) {
+    record::mark_step(optimizer ? record::CutReason::kOptimizerStep : record::CutReason::kSync);
+  });
+  m.def("stats", &stats_dict);
+  m.def("reset_stats", [] { engine::stats().reset(); });
+  m.def("reset_peak_memory", [] { cpu::pool().reset_peak(); });
+  m.def("trim_memory", [] { cpu::pool().trim(); });
+  m.def("dump", [] { return engine::engine_exists() ? engine::engine().dump() : std::string(); });
+  m.def("manual_seed", [](uint64_t seed) { 
+    at::Generator generator = record::default_generator();
+    const std::lock_guard<std::mutex> guard(generator.mutex());
+    generator.set_current_seed(seed);
+  });
+  m.def("initial_seed", [] { return record::default_generator().current_seed(); });
+  m.def("get_rng_state", [] { return record::default_generator().get_state(); });
+  m.def("set_rng_state", [](const at::Tensor& state) {
+    at::Generator generator = record::default_generator();
+    const std::lock_guard<std::mutex> guard(generator.mutex());
+    generator.set_state(state);
+  });
+  m.def("shut_down", [] {
+    const py::gil_scoped_release release;
+    engine::shut_down();
+  });
+}

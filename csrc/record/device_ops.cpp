@@ -1,0 +1,233 @@
+// Kernels that are more than a node: allocation, copies between devices, views, storages.
+
+#include "record/device_ops.h"
+
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/ops/_fused_sdp_choice_native.h>
+#include <ATen/ops/_local_scalar_dense.h>
+#include <ATen/ops/_reshape_alias_native.h>
+#include <ATen/ops/_to_copy.h>
+#include <ATen/ops/_to_copy_native.h>
+#include <ATen/ops/as_strided_native.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/unfold_native.h>
+#include <ATen/ops/view_as_complex_native.h>
+#include <ATen/ops/view_as_real_native.h>
+#include <ATen/ops/view_native.h>
+#include <c10/core/MemoryFormat.h>
+#include <torch/library.h>
+
+#include <cstring>
+
+#include "engine/stats.h"
+#include "kernels/cpu/device.h"
+#include "record/recorder.h"
+
+namespace moai::record {
+
+namespace {
+
+using runtime::Cell;
+using torch::jit::Stack;
+
+template <typename... Args>
+at::Tensor recorded(const OpSchema& op, Args&&... args) {
+  Stack stack;
+  torch::jit::push(stack, std::forward<Args>(args)...);
+  Recorder::current().call(op, stack);
+  return stack.back().toTensor();
+}
+
+void check_options(std::optional<at::Layout> layout, std::optional<bool> pin_memory) {
+  TORCH_CHECK_NOT_IMPLEMENTED(!layout.has_value() || *layout == at::kStrided, "moai holds strided tensors only, not ", *layout,
+                              "; make the tensor on the CPU");
+  TORCH_CHECK(!pin_memory.value_or(false), "Only dense CPU tensors can be pinned");
+}
+
+at::Tensor empty_strided(at::IntArrayRef sizes, at::IntArrayRef strides, std::optional<at::ScalarType> dtype,
+                         std::optional<at::Layout> layout, std::optional<at::Device>, std::optional<bool> pin_memory) {
+  check_options(layout, pin_memory);
+  register_new_ops();
+  for (const int64_t size : sizes) TORCH_CHECK(size >= 0, "Trying to create tensor with negative dimension ", size, ": ", sizes);
+  return new_tensor(intern_layout(sizes, strides, dtype.value_or(c10::get_default_dtype_as_scalartype())));
+}
+
+at::Tensor empty(at::IntArrayRef sizes, std::optional<at::ScalarType> dtype, std::optional<at::Layout> layout,
+                 std::optional<at::Device> device, std::optional<bool> pin_memory,
+                 std::optional<at::MemoryFormat> format) {
+  const auto wanted = format.value_or(at::MemoryFormat::Contiguous);
+  std::vector<int64_t> strides(sizes.size(), 0);
+  if (wanted == at::MemoryFormat::ChannelsLast) {
+    const auto s = c10::get_channels_last_strides_2d(sizes);
+    strides.assign(s.begin(), s.end());
+  } else if (wanted == at::MemoryFormat::ChannelsLast3d) {
+    const auto s = c10::get_channels_last_strides_3d(sizes);
+    strides.assign(s.begin(), s.end());
+  } else {
+    TORCH_CHECK(wanted == at::MemoryFormat::Contiguous, "unsupported memory format option ", wanted);
+    int64_t stride = 1;
+    for (size_t i = sizes.size(); i-- > 0;) {
+      strides[i] = stride;
+      stride *= std::max<int64_t>(sizes[i], 1);
+    }
+  }
+  return empty_strided(sizes, strides, dtype, layout, device, pin_memory);
+}
+
+// Host to device: the value is what the host's memory holds now, and no op of the trace.
+void copy_from_host(const at::Tensor& self, const at::Tensor& source) {
+  Storage& storage = storage_of(self);
+  const bool whole = self.storage_offset() == 0 && self.is_non_overlapping_and_dense() &&
+                     static_cast<int64_t>(self.nbytes()) == static_cast<int64_t>(storage.nbytes()) && source.sizes() == self.sizes();
+  if (!whole) {
+    const OpSchema& op = schema_of("aten::copy_", "");
+    recorded(op, self, snapshot(source), false);
+    return;
+  }
+  const Layout* layout = layout_of(self);
+  auto block = cpu::pool().allocate(layout->bytes);
+  if (layout->bytes > 0) {
+    const at::Tensor target = at::from_blob(block->data, self.sizes(), self.strides(),
+                                            at::TensorOptions(at::kCPU).dtype(self.scalar_type()));
+    target.copy_(source);
+  }
+  engine::stats().bytes_to_device.fetch_add(layout->bytes, std::memory_order_relaxed);
+  const Guard guard(lock());
+  set_value(storage, layout, Cell::ready(std::move(block), layout->bytes));
+}
+
+at::Tensor& copy_(at::Tensor& self, const at::Tensor& source, bool non_blocking) {
+  if (!is_moai(self)) {
+    self.copy_(to_cpu(source, Read::kShare, "copy to " + self.device().str()), non_blocking);
+  } else if (!is_moai(source)) {
+    const at::Tensor here = source.device().is_cpu() ? source : source.cpu();
+    TORCH_CHECK(here.layout() == at::kStrided, "copy_() from ", here.layout(), " to a moai tensor: call to_dense() first");
+    copy_from_host(self, here);
+  } else {
+    static const OpSchema& op = schema_of("aten::copy_", "");
+    recorded(op, self, source, non_blocking);
+  }
+  return self;
+}
+
+at::Tensor to_copy(const at::Tensor& self, std::optional<at::ScalarType> dtype, std::optional<at::Layout> layout,
+                   std::optional<at::Device> device, std::optional<bool> pin_memory, bool non_blocking,
+                   std::optional<at::MemoryFormat> format) {
+  // Dispatched by the target's device as well as by the tensor's.
+  if (!is_moai(self)) return at::native::_to_copy(self, dtype, layout, device, pin_memory, non_blocking, format);
+  if (device.has_value() && !device->is_privateuseone()) {
+    return at::_to_copy(to_cpu(self, Read::kShare, "to(" + device->str() + ")"), dtype, layout, device, pin_memory,
+                        non_blocking, format);
+  }
+  check_options(layout, pin_memory);
+  static const OpSchema& op = schema_of("aten::_to_copy", "");
+  return recorded(op, self, dtype, std::optional<at::Layout>(), std::optional<at::Device>(), std::optional<bool>(),
+                  non_blocking, format);
+}
+
+at::Scalar local_scalar_dense(const at::Tensor& self) {
+  return at::_local_scalar_dense(to_cpu(self, Read::kShare, "item"));
+}
+
+const at::Tensor& resize_(const at::Tensor& self, at::IntArrayRef size, std::optional<at::MemoryFormat> format) {
+  const auto wanted = format.value_or(at::MemoryFormat::Contiguous);
+  auto* impl = self.unsafeGetTensorImpl();
+  if (self.sizes() != size) impl->set_sizes_contiguous(size);
+  if (wanted != at::MemoryFormat::Preserve && wanted != at::MemoryFormat::Contiguous) impl->empty_tensor_restride(wanted);
+  const ir::Type type{to_ir(self.scalar_type()), self.sizes().vec(), self.strides().vec()};
+  grow(storage_of(self), type.bytes() + self.storage_offset() * static_cast<int64_t>(self.itemsize()));
+  return self;
+}
+
+at::Tensor& set_storage(at::Tensor& self, at::Storage source, int64_t offset, at::IntArrayRef sizes, at::IntArrayRef strides) {
+  TORCH_CHECK(source.device_type() == at::kPrivateUse1, "Attempted to set the storage of a tensor on device \"", self.device(),
+              "\" to a storage on different device \"", source.device(), "\"");
+  auto* impl = self.unsafeGetTensorImpl();
+  impl->set_storage_keep_dtype(std::move(source));
+  impl->set_storage_offset(offset);
+  if (strides.data() == nullptr) {
+    impl->set_sizes_contiguous(sizes);
+  } else {
+    impl->set_sizes_and_strides(sizes, strides);
+  }
+  const ir::Type type{to_ir(self.scalar_type()), self.sizes().vec(), self.strides().vec()};
+  grow(storage_of(self), type.bytes() + offset * static_cast<int64_t>(self.itemsize()));
+  return self;
+}
+
+at::Tensor& set_source_storage(at::Tensor& self, at::Storage source) {
+  const auto size = static_cast<int64_t>(source.nbytes() / self.itemsize());
+  return set_storage(self, std::move(source), 0, {size}, {});
+}
+
+at::Tensor& set_source_tensor(at::Tensor& self, const at::Tensor& source) {
+  return set_storage(self, source.storage(), source.storage_offset(), source.sizes(), source.strides());
+}
+
+at::Tensor& set_nothing(at::Tensor& self) {
+  return set_storage(self, new_tensor(intern_layout({0}, {1}, self.scalar_type())).storage(), 0, {0}, {});
+}
+
+bool is_set_to(const at::Tensor& self, const at::Tensor& tensor) {
+  return self.storage().unsafeGetStorageImpl() == tensor.storage().unsafeGetStorageImpl() &&
+         self.storage_offset() == tensor.storage_offset() && self.sizes() == tensor.sizes() &&
+         self.strides() == tensor.strides();
+}
+
+// `module.to("moai")` keeps its Parameters: their data may become ours, and the CPU's again.
+bool has_compatible_shallow_copy_type(const at::Tensor& self, const at::Tensor& from) {
+  const auto ours = [](const at::Tensor& t) { return (t.is_cpu() || is_moai(t)) && t.layout() == at::kStrided; };
+  return ours(self) && ours(from);
+}
+
+}  // namespace
+
+void grow(Storage& storage, int64_t bytes) {
+  if (static_cast<int64_t>(storage.nbytes()) >= bytes) return;
+  runtime::CellPtr old;
+  {
+    const Guard guard(lock());
+    old = settle(storage, CutReason::kHostRead, "resize");
+  }
+  runtime::CellPtr grown;
+  if (old != nullptr) {
+    wait(old);
+    auto block = cpu::pool().allocate(bytes);
+    if (old->bytes > 0) std::memcpy(block->data, old->block->data, static_cast<size_t>(std::min(old->bytes, bytes)));
+    grown = Cell::ready(std::move(block), bytes);
+  }
+  const Guard guard(lock());
+  storage.set_nbytes(static_cast<size_t>(bytes));
+  set_value(storage, intern_layout({bytes}, {1}, at::kByte), std::move(grown));
+}
+
+TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
+  m.impl("empty.memory_format", empty);
+  m.impl("empty_strided", empty_strided);
+  m.impl("copy_", copy_);
+  m.impl("_to_copy", to_copy);
+  m.impl("_local_scalar_dense", local_scalar_dense);
+  m.impl("view", TORCH_FN(at::native::view));
+  m.impl("view.dtype", TORCH_FN(at::native::view_dtype));
+  m.impl("as_strided", TORCH_FN(at::native::as_strided_tensorimpl));
+  m.impl("_reshape_alias", TORCH_FN(at::native::_reshape_alias));
+  m.impl("unfold", TORCH_FN(at::native::unfold));
+  m.impl("view_as_real", TORCH_FN(at::native::view_as_real));
+  m.impl("view_as_complex", TORCH_FN(at::native::view_as_complex));
+  m.impl("resize_", resize_);
+  m.impl("set_", set_nothing);
+  m.impl("set_.source_Storage", set_source_storage);
+  m.impl("set_.source_Storage_storage_offset", set_storage);
+  m.impl("set_.source_Tensor", set_source_tensor);
+  m.impl("is_set_to", is_set_to);
+  m.impl("_has_compatible_shallow_copy_type", has_compatible_shallow_copy_type);
+  // Attention is one op: the CPU's own fused one where its conditions hold, torch's composite of
+  // our ops elsewhere (dropout draws our random numbers, a mask that wants a gradient).
+  m.impl("_fused_sdp_choice", TORCH_FN(at::native::_fused_sdp_choice_cpp));
+}
+
+TORCH_LIBRARY_IMPL(aten, AutogradPrivateUse1, m) {
+  m.impl("_has_compatible_shallow_copy_type", has_compatible_shallow_copy_type);
+}
+
+}  // namespace moai::record

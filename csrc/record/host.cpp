@@ -1,0 +1,217 @@
+// What crosses between the host and the device: snapshots, reads, and ops that must run at once.
+
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_strided.h>
+#include <ATen/ops/from_blob.h>
+
+#include <cstring>
+
+#include "engine/engine.h"
+#include "engine/log.h"
+#include "engine/stats.h"
+#include "ir/error.h"
+#include "kernels/cpu/device.h"
+#include "record/flight.h"
+#include "record/recorder.h"
+#include "record/source_line.h"
+
+namespace moai::record {
+
+namespace {
+
+using runtime::Cell;
+using runtime::CellPtr;
+using torch::jit::Stack;
+
+at::TensorOptions cpu_options(at::ScalarType dtype) { return at::TensorOptions(at::kCPU).dtype(dtype); }
+
+// A CPU view of the block's memory which keeps the block alive.
+at::Tensor over_block(const runtime::BlockPtr& block, at::IntArrayRef sizes, at::IntArrayRef strides, int64_t offset,
+                      at::ScalarType dtype) {
+  if (block == nullptr || block->data == nullptr) return at::empty_strided(sizes, strides, cpu_options(dtype));
+  auto* data = static_cast<char*>(block->data) + offset * static_cast<int64_t>(c10::elementSize(dtype));
+  return at::from_blob(data, sizes, strides, [block](void*) {}, cpu_options(dtype));
+}
+
+// The device's memory of a tensor, with every value in it there. A storage that nobody wrote gets
+// memory of undefined content.
+CellPtr fetch(const at::Tensor& tensor, CutReason reason, const std::string& why) {
+  Storage& storage = storage_of(tensor);
+  CellPtr cell;
+  {
+    const Guard guard(lock());
+    cell = settle(storage, reason, why);
+    if (cell == nullptr) {
+      const auto bytes = static_cast<int64_t>(storage.nbytes());
+      cell = Cell::ready(cpu::pool().allocate(bytes), bytes);
+      set_value(storage, storage.layout, cell);
+    }
+  }
+  wait(cell);
+  return cell;
+}
+
+at::Tensor cpu_view(const at::Tensor& tensor, CutReason reason, const std::string& why) {
+  const CellPtr cell = fetch(tensor, reason, why);
+  return over_block(cell->block, tensor.sizes(), tensor.strides(), tensor.storage_offset(), tensor.scalar_type());
+}
+
+template <typename Each>
+void map_in_place(const OpSchema& op, Stack& stack, const Each& each) {
+  const size_t n = op.args.size();
+  for (size_t i = 0; i < n; ++i) {
+    at::IValue& value = torch::jit::peek(stack, i, n);
+    if (op.args[i] == ArgKind::kTensor && value.isTensor()) {
+      value = each(value.toTensor(), op.written[i]);
+    } else if (op.args[i] == ArgKind::kTensorList && value.isList()) {
+      const auto list = value.toListRef();
+      if (value.isTensorList()) {
+        c10::List<at::Tensor> mapped;
+        for (const auto& element : list) mapped.push_back(each(element.toTensor(), op.written[i]));
+        value = mapped;
+      } else {
+        c10::List<std::optional<at::Tensor>> mapped;
+        for (const auto& element : list) {
+          if (element.isNone()) {
+            mapped.push_back(std::nullopt);
+          } else {
+            mapped.push_back(each(element.toTensor(), op.written[i]));
+          }
+        }
+        value = mapped;
+      }
+    }
+  }
+}
+
+// Moves what an op returned on the CPU to the device: adopts the memory, no copy.
+at::Tensor adopt(const at::Tensor& tensor) {
+  if (!tensor.defined() || !tensor.device().is_cpu()) return tensor;
+  TORCH_CHECK_NOT_IMPLEMENTED(tensor.layout() == at::kStrided, "moai holds strided tensors only, and this op returned ",
+                              tensor.layout(), "; call it on CPU tensors");
+  const at::Tensor whole = tensor.is_non_overlapping_and_dense() ? tensor : tensor.contiguous();
+  const Layout* layout = intern_layout(whole.sizes(), whole.strides(), whole.scalar_type());
+  auto block = std::make_shared<runtime::Block>(whole.data_ptr(), layout->bytes, [keep = whole]() mutable { keep.reset(); });
+  return new_tensor(layout, Cell::ready(std::move(block), layout->bytes));
+}
+
+// Gives a written argument's tensor the sizes that the op gave its CPU twin.
+void take_back(const at::Tensor& original, const at::Tensor& twin) {
+  const bool same = twin.sizes() == original.sizes() && twin.strides() == original.strides();
+  if (same) return;  // written through the shared memory
+  const at::Tensor whole = adopt(twin.clone());
+  Storage& storage = storage_of(original);
+  const Guard guard(lock());
+  Storage& fresh = storage_of(whole);
+  if (static_cast<int64_t>(storage.nbytes()) < fresh.layout->bytes) storage.set_nbytes(static_cast<size_t>(fresh.layout->bytes));
+  set_value(storage, fresh.layout, fresh.cell);
+  auto* impl = original.unsafeGetTensorImpl();
+  impl->set_sizes_and_strides(whole.sizes(), whole.strides());
+}
+
+}  // namespace
+
+at::Tensor to_cpu(const at::Tensor& tensor, Read read, const std::string& why) {
+  const at::Tensor shared = cpu_view(tensor, CutReason::kHostRead, why);
+  if (read == Read::kShare) return shared;
+  engine::stats().bytes_to_host.fetch_add(static_cast<int64_t>(tensor.nbytes()), std::memory_order_relaxed);
+  return shared.clone();
+}
+
+at::Tensor snapshot(const at::Tensor& source) {
+  const at::Tensor dense = source.is_non_overlapping_and_dense() ? source : source.contiguous();
+  const Layout* layout = intern_layout(dense.sizes(), dense.strides(), dense.scalar_type());
+  auto block = cpu::pool().allocate(layout->bytes);
+  if (layout->bytes > 0) std::memcpy(block->data, dense.const_data_ptr(), static_cast<size_t>(layout->bytes));
+  engine::stats().bytes_to_device.fetch_add(layout->bytes, std::memory_order_relaxed);
+  return new_tensor(layout, Cell::ready(std::move(block), layout->bytes));
+}
+
+void run_at_once(const OpSchema& op, Stack& stack, const std::string& why) {
+  engine::stats().count_at_once(op.name.str());
+  if (engine::logs(engine::Topic::kAtOnce)) {
+    const std::string where = source_line();
+    engine::log(engine::Topic::kAtOnce, concat(op.name.str(), ": ", why, where.empty() ? "" : " at " + where));
+  }
+  const size_t n = op.args.size();
+  std::vector<std::pair<at::Tensor, at::Tensor>> written;
+  std::vector<at::Tensor> twins;
+  // It writes memory that queued runs, or other threads' segments, may still read.
+  if (op.writes_any) synchronize(CutReason::kAtOnce);
+  // Views of one storage may differ and share memory, so that what is written is seen by all.
+  map_in_place(op, stack, [&](const at::Tensor& tensor, bool writes) {
+    if (!is_moai(tensor)) return tensor;
+    at::Tensor twin = cpu_view(tensor, CutReason::kAtOnce, op.name.str());
+    if (writes) written.emplace_back(tensor, twin);
+    twins.push_back(twin);
+    return twin;
+  });
+  bool to_device = true;
+  for (size_t i = 0; i < n; ++i) {
+    at::IValue& value = torch::jit::peek(stack, i, n);
+    if (op.args[i] == ArgKind::kDevice && value.isDevice()) {
+      to_device = value.toDevice().is_privateuseone();
+      value = at::Device(at::kCPU);
+    }
+    if (op.args[i] == ArgKind::kGenerator) value = at::IValue();
+  }
+  {
+    const at::AutoDispatchBelowAutograd below;
+    op.handle.callBoxed(stack);
+  }
+  for (const auto& [original, twin] : written) take_back(original, twin);
+  const size_t returned = op.return_alias.size();
+  const auto back = [&](const at::Tensor& tensor) -> at::Tensor {
+    for (const auto& [original, twin] : written) {
+      if (twin.is_same(tensor)) return original;
+    }
+    if (!to_device) return tensor;
+    // A storage's memory is its own: what the op returned of an argument becomes a copy.
+    for (const auto& twin : twins) {
+      if (tensor.defined() && tensor.is_alias_of(twin)) return adopt(tensor.clone());
+    }
+    return adopt(tensor);
+  };
+  for (size_t r = 0; r < returned; ++r) {
+    at::IValue& value = torch::jit::peek(stack, r, returned);
+    if (value.isTensor()) {
+      value = back(value.toTensor());
+    } else if (value.isTensorList()) {
+      c10::List<at::Tensor> list;
+      for (const auto& element : value.toListRef()) list.push_back(back(element.toTensor()));
+      value = list;
+    }
+  }
+}
+
+void record_foreign(const OpSchema& op, Stack& stack) {
+  const std::string& name = op.name.str();
+  const bool takes_indices = name.rfind("aten.index", 0) == 0 || name.rfind("aten._index", 0) == 0 ||
+                             name.rfind("aten._unsafe_index", 0) == 0;
+  at::Device first(at::kCPU);
+  at::Device other(at::kCPU);
+  bool movable = takes_indices;
+  bool has_foreign = false;
+  map_in_place(op, stack, [&](const at::Tensor& tensor, bool writes) {
+    if (!tensor.defined()) return tensor;
+    if (is_moai(tensor)) {
+      first = tensor.device();
+    } else {
+      has_foreign = true;
+      other = tensor.device();
+      const bool is_index = at::isIntegralType(tensor.scalar_type(), /*includeBool=*/true);
+      if (!tensor.device().is_cpu() || writes || !is_index) movable = false;
+    }
+    return tensor;
+  });
+  if (!has_foreign) return run_at_once(op, stack, "takes an argument that a graph does not hold");
+  TORCH_CHECK(movable, "Expected all tensors to be on the same device, but found at least two devices, ", first, " and ",
+              other, "!");
+  map_in_place(op, stack, [&](const at::Tensor& tensor, bool) {
+    return tensor.defined() && !is_moai(tensor) ? snapshot(tensor) : tensor;
+  });
+  Recorder::current().call(op, stack);
+}
+
+}  // namespace moai::record

@@ -1,0 +1,273 @@
+#include "record/infer.h"
+
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_strided.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
+
+#include <mutex>
+#include <unordered_map>
+
+#include "record/encode.h"
+
+namespace moai::record {
+
+namespace {
+
+// Above this the CPU is not asked for its error text: the tensors would not fit.
+constexpr int64_t kMostReplayedBytes = int64_t{8} << 30;
+constexpr int64_t kMostProbedElements = 1 << 16;
+
+struct KeyHash {
+  size_t operator()(const std::vector<int64_t>& key) const {
+    uint64_t h = 1469598103934665603ULL;
+    for (const int64_t w : key) h = (h ^ static_cast<uint64_t>(w)) * 1099511628211ULL;
+    return h;
+  }
+};
+
+template <typename Each>
+at::IValue map_tensors(const at::IValue& value, const Each& each) {
+  if (value.isTensor()) return each(value.toTensor());
+  if (value.isTensorList()) {
+    c10::List<at::Tensor> list;
+    for (const auto& element : value.toListRef()) list.push_back(each(element.toTensor()));
+    return list;
+  }
+  if (value.isOptionalTensorList() || (value.isList() && !value.toListRef().empty() &&
+                                       (value.toListRef()[0].isTensor() || value.toListRef()[0].isNone()))) {
+    c10::List<std::optional<at::Tensor>> list;
+    for (const auto& element : value.toListRef()) {
+      if (element.isNone()) {
+        list.push_back(std::nullopt);
+      } else {
+        list.push_back(each(element.toTensor()));
+      }
+    }
+    return list;
+  }
+  return value;
+}
+
+// The call's arguments with tensors replaced by `each` and devices by `device`.
+template <typename Each>
+torch::jit::Stack with_tensors(const OpSchema& op, at::ArrayRef<at::IValue> args, c10::Device device,
+                               const Each& each) {
+  torch::jit::Stack stack;
+  stack.reserve(args.size());
+  for (size_t i = 0; i < args.size(); ++i) {
+    switch (op.args[i]) {
+      case ArgKind::kTensor:
+      case ArgKind::kTensorList: stack.push_back(map_tensors(args[i], each)); break;
+      case ArgKind::kDevice: stack.emplace_back(device); break;
+      case ArgKind::kGenerator: stack.emplace_back(); break;
+      default: stack.push_back(args[i]);
+    }
+  }
+  return stack;
+}
+
+void call(const OpSchema& op, torch::jit::Stack& stack) {
+  const at::AutoDispatchBelowAutograd below;
+  op.handle.callBoxed(stack);
+}
+
+at::Tensor meta_like(const at::Tensor& tensor) {
+  if (!is_moai(tensor)) return tensor;
+  return at::empty_strided(tensor.sizes(), tensor.strides(),
+                           at::TensorOptions(at::kMeta).dtype(tensor.scalar_type()));
+}
+
+// Zero pages that nobody has touched cost no memory.
+at::Tensor zero_like(const at::Tensor& tensor) {
+  if (!is_moai(tensor)) return tensor;
+  const ir::Type type{to_ir(tensor.scalar_type()), tensor.sizes().vec(), tensor.strides().vec()};
+  const at::Tensor flat = at::zeros({type.extent()}, at::TensorOptions(at::kCPU).dtype(tensor.scalar_type()));
+  return flat.as_strided(tensor.sizes(), tensor.strides());
+}
+
+template <typename Each>
+void for_each_tensor(at::ArrayRef<at::IValue> args, const Each& each) {
+  for (const auto& value : args) {
+    if (value.isTensor()) {
+      each(value.toTensor());
+    } else if (value.isList()) {
+      for (const auto& element : value.toListRef()) {
+        if (!element.isTensor()) break;
+        each(element.toTensor());
+      }
+    }
+  }
+}
+
+int64_t total_elements(at::ArrayRef<at::IValue> args) {
+  int64_t total = 0;
+  for_each_tensor(args, [&](const at::Tensor& t) {
+    if (t.defined()) total += t.numel();
+  });
+  return total;
+}
+
+ReturnSpec fresh(const at::Tensor& tensor) {
+  ReturnSpec spec;
+  if (!tensor.defined()) {
+    spec.kind = ReturnSpec::Kind::kUndefined;
+    return spec;
+  }
+  spec.layout = layout_of(tensor);
+  return spec;
+}
+
+// Runs the call on CPU zeros so that eager's own error is thrown; returns when the CPU accepts it.
+void throw_as_eager_would(const OpSchema& op, at::ArrayRef<at::IValue> args) {
+  int64_t bytes = 0;
+  for_each_tensor(args, [&](const at::Tensor& t) {
+    if (t.defined()) bytes += static_cast<int64_t>(t.nbytes());
+  });
+  if (bytes > kMostReplayedBytes || op.random) return;
+  auto stack = with_tensors(op, args, at::kCPU, zero_like);
+  call(op, stack);
+}
+
+// Does the CPU have a kernel for these dtypes? What it says on zeros counts only where it speaks
+// of dtypes: the values are not the user's.
+void probe(const OpSchema& op, at::ArrayRef<at::IValue> args) {
+  if (!op.is_aten || op.random || total_elements(args) > kMostProbedElements) return;
+  static auto* guard_of_seen = new std::mutex;
+  static auto* seen = new std::unordered_map<std::vector<int64_t>, bool, KeyHash>;
+  std::vector<int64_t> key{reinterpret_cast<int64_t>(&op)};
+  for_each_tensor(args, [&](const at::Tensor& t) {
+    key.push_back(t.defined() ? static_cast<int64_t>(t.scalar_type()) : -1);
+  });
+  {
+    const std::lock_guard<std::mutex> guard(*guard_of_seen);
+    if (!seen->emplace(key, true).second) return;
+  }
+  try {
+    auto stack = with_tensors(op, args, at::kCPU, zero_like);
+    call(op, stack);
+  } catch (const c10::Error& error) {
+    const std::string text = error.what_without_backtrace();
+    if (text.find("not implemented for") == std::string::npos) return;
+    const std::lock_guard<std::mutex> guard(*guard_of_seen);
+    seen->erase(key);
+    throw;
+  } catch (const std::exception&) {
+    return;
+  }
+}
+
+Inferred run_meta(const OpSchema& op, at::ArrayRef<at::IValue> args) {
+  Inferred inferred;
+  torch::jit::Stack stack = with_tensors(op, args, at::kMeta, meta_like);
+  const torch::jit::Stack metas = stack;  // the call consumes its arguments
+  call(op, stack);
+  for (size_t i = 0; i < op.args.size(); ++i) {
+    if (!op.written[i]) continue;
+    for_each_tensor({metas[i]}, [&](const at::Tensor& meta) {
+      if (meta.defined()) inferred.resized.push_back(layout_of(meta));
+    });
+  }
+  // A write whose layout has not changed is no resize; compared in the order of the arguments.
+  size_t write = 0;
+  for (size_t i = 0; i < op.args.size(); ++i) {
+    if (!op.written[i]) continue;
+    for_each_tensor({args[i]}, [&](const at::Tensor& tensor) {
+      if (!tensor.defined()) return;
+      if (layout_of(tensor) == inferred.resized[write]) inferred.resized[write] = nullptr;
+      ++write;
+    });
+  }
+  for (size_t r = 0; r < op.return_alias.size(); ++r) {
+    const at::IValue& value = stack[r];
+    ReturnSpec spec;
+    if (op.return_alias[r] >= 0) {
+      spec.kind = ReturnSpec::Kind::kArgument;
+      spec.argument = op.return_alias[r];
+    } else if (op.return_list[r]) {
+      spec.kind = ReturnSpec::Kind::kList;
+      for (const auto& element : value.toListRef()) spec.list.push_back(fresh(element.toTensor()));
+    } else if (value.isNone()) {
+      spec.kind = ReturnSpec::Kind::kUndefined;
+    } else {
+      spec = fresh(value.toTensor());
+    }
+    inferred.returns.push_back(std::move(spec));
+  }
+  return inferred;
+}
+
+// The words of the call without which value each tensor is.
+std::vector<int64_t> type_key(const OpSchema& op, at::ArrayRef<at::IValue> args) {
+  KeyWriter key;
+  key.word(reinterpret_cast<int64_t>(&op));
+  const auto add = [&](const at::Tensor& t) {
+    if (!t.defined()) {
+      key.word(detail::kNoTensor);
+      return;
+    }
+    key.word(static_cast<int64_t>(t.scalar_type()) | static_cast<int64_t>(t.dim()) << 8 |
+             static_cast<int64_t>(is_moai(t)) << 16 | static_cast<int64_t>(t.unsafeGetTensorImpl()->is_wrapped_number()) << 17);
+    key.words(t.sizes().data(), t.sizes().size());
+    key.words(t.strides().data(), t.strides().size());
+  };
+  for (size_t i = 0; i < op.args.size(); ++i) {
+    switch (op.args[i]) {
+      case ArgKind::kTensor:
+      case ArgKind::kTensorList:
+        if (args[i].isTensor()) {
+          add(args[i].toTensor());
+        } else if (args[i].isList()) {
+          key.word(static_cast<int64_t>(args[i].toListRef().size()));
+          for (const auto& element : args[i].toListRef()) add(element.isTensor() ? element.toTensor() : at::Tensor());
+        } else {
+          key.word(detail::kNoTensor);
+        }
+        break;
+      case ArgKind::kScalar:
+        // A number's kind decides dtypes; its value nothing, unless the table says so.
+        if (op.static_numbers || args[i].isNone()) {
+          detail::encode_static(args[i], key);
+        } else {
+          key.word(args[i].isDouble() ? 21 : args[i].isInt() ? 22 : args[i].isBool() ? 23 : 24);
+        }
+        break;
+      case ArgKind::kScalarList:
+      case ArgKind::kStatic: detail::encode_static(args[i], key); break;
+      default: break;
+    }
+  }
+  return std::move(key.key);
+}
+
+}  // namespace
+
+Inferred infer(const OpSchema& op, at::ArrayRef<at::IValue> args) {
+  static auto* guard_of_memo = new std::mutex;
+  static auto* memo = new std::unordered_map<std::vector<int64_t>, Inferred, KeyHash>;
+  const auto key = type_key(op, args);
+  {
+    const std::lock_guard<std::mutex> guard(*guard_of_memo);
+    const auto it = memo->find(key);
+    if (it != memo->end()) return it->second;
+  }
+  Inferred inferred;
+  try {
+    inferred = run_meta(op, args);
+  } catch (const c10::NotImplementedError&) {
+    inferred.at_once = true;
+    inferred.why = "has no meta kernel";
+  } catch (const std::exception&) {
+    throw_as_eager_would(op, args);
+    // The CPU accepts what the meta kernel refuses.
+    inferred.at_once = true;
+    inferred.why = "its meta kernel refuses the call";
+  }
+  if (!inferred.at_once) probe(op, args);
+  const std::lock_guard<std::mutex> guard(*guard_of_memo);
+  (*memo)[key] = inferred;
+  return inferred;
+}
+
+}  // namespace moai::record

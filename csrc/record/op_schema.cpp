@@ -1,0 +1,253 @@
+#include "record/op_schema.h"
+
+#include <algorithm>
+
+namespace moai::record {
+
+namespace {
+
+constexpr auto kDataDependent = "the result's size depends on data";
+constexpr auto kReadsHost = "returns a value to the host";
+constexpr auto kComposite = "torch's composite serves";
+
+}  // namespace
+
+const std::vector<Correction>& corrections() {
+  using H = Handling;
+  static const auto* table = new std::vector<Correction>{
+      // Sizes that depend on data.
+      {"nonzero", H::kAtOnce, {}, false, false, kDataDependent},
+      {"nonzero.out", H::kAtOnce, {}, false, false, kDataDependent},
+      {"masked_select.*", H::kAtOnce, {}, false, false, kDataDependent},
+      {"unique_dim.*", H::kAtOnce, {}, false, false, kDataDependent},
+      {"unique_consecutive.*", H::kAtOnce, {}, false, false, kDataDependent},
+      {"unique_dim_consecutive.*", H::kAtOnce, {}, false, false, kDataDependent},
+      {"_unique.*", H::kAtOnce, {}, false, false, kDataDependent},
+      {"_unique2.*", H::kAtOnce, {}, false, false, kDataDependent},
+      {"bincount.*", H::kAtOnce, {}, false, false, kDataDependent},
+      {"repeat_interleave.Tensor", H::kAtOnce, {}, false, false, kDataDependent},
+      {"repeat_interleave.Tensor_out", H::kAtOnce, {}, false, false, kDataDependent},
+      {"histogram.*", H::kAtOnce, {}, false, false, kDataDependent},
+      {"histogramdd.*", H::kAtOnce, {}, false, false, kDataDependent},
+      {"_histogramdd_bin_edges.*", H::kAtOnce, {}, false, false, kDataDependent},
+      {"_histogramdd_from_bin_cts.*", H::kAtOnce, {}, false, false, kDataDependent},
+      {"_histogramdd_from_bin_tensors.*", H::kAtOnce, {}, false, false, kDataDependent},
+      {"equal", H::kAtOnce, {}, false, false, kReadsHost},
+      {"_linalg_check_errors", H::kAtOnce, {}, false, false, "raises on what it reads"},
+      // Writes that the schema does not announce.
+      {"native_batch_norm", H::kRecord, {3, 4}, false, false, "writes running_mean and running_var"},
+      {"_native_batch_norm_legit", H::kRecord, {3, 4}, false, false, "says so only in its schema's alias set"},
+      {"cudnn_batch_norm", H::kRecord, {3, 4}, false, false, "writes running_mean and running_var"},
+      {"miopen_batch_norm", H::kRecord, {3, 4}, false, false, "writes running_mean and running_var"},
+      {"batch_norm_gather_stats", H::kRecord, {3, 4}, false, false, "writes running_mean and running_var"},
+      {"batch_norm_gather_stats_with_counts", H::kRecord, {3, 4}, false, false, "writes running statistics"},
+      // Numbers that decide sizes or kernels.
+      {"pow.Tensor_Scalar", H::kRecord, {}, true, false, "the exponent chooses the kernel"},
+      {"pow_.Scalar", H::kRecord, {}, true, false, "the exponent chooses the kernel"},
+      {"arange.*", H::kRecord, {}, true, false, "the ends decide the size"},
+      {"range.*", H::kRecord, {}, true, false, "the ends decide the size"},
+      {"linspace.*", H::kRecord, {}, true, false, "part of a constant"},
+      {"logspace.*", H::kRecord, {}, true, false, "part of a constant"},
+      // Samplers. kernels/cpu/random.cpp has one entry for each.
+      {"uniform_", H::kRecord, {}, false, true, ""},
+      {"normal_", H::kRecord, {}, false, true, ""},
+      {"bernoulli_.float", H::kRecord, {}, false, true, ""},
+      {"bernoulli_.Tensor", H::kRecord, {}, false, true, ""},
+      {"bernoulli", H::kRecord, {}, false, true, ""},
+      {"bernoulli.p", H::kRecord, {}, false, true, ""},
+      {"random_", H::kRecord, {}, false, true, ""},
+      {"random_.to", H::kRecord, {}, false, true, ""},
+      {"random_.from", H::kRecord, {}, false, true, ""},
+      {"exponential_", H::kRecord, {}, false, true, ""},
+      {"geometric_", H::kRecord, {}, false, true, ""},
+      {"cauchy_", H::kRecord, {}, false, true, ""},
+      {"log_normal_", H::kRecord, {}, false, true, ""},
+      {"native_dropout", H::kRecord, {}, false, true, ""},
+      {"randperm", H::kDecompose, {}, false, false, kComposite},
+      {"randperm.generator", H::kDecompose, {}, false, false, kComposite},
+      {"randperm.out", H::kRecord, {}, false, true, ""},
+      {"randperm.generator_out", H::kRecord, {}, false, true, ""},
+      {"multinomial", H::kRecord, {}, false, true, ""},
+      {"poisson", H::kRecord, {}, false, true, ""},
+      {"binomial", H::kRecord, {}, false, true, ""},
+      {"_standard_gamma", H::kRecord, {}, false, true, ""},
+      {"_sample_dirichlet", H::kRecord, {}, false, true, ""},
+      {"normal.Tensor_float", H::kRecord, {}, false, true, ""},
+      {"normal.float_Tensor", H::kRecord, {}, false, true, ""},
+      {"normal.Tensor_Tensor", H::kRecord, {}, false, true, ""},
+      {"rrelu_with_noise", H::kRecord, {1}, false, true, "writes its noise"},
+      {"rrelu_with_noise_", H::kRecord, {1}, false, true, "writes its noise"},
+      // Composites over the samplers and over empty, which must not be replayed whole.
+      {"rand.*", H::kDecompose, {}, false, false, kComposite},
+      {"randn.*", H::kDecompose, {}, false, false, kComposite},
+      {"randint.*", H::kDecompose, {}, false, false, kComposite},
+      {"rand_like.*", H::kDecompose, {}, false, false, kComposite},
+      {"randn_like.*", H::kDecompose, {}, false, false, kComposite},
+      {"randint_like.*", H::kDecompose, {}, false, false, kComposite},
+      {"normal.float_float", H::kDecompose, {}, false, false, kComposite},
+      {"normal_functional", H::kDecompose, {}, false, false, kComposite},
+      {"bernoulli.Tensor", H::kDecompose, {}, false, false, kComposite},
+      {"empty_like.*", H::kDecompose, {}, false, false, kComposite},
+      {"new_empty.*", H::kDecompose, {}, false, false, kComposite},
+      {"new_empty_strided.*", H::kDecompose, {}, false, false, kComposite},
+      {"new_zeros.*", H::kDecompose, {}, false, false, kComposite},
+      {"new_ones.*", H::kDecompose, {}, false, false, kComposite},
+      {"new_full.*", H::kDecompose, {}, false, false, kComposite},
+      {"zeros_like.*", H::kDecompose, {}, false, false, kComposite},
+      {"ones_like.*", H::kDecompose, {}, false, false, kComposite},
+      {"full_like.*", H::kDecompose, {}, false, false, kComposite},
+      {"empty_permuted.*", H::kDecompose, {}, false, false, kComposite},
+      {"lift_fresh.*", H::kDecompose, {}, false, false, kComposite},
+      {"lift.*", H::kDecompose, {}, false, false, kComposite},
+      {"detach.*", H::kDecompose, {}, false, false, kComposite},
+      {"alias.*", H::kDecompose, {}, false, false, kComposite},
+      {"_fused_adam_.tensor_lr", H::kRecord, {}, false, false, ""},
+      {"_copy_from", H::kDecompose, {}, false, false, "copy_ serves"},
+      {"_copy_from_and_resize", H::kDecompose, {}, false, false, "copy_ serves"},
+      {"_nested_tensor_from_mask.*", H::kDecompose, {}, false, false, kComposite},
+      {"set_data", H::kDecompose, {}, false, false, "autograd's own"},
+      {"data", H::kDecompose, {}, false, false, "autograd's own"},
+      {"_thnn_fused_lstm_cell.*", H::kDecompose, {}, false, false, "CUDA only"},
+      {"_thnn_fused_gru_cell.*", H::kDecompose, {}, false, false, "CUDA only"},
+      {"record_stream", H::kDecompose, {}, false, false, "one stream"},
+      {"_has_compatible_shallow_copy_type", H::kDecompose, {}, false, false, "ours, see device.cpp"},
+  };
+  return *table;
+}
+
+namespace {
+
+bool matches(const std::string& pattern, const std::string& name, const std::string& overload) {
+  const auto dot = pattern.find('.');
+  if (pattern.substr(0, dot) != name) return false;
+  const std::string wanted = dot == std::string::npos ? "" : pattern.substr(dot + 1);
+  return wanted == "*" || wanted == overload;
+}
+
+const Correction* correction_of(const std::string& name, const std::string& overload) {
+  const Correction* found = nullptr;
+  for (const auto& row : corrections()) {
+    if (!matches(row.op, name, overload)) continue;
+    found = &row;
+    if (std::string(row.op).find('*') == std::string::npos) break;  // the exact row wins
+  }
+  return found;
+}
+
+ArgKind kind_of(const c10::Argument& arg) {
+  const auto& real = *arg.real_type();
+  const auto type = [&]() -> const c10::Type& {
+    if (real.kind() == c10::TypeKind::OptionalType) return *real.castRaw<c10::OptionalType>()->getElementType();
+    return real;
+  };
+  const c10::Type& inner = type();
+  switch (inner.kind()) {
+    case c10::TypeKind::TensorType: return ArgKind::kTensor;
+    case c10::TypeKind::NumberType:
+    case c10::TypeKind::FloatType: return ArgKind::kScalar;
+    case c10::TypeKind::IntType:
+    case c10::TypeKind::SymIntType:
+    case c10::TypeKind::BoolType:
+    case c10::TypeKind::SymBoolType:
+    case c10::TypeKind::StringType:
+    case c10::TypeKind::ScalarTypeType:
+    case c10::TypeKind::LayoutType:
+    case c10::TypeKind::MemoryFormatType: return ArgKind::kStatic;
+    case c10::TypeKind::DeviceObjType: return ArgKind::kDevice;
+    case c10::TypeKind::GeneratorType: return ArgKind::kGenerator;
+    case c10::TypeKind::ListType: {
+      const c10::Type& element = *inner.castRaw<c10::ListType>()->getElementType();
+      switch (element.kind()) {
+        case c10::TypeKind::TensorType: return ArgKind::kTensorList;
+        case c10::TypeKind::OptionalType: {
+          const auto& of = *element.castRaw<c10::OptionalType>()->getElementType();
+          return of.kind() == c10::TypeKind::TensorType ? ArgKind::kTensorList : ArgKind::kOther;
+        }
+        case c10::TypeKind::NumberType: return ArgKind::kScalarList;
+        case c10::TypeKind::IntType:
+        case c10::TypeKind::SymIntType:
+        case c10::TypeKind::BoolType:
+        case c10::TypeKind::FloatType: return ArgKind::kStatic;
+        default: return ArgKind::kOther;
+      }
+    }
+    default: return ArgKind::kOther;
+  }
+}
+
+std::string symbol_name(const c10::OperatorName& name) {
+  std::string text = name.name;
+  const auto colons = text.find("::");
+  text.replace(colons, 2, ".");
+  return name.overload_name.empty() ? text : text + "." + name.overload_name;
+}
+
+}  // namespace
+
+OpSchema::OpSchema(const c10::OperatorHandle& handle_in) : handle(handle_in) {
+  const auto& schema = handle.schema();
+  const auto& full = handle.operator_name();
+  name = ir::Symbol::intern(symbol_name(full));
+  is_aten = full.name.rfind("aten::", 0) == 0;
+
+  const auto fail_to_at_once = [&](const char* reason) {
+    if (handling == Handling::kRecord) {
+      handling = Handling::kAtOnce;
+      why = reason;
+    }
+  };
+
+  std::vector<const c10::AliasInfo*> alias;
+  for (const auto& arg : schema.arguments()) {
+    args.push_back(kind_of(arg));
+    const bool writes = arg.alias_info() != nullptr && arg.alias_info()->isWrite();
+    written.push_back(writes);
+    writes_any |= writes;
+    is_out |= writes && arg.is_out();
+    alias.push_back(arg.alias_info());
+    if (args.back() == ArgKind::kOther) fail_to_at_once("takes an argument that a graph does not hold");
+  }
+  for (const auto& ret : schema.returns()) {
+    const auto& type = *ret.type();
+    const bool tensor = type.kind() == c10::TypeKind::TensorType;
+    const bool list = type.kind() == c10::TypeKind::ListType &&
+                      type.castRaw<c10::ListType>()->getElementType()->kind() == c10::TypeKind::TensorType;
+    if (!tensor && !list) fail_to_at_once(kReadsHost);
+    int which = -1;
+    if (ret.alias_info() != nullptr) {
+      for (size_t i = 0; i < alias.size() && which < 0; ++i) {
+        if (alias[i] == nullptr) continue;
+        const auto& theirs = alias[i]->beforeSets();
+        const auto& ours = ret.alias_info()->beforeSets();
+        if (std::any_of(ours.begin(), ours.end(), [&](const auto& s) { return theirs.count(s) > 0; })) {
+          which = static_cast<int>(i);
+        }
+      }
+    }
+    return_alias.push_back(which);
+    return_list.push_back(list);
+  }
+
+  if (is_aten) {
+    const std::string base = full.name.substr(6);
+    if (const auto* row = correction_of(base, full.overload_name)) {
+      if (row->handling != Handling::kRecord) {
+        handling = row->handling;
+        why = row->why;
+      }
+      random = row->random;
+      static_numbers = row->static_numbers;
+      for (const int i : row->writes) {
+        written[i] = true;
+        writes_any = true;
+      }
+    }
+    const bool takes_generator = std::find(args.begin(), args.end(), ArgKind::kGenerator) != args.end();
+    if (takes_generator && !random && handling == Handling::kRecord) {
+      handling = Handling::kRefuse;
+      why = "no sampler of ours draws it";
+    }
+  }
+}
+
+}  // namespace moai::record

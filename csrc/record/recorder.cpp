@@ -1,0 +1,521 @@
+#include "record/recorder.h"
+
+#include <c10/util/ThreadLocalDebugInfo.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "engine/engine.h"
+#include "engine/log.h"
+#include "engine/stats.h"
+#include "ir/error.h"
+#include "record/encode.h"
+#include "record/flight.h"
+#include "record/generator.h"
+#include "record/infer.h"
+#include "record/source_line.h"
+
+namespace moai::record {
+
+namespace {
+
+using runtime::Cell;
+using runtime::CellPtr;
+using torch::jit::Stack;
+
+// Longer segments are cut, so that a loop that never reads anything does not grow for ever.
+constexpr int32_t kMostOps = 200'000;
+
+uint64_t next_segment_id() {
+  static uint64_t last = 0;  // under the lock
+  return ++last;
+}
+
+// Every recorder, since a storage says only in which segment its value is.
+std::vector<std::shared_ptr<Recorder>>& recorders() {
+  static auto* all = new std::vector<std::shared_ptr<Recorder>>;
+  return *all;
+}
+
+Recorder* recorder_with(uint64_t segment) {
+  for (const auto& r : recorders()) {
+    if (r->segment.id == segment) return r.get();
+  }
+  return nullptr;
+}
+
+struct RecorderInfo : c10::DebugInfoBase {
+  explicit RecorderInfo(std::shared_ptr<Recorder> r) : recorder(std::move(r)) {}
+  std::shared_ptr<Recorder> recorder;
+};
+
+// One of the two kinds that torch leaves to others; autograd carries it into its own threads.
+constexpr auto kInfoKind = c10::DebugInfoKind::TEST_INFO_2;
+
+thread_local std::shared_ptr<RecorderInfo> of_this_thread;
+
+at::Tensor tensor_at(at::ArrayRef<at::IValue> args, int argument, int element) {
+  return element < 0 ? args[argument].toTensor() : args[argument].toListRef()[element].toTensor();
+}
+
+}  // namespace
+
+std::mutex& lock() {
+  static auto* one = new std::mutex;
+  return *one;
+}
+
+TraceNode& trace_root() {
+  static auto* root = new TraceNode;
+  return *root;
+}
+
+const char* cut_reason_name(CutReason reason) {
+  switch (reason) {
+    case CutReason::kHostRead: return "host read";
+    case CutReason::kOptimizerStep: return "optimizer step";
+    case CutReason::kSync: return "sync";
+    case CutReason::kAtOnce: return "op at once";
+    case CutReason::kRepeat: return "repeat";
+    case CutReason::kOtherThread: return "other thread";
+    case CutReason::kLimit: return "limit";
+    case CutReason::kExit: return "exit";
+  }
+  return "?";
+}
+
+Recorder& Recorder::current() {
+  if (auto* info = static_cast<RecorderInfo*>(c10::ThreadLocalDebugInfo::get(kInfoKind))) return *info->recorder;
+  if (of_this_thread == nullptr) {
+    const Guard guard(lock());
+    auto recorder = std::make_shared<Recorder>();
+    recorder->segment.id = next_segment_id();
+    auto& all = recorders();
+    // Recorders of threads that ended, with nothing left to launch.
+    all.erase(std::remove_if(all.begin(), all.end(),
+                             [](const auto& r) { return r.use_count() == 1 && r->segment.empty(); }),
+              all.end());
+    all.push_back(recorder);
+    of_this_thread = std::make_shared<RecorderInfo>(std::move(recorder));
+  }
+  c10::ThreadLocalDebugInfo::_push(kInfoKind, of_this_thread);
+  return *of_this_thread->recorder;
+}
+
+runtime::Number detail::read_host_scalar(const at::Tensor& tensor) {
+  runtime::Number number;
+  const at::Scalar value = tensor.item();
+  if (value.isFloatingPoint()) {
+    number.f = value.toDouble();
+  } else {
+    number.i = value.isBoolean() ? value.toBool() : value.toLong();
+  }
+  return number;
+}
+
+void leave_other_segments(Segment& segment, Storage& storage) {
+  if (storage.segment != 0 && storage.segment != segment.id) {
+    if (Recorder* other = recorder_with(storage.segment)) other->cut(CutReason::kOtherThread, "");
+    storage.segment = 0;
+  }
+  Cell* cell = storage.cell.get();
+  if (cell != nullptr && cell->reader != 0 && cell->reader != segment.id) {
+    if (Recorder* other = recorder_with(cell->reader)) other->cut(CutReason::kOtherThread, "");
+    cell->reader = 0;
+  }
+}
+
+ValueRef ref_of(Segment& segment, Storage& storage) {
+  if (storage.segment == segment.id) return storage.ref;
+  leave_other_segments(segment, storage);
+  if (storage.cell == nullptr) return kUndefined;
+  storage.cell->reader = segment.id;
+  storage.segment = segment.id;
+  storage.ref = input_ref(segment.inputs.size());
+  segment.inputs.push_back(storage.cell);
+  segment.input_layouts.push_back(storage.layout);
+  segment.donated.push_back(false);
+  return storage.ref;
+}
+
+void set_value(Storage& storage, const Layout* layout, CellPtr cell) {
+  if (storage.segment != 0) {
+    // Another thread's segment may have it on its list of written storages: it finds out there.
+    storage.segment = 0;
+  }
+  storage.ref = kUndefined;
+  storage.layout = layout;
+  storage.cell = std::move(cell);
+}
+
+CellPtr settle(Storage& storage, CutReason reason, const std::string& detail) {
+  if (storage.segment != 0) {
+    Recorder* recorder = recorder_with(storage.segment);
+    // As an input it is what the cell says already.
+    if (recorder != nullptr && storage.ref >= 0) recorder->cut(reason, detail);
+  }
+  return storage.cell;
+}
+
+// --- One op -------------------------------------------------------------------------------------
+
+void Recorder::call(const OpSchema& op, Stack& stack) {
+  rethrow_failure();
+  switch (op.handling) {
+    case Handling::kRecord: record(op, stack); break;
+    case Handling::kAtOnce: run_at_once(op, stack, op.why); break;
+    case Handling::kRefuse:
+      TORCH_CHECK_NOT_IMPLEMENTED(false, op.name.str(), " draws random numbers that would depend on how the work is ",
+                                  "split, so moai does not run it (", op.why, "); call it on a CPU tensor and move the result");
+    case Handling::kDecompose: TORCH_INTERNAL_ASSERT(false, op.name.str(), " was not to be registered");
+  }
+}
+
+namespace {
+
+// Turns the call into what a graph holds; the mirror of encode, for an op seen for the first time.
+class Describe {
+ public:
+  Describe(Segment& segment, const OpSchema& op, TraceNode& node, int32_t first_number)
+      : segment_(segment), op_(op), node_(node), number_(first_number) {}
+
+  void arguments(at::ArrayRef<at::IValue> args) {
+    for (size_t i = 0; i < op_.args.size(); ++i) {
+      argument_ = static_cast<int16_t>(i);
+      node_.args.push_back(argument(op_.args[i], args[i]));
+    }
+    if (op_.random) {
+      node_.args.emplace_back(number(ir::NumberKind::kInt));
+      node_.args.emplace_back(number(ir::NumberKind::kInt));
+    }
+  }
+
+ private:
+  ir::NumberRef number(ir::NumberKind kind) {
+    node_.number_kinds.push_back(kind);
+    return {number_++};
+  }
+
+  ir::Arg tensor(const at::Tensor& tensor, int16_t element) {
+    if (!tensor.defined()) return ir::NoneArg{};
+    if (!is_moai(tensor)) {
+      const bool is_float = at::isFloatingType(tensor.scalar_type());
+      const auto n = number(is_float ? ir::NumberKind::kFloat : ir::NumberKind::kInt);
+      return ir::HostScalarArg{n.index, to_ir(tensor.scalar_type()), tensor.unsafeGetTensorImpl()->is_wrapped_number()};
+    }
+    Storage& storage = storage_of(tensor);
+    TensorUse use;
+    use.ref = ref_of(segment_, storage);
+    use.storage = storage.layout;
+    use.view = layout_of(tensor);
+    use.written = op_.written[argument_];
+    use.offset_number = number(ir::NumberKind::kInt).index;
+    if (use.written) node_.writes.push_back({static_cast<int32_t>(node_.uses.size()), argument_, element});
+    node_.uses.push_back(use);
+    return ir::OperandRef{static_cast<int32_t>(node_.uses.size()) - 1};
+  }
+
+  ir::Arg scalar(const at::IValue& value) {
+    if (value.isNone()) return ir::NoneArg{};
+    if (value.isComplexDouble()) {
+      const auto c = value.toComplexDouble();
+      return std::vector<double>{c.real(), c.imag()};
+    }
+    if (op_.static_numbers) {
+      if (value.isDouble()) return value.toDouble();
+      if (value.isInt()) return value.toInt();
+      return value.toBool();
+    }
+    return number(value.isDouble() ? ir::NumberKind::kFloat
+                  : value.isInt()  ? ir::NumberKind::kInt
+                                   : ir::NumberKind::kBool);
+  }
+
+  static ir::Arg fixed(const at::IValue& value) {
+    if (value.isNone()) return ir::NoneArg{};
+    if (value.isInt()) return value.toInt();
+    if (value.isBool()) return value.toBool();
+    if (value.isDouble()) return value.toDouble();
+    if (value.isString()) return value.toStringRef();
+    if (value.isBoolList()) {
+      const auto list = value.toBoolList();
+      return std::vector<bool>(list.begin(), list.end());
+    }
+    if (value.isDoubleList()) return value.toDoubleVector();
+    return value.toIntVector();
+  }
+
+  ir::Arg argument(ArgKind kind, const at::IValue& value) {
+    switch (kind) {
+      case ArgKind::kTensor: return value.isNone() ? ir::Arg(ir::NoneArg{}) : tensor(value.toTensor(), -1);
+      case ArgKind::kTensorList: {
+        if (value.isNone()) return ir::NoneArg{};
+        ir::OperandListRef list;
+        int16_t element = 0;
+        for (const auto& entry : value.toListRef()) {
+          const ir::Arg one = entry.isNone() ? ir::Arg(ir::NoneArg{}) : tensor(entry.toTensor(), element);
+          if (const auto* operand = std::get_if<ir::OperandRef>(&one)) {
+            list.operands.push_back(operand->operand);
+          } else {
+            // Host scalars in lists are turned away in `recordable`.
+            list.operands.push_back(ir::kNone);
+          }
+          ++element;
+        }
+        return list;
+      }
+      case ArgKind::kScalar: return scalar(value);
+      case ArgKind::kScalarList: {
+        if (value.isNone()) return ir::NoneArg{};
+        ir::NumberListRef list;
+        for (const auto& entry : value.toListRef()) list.indices.push_back(std::get<ir::NumberRef>(scalar(entry)).index);
+        return list;
+      }
+      case ArgKind::kStatic: return fixed(value);
+      default: return ir::NoneArg{};
+    }
+  }
+
+  Segment& segment_;
+  const OpSchema& op_;
+  TraceNode& node_;
+  int32_t number_;
+  int16_t argument_ = 0;
+};
+
+int32_t count_fresh(const std::vector<ReturnSpec>& returns) {
+  int32_t n = 0;
+  for (const auto& spec : returns) {
+    if (spec.kind == ReturnSpec::Kind::kFresh) ++n;
+    if (spec.kind == ReturnSpec::Kind::kList) n += count_fresh(spec.list);
+  }
+  return n;
+}
+
+// Why a call that encodes cannot be a node after all; null when it can.
+const char* not_recordable(const OpSchema& op, at::ArrayRef<at::IValue> args) {
+  std::vector<const void*> written;
+  for (size_t i = 0; i < op.args.size(); ++i) {
+    const auto look = [&](const at::IValue& value) -> const char* {
+      if (!value.isTensor() || !value.toTensor().defined()) return nullptr;
+      const at::Tensor& tensor = value.toTensor();
+      if (!is_moai(tensor)) {
+        if (op.args[i] == ArgKind::kTensorList) return "holds a CPU number in a list of tensors";
+        return op.written[i] ? "writes a CPU tensor" : nullptr;
+      }
+      if (op.written[i]) written.push_back(&storage_of(tensor));
+      return nullptr;
+    };
+    if (op.args[i] == ArgKind::kTensor) {
+      if (const char* why = look(args[i])) return why;
+    } else if (op.args[i] == ArgKind::kTensorList && args[i].isList()) {
+      for (const auto& element : args[i].toListRef()) {
+        if (const char* why = look(element)) return why;
+      }
+    } else if (op.args[i] == ArgKind::kScalarList && args[i].isList() && !op.static_numbers) {
+      for (const auto& element : args[i].toListRef()) {
+        if (element.isComplexDouble()) return "takes a list of complex numbers";
+      }
+    }
+  }
+  std::sort(written.begin(), written.end());
+  const bool twice = std::adjacent_find(written.begin(), written.end()) != written.end();
+  return twice ? "writes one storage twice" : nullptr;
+}
+
+}  // namespace
+
+void Recorder::record(const OpSchema& op, Stack& stack) {
+  const size_t n = op.args.size();
+  std::vector<int64_t> wanted_key;
+  Inferred inferred;
+  bool have_inferred = false;
+  std::string where;
+  Stack returns;
+  for (;;) {
+    Guard guard(lock());
+    const auto args = torch::jit::last(stack, n);
+    if (segment.at == nullptr) segment.at = &trace_root();
+    segment.op_first_input = segment.inputs.size();
+    const size_t first_number = segment.numbers.size();
+    TraceNode& at = *segment.at;
+    TraceNode* found = nullptr;
+    Encoded encoded = Encoded::kDiffers;
+    if (!at.next.empty() && at.next.front()->op == &op) {
+      KeyMatcher matcher(at.next.front()->key);
+      encoded = encode(segment, op, args, matcher);
+      if (encoded == Encoded::kSame && matcher.complete()) found = at.next.front().get();
+      if (found == nullptr) segment.numbers.resize(first_number);
+    }
+    KeyWriter writer;
+    if (found == nullptr && encoded != Encoded::kForeign) {
+      encoded = encode(segment, op, args, writer);
+      if (encoded == Encoded::kSame) {
+        for (auto& candidate : at.next) {
+          if (candidate->op != &op || candidate->key != writer.key) continue;
+          std::swap(candidate, at.next.front());
+          found = at.next.front().get();
+          break;
+        }
+      }
+    }
+    if (encoded == Encoded::kForeign) {
+      segment.numbers.resize(first_number);
+      guard.unlock();
+      record_foreign(op, stack);
+      return;
+    }
+    if (found == nullptr) {
+      if (!have_inferred) {
+        segment.numbers.resize(first_number);
+        guard.unlock();
+        if (const char* why = not_recordable(op, torch::jit::last(stack, n))) return run_at_once(op, stack, why);
+        const auto start = std::chrono::steady_clock::now();
+        inferred = infer(op, torch::jit::last(stack, n));
+        if (inferred.at_once) return run_at_once(op, stack, inferred.why);
+        where = source_line();
+        have_inferred = true;
+        engine::stats().record_ns.fetch_add(
+            std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start).count(),
+            std::memory_order_relaxed);
+        continue;  // the segment may have been cut meanwhile
+      }
+      auto node = std::make_unique<TraceNode>();
+      node->op = &op;
+      node->key = std::move(writer.key);
+      node->first_number = static_cast<int32_t>(first_number);
+      node->first_value = segment.next_value;
+      node->depth = at.depth + 1;
+      node->section = in_backward() ? ir::Section::kBackward : ir::Section::kForward;
+      node->where = std::move(where);
+      node->parent = &at;
+      Describe(segment, op, *node, node->first_number).arguments(args);
+      for (size_t w = 0; w < node->writes.size(); ++w) {
+        node->uses[node->writes[w].use].resized = inferred.resized[w];
+      }
+      node->returns = std::move(inferred.returns);
+      node->value_count = static_cast<int32_t>(node->writes.size()) + count_fresh(node->returns);
+      found = node.get();
+      at.next.insert(at.next.begin(), std::move(node));
+    } else {
+      engine::stats().ops_followed.fetch_add(1, std::memory_order_relaxed);
+    }
+    if (op.random) draw(op, args, segment.numbers);
+    returns.reserve(found->returns.size());
+    follow(*found, args, returns);
+    if (found->depth >= kMostOps) cut(CutReason::kLimit, "");
+    break;
+  }
+  engine::stats().ops.fetch_add(1, std::memory_order_relaxed);
+  // Outside the lock: dropping the arguments may free tensors, and with them Python objects.
+  torch::jit::drop(stack, n);
+  for (auto& value : returns) stack.push_back(std::move(value));
+}
+
+namespace {
+
+// Builds what the call returns, giving each fresh tensor the next value.
+at::IValue make_return(Segment& segment, const ReturnSpec& spec, at::ArrayRef<at::IValue> args, int32_t* value) {
+  switch (spec.kind) {
+    case ReturnSpec::Kind::kArgument: return args[spec.argument];
+    case ReturnSpec::Kind::kUndefined: return at::Tensor();
+    case ReturnSpec::Kind::kList: {
+      c10::List<at::Tensor> list;
+      list.reserve(spec.list.size());
+      for (const auto& one : spec.list) list.push_back(make_return(segment, one, args, value).toTensor());
+      return list;
+    }
+    case ReturnSpec::Kind::kFresh: break;
+  }
+  at::Tensor tensor = new_tensor(spec.layout);
+  Storage& storage = storage_of(tensor);
+  storage.segment = segment.id;
+  storage.ref = (*value)++;
+  segment.written.emplace_back(tensor.storage().getWeakStorageImpl());
+  return tensor;
+}
+
+void resize(const at::Tensor& tensor, Storage& storage, const Layout* layout) {
+  tensor.unsafeGetTensorImpl()->set_sizes_and_strides(layout->type.sizes, layout->type.strides);
+  if (layout->bytes > static_cast<int64_t>(storage.nbytes())) storage.set_nbytes(static_cast<size_t>(layout->bytes));
+  storage.layout = layout;
+}
+
+}  // namespace
+
+void Recorder::follow(TraceNode& node, at::ArrayRef<at::IValue> args, Stack& returns) {
+  int32_t value = node.first_value;
+  for (const auto& write : node.writes) {
+    const at::Tensor tensor = tensor_at(args, write.argument, write.element);
+    Storage& storage = storage_of(tensor);
+    const bool listed = storage.segment == segment.id && storage.ref >= 0;
+    if (storage.segment == segment.id && is_input(storage.ref)) segment.donated[input_of(storage.ref)] = true;
+    if (const Layout* layout = node.uses[write.use].resized) resize(tensor, storage, layout);
+    storage.segment = segment.id;
+    storage.ref = value++;
+    if (!listed) segment.written.emplace_back(tensor.storage().getWeakStorageImpl());
+  }
+  for (const auto& spec : node.returns) returns.push_back(make_return(segment, spec, args, &value));
+  segment.at = &node;
+  segment.next_value = value;
+}
+
+// --- The end of a segment -----------------------------------------------------------------------
+
+void Recorder::cut(CutReason reason, const std::string& detail) {
+  if (segment.at == nullptr || segment.at == &trace_root()) {
+    // Nothing was recorded; what was captured by an op that then failed is let go.
+    segment = Segment();
+    segment.id = next_segment_id();
+    return;
+  }
+  TraceNode& last = *segment.at;
+  std::vector<int32_t> refs;
+  std::vector<engine::Held> held;
+  std::vector<Restore> restores;
+  for (const auto& weak : segment.written) {
+    auto strong = weak.lock();
+    if (!strong) continue;
+    auto& storage = static_cast<Storage&>(*strong);
+    if (storage.segment != segment.id || storage.ref < 0) continue;
+    auto cell = std::make_shared<Cell>(storage.layout->bytes);
+    refs.push_back(storage.ref);
+    held.push_back({ir::kNone, cell});
+    restores.push_back({weak, std::move(storage.cell), cell});
+    storage.cell = std::move(cell);
+    storage.segment = 0;
+  }
+  const bool known = last.end != nullptr;
+  if (!known) last.end = make_trace(last, segment.input_layouts, segment.donated);
+  for (size_t i = 0; i < held.size(); ++i) held[i].value = last.end->values[refs[i]];
+  engine::stats().count_cut(cut_reason_name(reason));
+  (known ? engine::stats().hits : engine::stats().traces).fetch_add(1, std::memory_order_relaxed);
+  if (engine::logs(engine::Topic::kCut)) {
+    engine::log(engine::Topic::kCut, concat(cut_reason_name(reason), detail.empty() ? "" : " (" + detail + ")", " after ",
+                                            last.depth, " ops", last.where.empty() ? "" : " at " + last.where,
+                                            known ? ", known trace" : ", new trace"));
+  }
+  launch(last.end->trace, std::move(segment.inputs), std::move(segment.numbers), std::move(held), std::move(restores));
+  segment = Segment();
+  segment.id = next_segment_id();
+}
+
+void cut_all(CutReason reason) {
+  for (const auto& recorder : recorders()) recorder->cut(reason, "");
+}
+
+void abandon_all() {
+  for (const auto& recorder : recorders()) {
+    Segment& segment = recorder->segment;
+    for (const auto& weak : segment.written) {
+      if (auto strong = weak.lock()) {
+        auto& storage = static_cast<Storage&>(*strong);
+        if (storage.segment == segment.id) storage.segment = 0;  // `cell` is what it was before
+      }
+    }
+    segment = Segment();
+    segment.id = next_segment_id();
+  }
+}
+
+}  // namespace moai::record

@@ -1,0 +1,47 @@
+#include "record/source_line.h"
+
+#include <Python.h>
+#include <frameobject.h>
+#include <torch/csrc/Exceptions.h>
+#include <torch/csrc/autograd/graph_task.h>
+
+#include "record/gil.h"
+
+namespace moai::record {
+
+namespace {
+
+bool is_library(const std::string& file) {
+  return file.find("/torch/") != std::string::npos || file.find("/moai/") != std::string::npos;
+}
+
+}  // namespace
+
+std::string source_line() {
+  if (!Py_IsInitialized() || !PyGILState_Check()) return {};
+  PyFrameObject* frame = PyEval_GetFrame();
+  Py_XINCREF(frame);
+  std::string found;
+  while (frame != nullptr) {
+    PyCodeObject* code = PyFrame_GetCode(frame);
+    PyObject* encoded = PyUnicode_EncodeFSDefault(code->co_filename);
+    const std::string file = encoded != nullptr ? PyBytes_AS_STRING(encoded) : "";
+    Py_XDECREF(encoded);
+    Py_DECREF(code);
+    PyErr_Clear();
+    if (!is_library(file)) found = file + ":" + std::to_string(PyFrame_GetLineNumber(frame));
+    PyFrameObject* outer = found.empty() ? PyFrame_GetBack(frame) : nullptr;
+    Py_DECREF(frame);
+    frame = outer;
+  }
+  return found;
+}
+
+bool in_backward() { return torch::autograd::get_current_graph_task_id() != -1; }
+
+void throw_on_signal() {
+  if (!Py_IsInitialized() || !PyGILState_Check()) return;
+  if (PyErr_CheckSignals() != 0) throw python_error();
+}
+
+}  // namespace moai::record

@@ -1,0 +1,78 @@
+#include "kernels/cpu/placement.h"
+
+#include <c10/core/Allocator.h>
+#include <c10/core/CPUAllocator.h>
+
+#include <algorithm>
+#include <mutex>
+
+namespace moai::cpu {
+
+namespace {
+
+struct Place {
+  void* data;
+  size_t bytes;
+};
+
+struct ThreadPlaces {
+  bool active = false;
+  std::vector<Place> places;
+  int64_t scratch_bytes = 0;
+  int64_t scratch_peak = 0;
+};
+
+thread_local ThreadPlaces places;
+
+void leave(void*) {}
+
+class PlacingAllocator final : public c10::Allocator {
+ public:
+  explicit PlacingAllocator(c10::Allocator* real) : real_(real) {}
+
+  c10::DataPtr allocate(size_t bytes) override {
+    if (!places.active) return real_->allocate(bytes);
+    for (auto& place : places.places) {
+      if (place.bytes != bytes || place.data == nullptr) continue;
+      void* data = place.data;
+      place.data = nullptr;
+      return {data, data, &leave, c10::Device(c10::DeviceType::CPU)};
+    }
+    places.scratch_bytes += static_cast<int64_t>(bytes);
+    places.scratch_peak = std::max(places.scratch_peak, places.scratch_bytes);
+    return real_->allocate(bytes);
+  }
+  c10::DeleterFnPtr raw_deleter() const override { return real_->raw_deleter(); }
+  void copy_data(void* to, const void* from, size_t bytes) const override { real_->copy_data(to, from, bytes); }
+
+ private:
+  c10::Allocator* real_;
+};
+
+}  // namespace
+
+void install_placing_allocator() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    // Leaked: tensors outlive static destruction.
+    c10::SetAllocator(c10::DeviceType::CPU, new PlacingAllocator(c10::GetAllocator(c10::DeviceType::CPU)), 255);
+    c10::SetCPUAllocator(c10::GetAllocator(c10::DeviceType::CPU), 255);
+  });
+}
+
+PlacementScope::PlacementScope() {
+  places.active = true;
+  places.places.clear();
+  places.scratch_bytes = 0;
+}
+
+PlacementScope::~PlacementScope() { places.active = false; }
+
+void PlacementScope::place(void* data, size_t bytes) {
+  if (bytes > 0) places.places.push_back({data, bytes});
+}
+
+int64_t scratch_peak_bytes() { return places.scratch_peak; }
+void reset_scratch_peak() { places.scratch_peak = 0; }
+
+}  // namespace moai::cpu

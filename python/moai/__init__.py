@@ -1,0 +1,68 @@
+"""moai: a PyTorch device behind which a whole cluster looks like one.
+
+>>> import torch, moai
+>>> model = torch.nn.Linear(4, 2).to("moai")
+>>> model(torch.ones(3, 4, device="moai")).shape
+torch.Size([3, 2])
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+
+import torch
+
+__version__ = "0.1.0"
+
+if not torch.__version__.startswith("2.11."):
+    raise ImportError(
+        f"moai {__version__} works with torch 2.11.x, and this is torch {torch.__version__}: pip install 'torch==2.11.*'"
+    )
+
+from moai import _C  # noqa: E402
+
+
+def sync() -> None:
+    """Run everything that is recorded, and wait for it."""
+    _C.synchronize()
+
+
+def stats() -> dict:
+    """Counts and times since the process began or :func:`reset_stats`."""
+    return _C.stats()
+
+
+def reset_stats() -> None:
+    """Set every count and time of :func:`stats` to zero."""
+    _C.reset_stats()
+
+
+def dump() -> str:
+    """The graph and the program that ran last, as text; empty before the first."""
+    return _C.dump()
+
+
+def _after_optimizer_step(optimizer, args, kwargs) -> None:
+    if any(p.is_moai for group in optimizer.param_groups for p in group["params"][:1]):
+        _C.mark_step(True)
+
+
+def _register() -> None:
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
+    from moai import device
+
+    _C.configure_log(os.environ.get("MOAI_LOG", ""))
+    _C.register_device()
+    torch._register_device_module("moai", device)
+    torch.utils.generate_methods_for_privateuse1_backend()
+    register_optimizer_step_post_hook(_after_optimizer_step)
+    atexit.register(_C.shut_down)
+
+
+def _autoload() -> None:
+    """Entry point of group ``torch.backends``: importing this module is all there is to do."""
+
+
+_register()
