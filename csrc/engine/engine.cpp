@@ -91,26 +91,20 @@ void Engine::execute(Trace& trace, runtime::Run& run, const std::vector<ir::Valu
     throw;
   }
   stats().run_ns.fetch_add(ns_since(start), std::memory_order_relaxed);
+  // Interpreted once: the next time there will be a plan, and many traces never come back.
+  if (!program.program->has_arena) trace.programs.clear();
 }
 
 LoadedProgram& Engine::program_for(Trace& trace, const std::vector<ir::ValueId>& wanted) {
   const bool repeated = trace.runs > 0;
   LoadedProgram* found = nullptr;
   for (auto& candidate : trace.programs) {
-    if (repeated && !candidate.program->has_arena) continue;
     if (!includes(candidate.outputs, wanted)) continue;
     if (found == nullptr || candidate.outputs.size() < found->outputs.size()) found = &candidate;
   }
   if (found != nullptr) return *found;
 
-  auto loaded = build(trace, wanted, repeated);
-  if (repeated) {
-    // What was interpreted once is not needed again.
-    trace.programs.erase(std::remove_if(trace.programs.begin(), trace.programs.end(),
-                                        [](const LoadedProgram& p) { return !p.program->has_arena; }),
-                         trace.programs.end());
-  }
-  trace.programs.push_back(std::move(loaded));
+  trace.programs.push_back(build(trace, wanted, repeated));
   return trace.programs.back();
 }
 
@@ -126,7 +120,7 @@ LoadedProgram Engine::build(Trace& trace, const std::vector<ir::ValueId>& wanted
     compile::plan_memory(*program);
     if (trace.structure == 0) trace.structure = ir::structure_hash(trace.graph);
     const bool known = !planned_structures_.insert(trace.structure).second;
-    (known && trace.programs.size() <= 1 ? stats().resizes : stats().compiles).fetch_add(1, std::memory_order_relaxed);
+    (known && trace.programs.empty() ? stats().resizes : stats().compiles).fetch_add(1, std::memory_order_relaxed);
     if (logs(Topic::kCompile)) {
       log(Topic::kCompile, concat(known ? "resize" : "compile", " trace ", trace.id, ": ",
                                   program->instructions.size(), " instructions, arena ", program->arena_bytes,

@@ -97,6 +97,18 @@ class Builder {
 
 }  // namespace
 
+TraceNode::TraceNode() = default;
+
+TraceNode::~TraceNode() {
+  std::vector<std::unique_ptr<TraceNode>> open = std::move(next);
+  while (!open.empty()) {
+    auto node = std::move(open.back());
+    open.pop_back();
+    for (auto& child : node->next) open.push_back(std::move(child));
+    node->next.clear();
+  }
+}
+
 std::unique_ptr<TraceEnd> make_trace(const TraceNode& last, const std::vector<const Layout*>& inputs,
                                      const std::vector<bool>& donated) {
   static uint64_t next_id = 0;  // under the recorder's lock

@@ -1,5 +1,6 @@
 #include "record/recorder.h"
 
+#include <c10/core/GradMode.h>
 #include <c10/util/ThreadLocalDebugInfo.h>
 
 #include <algorithm>
@@ -23,8 +24,28 @@ using runtime::Cell;
 using runtime::CellPtr;
 using torch::jit::Stack;
 
-// Longer segments are cut, so that a loop that never reads anything does not grow for ever.
+// Longer segments are cut, whatever they do.
 constexpr int32_t kMostOps = 200'000;
+// A stream that repeats itself is cut when it is this long. With gradients on, a deep model may
+// look like that in the middle of a step.
+constexpr int32_t kShortestRepeat = 256;
+constexpr int32_t kShortestRepeatWithGradients = 8192;
+// Ops that the trie remembers; beyond, the branches that were used longest ago are forgotten.
+constexpr int64_t kMostNodes = 400'000;
+
+int64_t node_count = 0;  // under the lock
+
+int64_t count_nodes(const TraceNode& branch) {
+  int64_t count = 0;
+  std::vector<const TraceNode*> open{&branch};
+  while (!open.empty()) {
+    const TraceNode* node = open.back();
+    open.pop_back();
+    ++count;
+    for (const auto& next : node->next) open.push_back(next.get());
+  }
+  return count;
+}
 
 uint64_t next_segment_id() {
   static uint64_t last = 0;  // under the lock
@@ -283,6 +304,24 @@ class Describe {
   int16_t argument_ = 0;
 };
 
+// For the log: how an op that no known trace has at this place differs from the one that it has.
+std::string describe_difference(const TraceNode& known, const TraceNode& now) {
+  const std::string where = now.where.empty() ? "" : " at " + now.where;
+  if (known.op != now.op) return concat("op ", now.depth, where, " is ", now.op->name.str(), ", was ", known.op->name.str());
+  if (known.uses.size() == now.uses.size()) {
+    for (size_t i = 0; i < now.uses.size(); ++i) {
+      const auto& a = known.uses[i];
+      const auto& b = now.uses[i];
+      if (a.view != b.view) {
+        return concat("op ", now.depth, where, ", ", now.op->name.str(), ": tensor ", i, " is ", b.view->type.str(), ", was ",
+                      a.view->type.str());
+      }
+      if (a.ref != b.ref) return concat("op ", now.depth, where, ", ", now.op->name.str(), ": tensor ", i, " is another value");
+    }
+  }
+  return concat("op ", now.depth, where, ", ", now.op->name.str(), ": a static argument differs");
+}
+
 int32_t count_fresh(const std::vector<ReturnSpec>& returns) {
   int32_t n = 0;
   for (const auto& spec : returns) {
@@ -396,14 +435,21 @@ void Recorder::record(const OpSchema& op, Stack& stack) {
       node->returns = std::move(inferred.returns);
       node->value_count = static_cast<int32_t>(node->writes.size()) + count_fresh(node->returns);
       found = node.get();
+      if (segment.diverged.empty() && !at.next.empty() && engine::logs(engine::Topic::kCompile)) {
+        segment.diverged = describe_difference(*at.next.front(), *node);
+      }
       at.next.insert(at.next.begin(), std::move(node));
+      ++node_count;
+      const bool gradients = c10::GradMode::is_enabled() || found->section == ir::Section::kBackward;
+      found->cut_after = found->depth >= kMostOps ||
+                         repeats.repeats(*found, gradients ? kShortestRepeatWithGradients : kShortestRepeat);
     } else {
       engine::stats().ops_followed.fetch_add(1, std::memory_order_relaxed);
     }
     if (op.random) draw(op, args, segment.numbers);
     returns.reserve(found->returns.size());
     follow(*found, args, returns);
-    if (found->depth >= kMostOps) cut(CutReason::kLimit, "");
+    if (found->cut_after) cut(found->depth >= kMostOps ? CutReason::kLimit : CutReason::kRepeat, "");
     break;
   }
   engine::stats().ops.fetch_add(1, std::memory_order_relaxed);
@@ -460,6 +506,36 @@ void Recorder::follow(TraceNode& node, at::ArrayRef<at::IValue> args, Stack& ret
   segment.next_value = value;
 }
 
+namespace {
+
+// Keeps the trie within its bound: drops whole branches at the root, oldest first. A branch in
+// which somebody records now stays.
+void forget_old_traces() {
+  if (node_count <= kMostNodes) return;
+  auto& branches = trace_root().next;
+  std::sort(branches.begin(), branches.end(), [](const auto& a, const auto& b) { return a->last_used > b->last_used; });
+  const auto in_use = [](const TraceNode* branch) {
+    for (const auto& recorder : recorders()) {
+      const TraceNode* at = recorder->segment.at;
+      while (at != nullptr && at->depth > 1) at = at->parent;
+      if (at == branch) return true;
+    }
+    return false;
+  };
+  int64_t kept = 0;
+  std::vector<std::unique_ptr<TraceNode>> keep;
+  for (auto& branch : branches) {
+    const int64_t size = count_nodes(*branch);
+    if (!keep.empty() && kept + size > kMostNodes / 2 && !in_use(branch.get())) continue;
+    kept += size;
+    keep.push_back(std::move(branch));
+  }
+  branches = std::move(keep);
+  node_count = kept;
+}
+
+}  // namespace
+
 // --- The end of a segment -----------------------------------------------------------------------
 
 void Recorder::cut(CutReason reason, const std::string& detail) {
@@ -486,6 +562,7 @@ void Recorder::cut(CutReason reason, const std::string& detail) {
     storage.segment = 0;
   }
   const bool known = last.end != nullptr;
+  if (!segment.diverged.empty()) engine::log(engine::Topic::kCompile, "a new trace: " + segment.diverged);
   if (!known) last.end = make_trace(last, segment.input_layouts, segment.donated);
   for (size_t i = 0; i < held.size(); ++i) held[i].value = last.end->values[refs[i]];
   engine::stats().count_cut(cut_reason_name(reason));
@@ -496,8 +573,13 @@ void Recorder::cut(CutReason reason, const std::string& detail) {
                                             known ? ", known trace" : ", new trace"));
   }
   launch(last.end->trace, std::move(segment.inputs), std::move(segment.numbers), std::move(held), std::move(restores));
+  TraceNode* first = &last;
+  while (first->depth > 1) first = first->parent;
+  first->last_used = segment.id;
   segment = Segment();
   segment.id = next_segment_id();
+  repeats.clear();
+  forget_old_traces();
 }
 
 void cut_all(CutReason reason) {

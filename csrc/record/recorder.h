@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "record/repeat.h"
 #include "record/trace.h"
 #include "runtime/run.h"
 
@@ -29,6 +30,7 @@ struct Segment {
   uint64_t id = 0;
   TraceNode* at = nullptr;     // the last op
   int32_t next_value = 0;
+  std::string diverged;        // how the first op that no known trace had differs, for the log
   size_t op_first_input = 0;   // inputs there were before the op that is being recorded
   std::vector<runtime::CellPtr> inputs;
   std::vector<const Layout*> input_layouts;
@@ -54,6 +56,7 @@ class Recorder {
   void cut(CutReason reason, const std::string& detail);
 
   Segment segment;
+  RepeatDetector repeats;
 
  private:
   void record(const OpSchema& op, torch::jit::Stack& stack);

@@ -38,6 +38,8 @@ struct ReturnSpec {
 // `key` is the call in words: for each argument which value of this trace it is, its view and the
 // static arguments. Numbers are not in it. Everything else is what a match lets us re-use.
 struct TraceNode {
+  TraceNode();
+  ~TraceNode();  // takes a long chain apart without recursion
   const OpSchema* op = nullptr;
   std::vector<int64_t> key;
   std::vector<ir::Arg> args;
@@ -56,6 +58,9 @@ struct TraceNode {
   int32_t depth = 0;                         // ops before this one, itself included
   ir::Section section = ir::Section::kForward;
   std::string where;                         // the user's line, "file:line", where Python was running
+
+  bool cut_after = false;                    // a repeating stream was cut here: see record/repeat.h
+  uint64_t last_used = 0;                    // of a first op: the segment that went through it last
 
   TraceNode* parent = nullptr;
   std::vector<std::unique_ptr<TraceNode>> next;  // the one taken last comes first
