@@ -61,8 +61,4 @@ def _register() -> None:
     atexit.register(_C.shut_down)
 
 
-def _autoload() -> None:
-    """Entry point of group ``torch.backends``: importing this module is all there is to do."""
-
-
 _register()
