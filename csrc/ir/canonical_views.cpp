@@ -55,7 +55,8 @@ class Canonicaliser {
     const Type& base = graph_.type(whole.value);
     std::optional<std::vector<ViewStep>> steps = factor_view(base, view, whole.offset);
     if (!steps) {
-      if (base.dtype != view.dtype) whole.value = kNone;  // the offset counts other elements
+      if (base.dtype != view.dtype)
+        whole = {kNone, 0, whole.is_output};  // offsets count other elements there
       return false;
     }
     if (steps->empty() && view == base && !whole.is_output) {

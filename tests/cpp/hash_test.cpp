@@ -126,6 +126,8 @@ TEST_CASE("hash_sees_each_part_of_a_node") {
       "%r: f32[8,16] = aten.add(%x, %y, [0,0])",
       "%r: f32[8,16] = aten.add(%x, %y, [0], [])",
       "%r: f32[8,16] = aten.add(%x, %y, [], [0])",
+      "%r: f32[8,16] = aten.add(%x, %y, [1], [2,6], [])",  // 6 also stands for the kind of these lists
+      "%r: f32[8,16] = aten.add(%x, %y, [1,6,2], [], [])",
       "%r: f32[8,16] = aten.add(%x, %y, float[])",
       "%r: f32[8,16] = aten.add(%x, %y, bool[])",
       "%r: f32[8,16] = aten.add(%x, %y, tensor[])",
@@ -181,6 +183,8 @@ TEST_CASE("structure_hash_is_blind_to_sizes_only") {
              "%r: f32[8,16] = update(%x, %c, [8]{1}, offset=3)"));
   CHECK_FALSE(same("%r: f32[16,8] = view(%x, offset=0)", "%r: f32[16,8]{1,16} = view(%x, offset=0)"));
   CHECK_FALSE(same("%r: f32[3,16] = view(%x, offset=0)", "%r: f32[3,16]{0,1} = view(%x, offset=0)"));
+  CHECK_FALSE(same("%r: f32[3,16]{1,0} = view(%x, offset=0)", "%r: f32[3,16] = view(%x, offset=0)"));
+  CHECK(same("%r: f32[8,1,16] = f(%x)", "%r: f32[8,4,16] = f(%x)"));
   CHECK_FALSE(same("%r: f32[8,16] = f(%x)", "%r: bf16[8,16] = f(%x)"));
   CHECK_FALSE(same("%r: f32[8,16] = f(%x)", "%r: f32[128] = f(%x)"));
   CHECK_FALSE(same("%r: f32[8,16] = f(%x, [8,16])", "%r: f32[8,16] = f(%x, [8])"));

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <string>
 
 #include "catch.h"
@@ -8,6 +9,10 @@
 namespace moai::ir {
 namespace {
 
+bool is_plain_ascii(const std::string& text) {
+  return std::all_of(text.begin(), text.end(), [](char c) { return c == '\n' || (c >= ' ' && c <= '~'); });
+}
+
 TEST_CASE("parse_inverts_print") {
   for (uint32_t seed = 0; seed < 3000; ++seed) {
     INFO("seed " << seed);
@@ -16,6 +21,7 @@ TEST_CASE("parse_inverts_print") {
     verify(graph);
     const std::string text = print(graph);
     INFO(text);
+    REQUIRE(is_plain_ascii(text));
     const Graph again = parse(text);
     verify(again);
     REQUIRE(print(again) == text);

@@ -173,6 +173,8 @@ TEST_CASE("factor_view_reads_as_the_script") {
   // fused query-key-value: x.view(4, 3, 2, 8)[:, 1].transpose(1, 2) of x: [4, 48]
   CHECK(factored(f32({4, 48}), strided({4, 8, 2}, {48, 1, 8}), 16) ==
         "reshape(4,6,8) slice(1,2,2,1) permute(0,2,1)");
+  // Rows of 6 where the base has rows of 4: no script's doing, but there is a way.
+  check(f32({5, 4}), strided({2, 2, 2}, {12, 4, 1}), 0);
   // no elements
   CHECK(factored(x, f32({0, 16})) == "slice(0,0,0,1)");
   CHECK(factored(x, f32({3, 0})) == "slice(0,0,0,1) reshape(3,0)");
