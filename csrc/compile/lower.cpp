@@ -134,13 +134,15 @@ class Lowering {
   int32_t place_tied(NodeId id, ValueId operand, ValueId result) {
     const Graph& graph = program_.graph;
     const ValueId root = root_[operand];
+    // An operand that the op sees twice must not change under its hands.
+    const bool writable = may_overwrite(root, id) && times_used_[root] == 1;
     const auto update = update_of_.find(result);
     const bool through_view = root != operand;
     if (through_view && update != update_of_.end() && graph.node(update->second).operands[0] == root) {
       // `update` puts the written view back: write the base itself, or a copy of it.
       const ValueId whole = graph.node(update->second).results[0];
       int32_t buffer = buffer_id(root);
-      if (!may_overwrite(root, id)) {
+      if (!writable) {
         buffer = new_buffer(program_.buffers[buffer].bytes);
         copy(id, place_[root], same_view(place_[root], buffer));
       }
@@ -148,7 +150,7 @@ class Lowering {
       place_[whole] = same_view(place_[root], buffer);
       return place_[result];
     }
-    if (!through_view && may_overwrite(root, id)) {
+    if (!through_view && writable) {
       place_[result] = place_[root];
       return place_[result];
     }
@@ -165,6 +167,12 @@ class Lowering {
     instruction.node = id;
     instruction.results.assign(node.results.size(), kNone);
     std::vector<std::pair<int32_t, int32_t>> written;  // operand, access
+    times_used_.clear();
+    if (!node.tied.empty()) {
+      for (const ValueId operand : node.operands) {
+        if (operand != ir::kNone) ++times_used_[root_[operand]];
+      }
+    }
     for (size_t r = 0; r < node.results.size(); ++r) {
       const int32_t operand = node.tied_operand(r);
       if (operand == kNone) continue;
@@ -270,6 +278,7 @@ class Lowering {
   std::vector<NodeId> last_use_;   // by root: last node that reads it or a view of it
   std::vector<int32_t> place_;     // by value: access
   std::unordered_map<ValueId, NodeId> update_of_;  // by written value: the update that puts it back
+  std::unordered_map<ValueId, int32_t> times_used_;  // of the node being lowered, by root
   NodeId last_raising_ = kNone;
 };
 

@@ -208,6 +208,7 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("_to_copy", to_copy);
   m.impl("_local_scalar_dense", local_scalar_dense);
   m.impl("view", TORCH_FN(at::native::view));
+  m.impl("_unsafe_view", TORCH_FN(at::native::view));  // unsafe for autograd alone: no copy either
   m.impl("view.dtype", TORCH_FN(at::native::view_dtype));
   m.impl("as_strided", TORCH_FN(at::native::as_strided_tensorimpl));
   m.impl("_reshape_alias", TORCH_FN(at::native::_reshape_alias));

@@ -49,13 +49,15 @@ struct Slot {
   c10::Storage storage;
   BlockPtr block;        // pool memory, for outputs and for programs without an arena
   at::Tensor adopted;    // a kernel's own result that lies elsewhere
-  void* home = nullptr;  // where it should lie now
+  void* home = nullptr;  // where the program wants it
+  void* now = nullptr;   // where it lies: `home`, or the adopted result
 
   void point_at(void* data) {
     home = data;
     show(data);
   }
   void show(void* data) {
+    now = data;
     storage.unsafeGetStorageImpl()->set_data_ptr_noswap(c10::DataPtr(data, c10::Device(c10::DeviceType::CPU)));
   }
   void adopt(const at::Tensor& result) {
@@ -220,7 +222,7 @@ class CpuExecutable final : public runtime::Executable {
       for (size_t r = 0; r < instruction.results.size(); ++r) {
         if (node.tied_operand(r) != ir::kNone) continue;
         const int32_t b = program_->accesses[instruction.results[r]].buffer;
-        placement.place(slots_[b].home, static_cast<size_t>(program_->buffers[b].bytes));
+        placement.place(slots_[b].now, static_cast<size_t>(program_->buffers[b].bytes));
       }
       call.run(numbers);
     }
@@ -246,16 +248,16 @@ class CpuExecutable final : public runtime::Executable {
       TORCH_CHECK(got.scalar_type() == wanted.scalar_type() && got.sizes() == wanted.sizes(), node.op.str(), " returned ",
                   got.scalar_type(), got.sizes(), " where its meta kernel said ", wanted.scalar_type(), wanted.sizes());
       const Slot& slot = slots_[program_->accesses[access].buffer];
-      if (got.numel() == 0 || (got.const_data_ptr() == slot.home && got.strides() == wanted.strides())) continue;
+      if (got.numel() == 0 || (got.const_data_ptr() == slot.now && got.strides() == wanted.strides())) continue;
       elsewhere.push_back(k);
     }
     if (elsewhere.empty()) return;
     // A result that lies in the memory of another one, or of an operand, is moved out first.
     std::unordered_set<const void*> ours;
     for (const int32_t access : instruction.operands) {
-      if (access != compile::kNone) ours.insert(slots_[program_->accesses[access].buffer].home);
+      if (access != compile::kNone) ours.insert(slots_[program_->accesses[access].buffer].now);
     }
-    for (const int32_t access : instruction.results) ours.insert(slots_[program_->accesses[access].buffer].home);
+    for (const int32_t access : instruction.results) ours.insert(slots_[program_->accesses[access].buffer].now);
     for (const size_t k : elsewhere) {
       if (ours.count(returned[k].storage().data()) > 0) returned[k] = returned[k].clone();
     }
