@@ -83,12 +83,18 @@ asan tsan:
 
 # ---- Keeping the code in shape
 
-.PHONY: lint
-lint: $(DEV_VENV)  ## Formatting, ruff, and who includes whom
+.PHONY: lint lint-format lint-python lint-rooms
+lint: lint-format lint-python lint-rooms  ## Formatting, ruff, and who includes whom
+
+lint-format: $(DEV_VENV)
 	@rc=0; for file in $(FORMATTED); do $(BIN)/clang-format $$file | cmp -s - $$file || \
 	  { rc=1; echo "$$file is not formatted; would work: make format"; }; done; exit $$rc
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+
+lint-python: $(DEV_VENV)
+	$(BIN)/ruff check --output-format concise .
+	$(BIN)/ruff format --check --quiet .
+
+lint-rooms: $(DEV_VENV)
 	$(PY) scripts/check_rooms.py
 
 .PHONY: tidy
