@@ -6,7 +6,7 @@
 #include <iterator>
 #include <limits>
 #include <map>
-#include <numeric>
+#include <type_traits>
 #include <utility>
 
 #include "ir/error.h"
@@ -32,22 +32,25 @@ int64_t total_bytes(const std::vector<Buffer>& buffers, const Offsets& offsets) 
   return total;
 }
 
+// Which buffers, those with the lowest key first.
+template <typename Key>
+std::vector<int32_t> sorted(const std::vector<Buffer>& buffers, const Key& key) {
+  std::vector<std::pair<std::invoke_result_t<Key, const Buffer&>, int32_t>> keys;
+  keys.reserve(buffers.size());
+  for (const Buffer& buffer : buffers) keys.emplace_back(key(buffer), static_cast<int32_t>(keys.size()));
+  std::sort(keys.begin(), keys.end());
+  std::vector<int32_t> order;
+  order.reserve(keys.size());
+  for (const auto& entry : keys) order.push_back(entry.second);
+  return order;
+}
+
 // Gives each buffer, from the first to the last moment, the lowest gap that is wide enough among
 // those alive. Fast, and seldom far from the bound. Takes time n log n plus the gaps seen.
 Offsets fit_in_time(const std::vector<Buffer>& buffers) {
-  std::vector<int32_t> by_begin(buffers.size());
-  std::iota(by_begin.begin(), by_begin.end(), 0);
-  std::sort(by_begin.begin(), by_begin.end(), [&](int32_t a, int32_t b) {
-    const Buffer& x = buffers[a];
-    const Buffer& y = buffers[b];
-    // Of those that start together, the longest lie lowest.
-    if (x.begin != y.begin) return x.begin < y.begin;
-    return x.end != y.end ? x.end > y.end : a < b;
-  });
-  std::vector<int32_t> by_end = by_begin;
-  std::stable_sort(by_end.begin(), by_end.end(),
-                   [&](int32_t a, int32_t b) { return buffers[a].end < buffers[b].end; });
-
+  // Of those that start together, the longest lie lowest.
+  const auto by_begin = sorted(buffers, [](const Buffer& b) { return std::make_pair(b.begin, -b.end); });
+  const auto by_end = sorted(buffers, [](const Buffer& b) { return b.end; });
   Offsets offsets(buffers.size());
   std::map<int64_t, int64_t> gaps{{0, std::numeric_limits<int64_t>::max()}};  // start to end
   auto ended = by_end.begin();
@@ -126,7 +129,7 @@ class Shelf {
     for (const Placed& other : by_offset) {
       const bool meets = (other.begin <= buffer.end) & (other.end >= buffer.begin);  // & spares a branch
       if (meets & (other.offset - offset >= buffer.bytes)) break;
-      offset = meets & (other.top > offset) ? other.top : offset;
+      offset = (meets & (other.top > offset)) ? other.top : offset;
     }
     return offset;
   }
@@ -137,31 +140,27 @@ class Shelf {
   std::vector<Placed> near_;
 };
 
-// Gives each buffer, those of the highest rank first, the lowest gap that is free during all its
+// Gives each buffer, those with the lowest key first, the lowest gap that is free during all its
 // life. Takes quadratic time, about a nanosecond a pair.
-template <typename Rank>
-Offsets fit_by(const Rank& rank, const std::vector<Buffer>& buffers, int32_t moments) {
-  std::vector<int32_t> order(buffers.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(),
-                   [&](int32_t a, int32_t b) { return rank(buffers[a]) > rank(buffers[b]); });
+template <typename Key>
+Offsets fit_by(const Key& key, const std::vector<Buffer>& buffers, int32_t moments) {
   Shelf shelf(buffers.size(), moments);
   Offsets offsets(buffers.size());
-  for (const int32_t i : order) {
+  for (const int32_t i : sorted(buffers, key)) {
     offsets[i] = shelf.lowest_gap(buffers[i]);
     shelf.place(buffers[i], offsets[i]);
   }
   return offsets;
 }
 
-// Ranks, the best first. Large ones must not find the arena cut up; among those of much the same
+// Keys, the best first. Large ones must not find the arena cut up; among those of much the same
 // size, long ones must not find it cut up in time.
 std::pair<int, int32_t> size_class(const Buffer& buffer) {
-  return {std::ilogb(static_cast<double>(buffer.bytes)), buffer.end - buffer.begin};
+  return {-std::ilogb(static_cast<double>(buffer.bytes)), buffer.begin - buffer.end};
 }
-int64_t size(const Buffer& buffer) { return buffer.bytes; }
+int64_t size(const Buffer& buffer) { return -buffer.bytes; }
 double size_and_life(const Buffer& buffer) {
-  return static_cast<double>(buffer.bytes) * std::sqrt(static_cast<double>(buffer.end - buffer.begin + 1));
+  return -static_cast<double>(buffer.bytes) * std::sqrt(static_cast<double>(buffer.end - buffer.begin + 1));
 }
 
 // Those buffers with non-empty content, their ends rounded to moments and their bytes to the alignment.
@@ -204,16 +203,15 @@ int64_t most_live_bytes(const std::vector<Buffer>& buffers, int32_t moments) {
 
 // Takes out the smallest buffers: as many as `bytes` hold, and all beyond the `most` largest.
 std::vector<Buffer> take_small(std::vector<Buffer>* buffers, int64_t bytes, size_t most) {
-  std::vector<Buffer> small = std::move(*buffers);
-  std::stable_sort(small.begin(), small.end(),
-                   [](const Buffer& a, const Buffer& b) { return a.bytes < b.bytes; });
-  auto large = small.begin();
-  while (large != small.end() && (large->bytes <= bytes || static_cast<size_t>(small.end() - large) > most)) {
-    bytes -= large->bytes;
-    ++large;
+  std::vector<Buffer> small;
+  std::vector<Buffer> large;
+  for (const int32_t i : sorted(*buffers, [](const Buffer& b) { return b.bytes; })) {
+    const Buffer& buffer = (*buffers)[i];
+    const bool is_small = buffer.bytes <= bytes || small.size() + most < buffers->size();
+    (is_small ? small : large).push_back(buffer);
+    bytes -= buffer.bytes;
   }
-  buffers->assign(large, small.end());
-  small.erase(large, small.end());
+  *buffers = std::move(large);
   return small;
 }
 

@@ -54,8 +54,10 @@ runtime::RunPtr Engine::launch(std::shared_ptr<Trace> trace, std::vector<runtime
     entry.cell->run_id = run->id;
     run->outputs.push_back(std::move(entry.cell));
   }
-  run->execute = [this, trace = std::move(trace), values = std::move(values)](runtime::Run& r) {
-    execute(*trace, r, values);
+  const bool dry = dry_.load();
+  run->execute = [this, dry, trace = std::move(trace), values = std::move(values)](runtime::Run& r) {
+    if (!dry) return execute(*trace, r, values);
+    for (const auto& cell : r.outputs) cell->state.store(runtime::Cell::State::kReady, std::memory_order_release);
   };
   stats().launches.fetch_add(1, std::memory_order_relaxed);
   worker_->submit(run);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -32,6 +33,10 @@ class Engine {
 
   runtime::Worker& worker() { return *worker_; }
 
+  // While on, runs are finished without being executed: what they promise is there in name, has
+  // no memory and cannot be read. For recording steps that no machine at hand could run.
+  void set_dry(bool dry) { dry_.store(dry); }
+
   // The graph and the program that ran last, as text; empty before the first.
   std::string dump() const;
 
@@ -41,6 +46,7 @@ class Engine {
   LoadedProgram build(Trace& trace, const std::vector<ir::ValueId>& wanted, bool plan);
 
   std::unique_ptr<runtime::Backend> backend_;
+  std::atomic<bool> dry_{false};
   std::set<uint64_t> planned_structures_;  // the worker's thread alone
   mutable std::mutex last_lock_;
   std::shared_ptr<const compile::Program> last_;

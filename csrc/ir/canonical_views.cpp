@@ -35,15 +35,16 @@ class Canonicaliser {
     bool is_output = false;
   };
 
-  std::optional<int64_t> known(const Arg& offset) const {
-    if (const auto* fixed = std::get_if<int64_t>(&offset)) return *fixed;
-    const auto number = static_cast<size_t>(std::get<NumberRef>(offset).index);
-    if (number < numbers_.size()) return numbers_[number];
-    return std::nullopt;
+  std::optional<int64_t> known_offset(const Node& view) const {
+    const Arg& offset = view.args[0];
+    if (const auto* number = std::get_if<NumberRef>(&offset)) {
+      if (static_cast<size_t>(number->index) < numbers_.size()) return numbers_[number->index];
+    }
+    return static_offset(offset, graph_.type(view.results[0]), graph_.type(view.operands[0]));
   }
 
   bool replaced(const Node& node) {
-    const std::optional<int64_t> offset = known(node.args[0]);
+    const std::optional<int64_t> offset = known_offset(node);
     if (!offset) return false;
     const ValueId result = node.results[0];
     const Type& view = graph_.type(result);

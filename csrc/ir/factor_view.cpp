@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cstddef>
-#include <numeric>
 #include <utility>
 
 #include "ir/view.h"
@@ -128,8 +127,9 @@ class Factoring {
       if (view_.strides[d] < 0) return false;
       walks_.push_back({view_.strides[d], view_.sizes[d], static_cast<int32_t>(d)});
     }
-    std::stable_sort(walks_.begin(), walks_.end(),
-                     [](const Walk& a, const Walk& b) { return a.stride > b.stride; });
+    std::sort(walks_.begin(), walks_.end(), [](const Walk& a, const Walk& b) {
+      return a.stride != b.stride ? a.stride > b.stride : a.dim < b.dim;
+    });
     const int64_t room = base_.extent() - reach(walks_, 0);
     return offset_ >= 0 && offset_ <= room;
   }

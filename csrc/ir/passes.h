@@ -20,12 +20,12 @@ Graph eliminate_dead_code(const Graph& graph);
 // Merges nodes that compute the same from the same operands. Never merges across the start of
 // backward, except views, which cost nothing; nor a node with tied results. Random ops need no
 // exception: each takes its own position of the generator's counter as a number, and numbers at
-// different positions are different arguments, whatever their values.
+// different positions are different arguments, whatever their values (but for the offset of a view
+// as long as its operand, which can only be 0).
 Graph merge_common_subexpressions(const Graph& graph);
 
 // Replaces copies that change nothing by their source: aten.clone and aten._to_copy to the same
-// type; and an update of all elements (at a static offset of 0) by its new content, seen through a
-// view where the shapes differ.
+// type; and an update of all elements by its new content, seen through a view where the shapes differ.
 Graph remove_needless_copies(const Graph& graph);
 
 // Replaces every strided view by steps (see ir/view.h), each a node, and leaves as `view` those that
@@ -36,7 +36,7 @@ Graph remove_needless_copies(const Graph& graph);
 //
 // `numbers` are the values of the numbers of the step at hand, by position (only those that are
 // offsets are read): the form holds for these offsets. Without them a view whose offset is a number
-// stays.
+// stays, unless it is as long as its operand.
 Graph canonicalise_views(const Graph& graph, const std::vector<int64_t>& numbers = {});
 
 }  // namespace moai::ir

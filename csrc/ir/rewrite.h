@@ -1,11 +1,21 @@
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "ir/graph.h"
 
 namespace moai::ir {
+
+// The offset of a view where the graph alone tells it: a static one, and 0 where the region
+// is as long as the value and so can lie nowhere else.
+inline std::optional<int64_t> static_offset(const Arg& offset, const Type& region, const Type& whole) {
+  if (const auto* fixed = std::get_if<int64_t>(&offset)) return *fixed;
+  if (region.dtype == whole.dtype && region.extent() == whole.extent()) return 0;
+  return std::nullopt;
+}
 
 // Writes a new graph from an old one, node by node in the old order: the shared half of all passes.
 // Inputs and numbers come over at once, at the same positions.
@@ -23,9 +33,15 @@ class Rewrite {
   // Users of an old value get this new one.
   void replace(ValueId old, ValueId by) { to_of_[old] = by; }
 
-  // The node with its operands renamed, its results still the old ones.
+  // The node with its operands renamed, its results still the old ones. An offset that can be nothing but
+  // 0 becomes static: two views of all of a value are then the same, whatever numbers they came with.
   Node renamed(NodeId old) const {
     Node node = from_.node(old);
+    if (node.kind == NodeKind::kView) {
+      const Type& whole = from_.type(node.operands[0]);
+      if (const auto offset = static_offset(node.args[0], from_.type(node.results[0]), whole))
+        node.args[0] = *offset;
+    }
     for (ValueId& operand : node.operands) operand = to_of_[operand];
     return node;
   }

@@ -115,8 +115,9 @@ bool Scanner::peek_integer() const { return peek_digits().find_first_of(".ein") 
 int64_t Scanner::integer() {
   const std::string_view digits = peek_digits();
   int64_t number = 0;
-  const char* end = digits.data() + digits.size();
-  const auto read = std::from_chars(digits.data(), end, number);
+  const char* begin = digits.data();
+  const char* end = begin + digits.size();
+  const auto read = std::from_chars(begin, end, number);
   if (read.ec == std::errc::result_out_of_range) fail(at_, "this integer does not fit 64 bits");
   if (read.ec != std::errc() || read.ptr != end) fail(at_, "expected an integer");
   at_ += digits.size();
@@ -127,8 +128,9 @@ int64_t Scanner::integer() {
 double Scanner::real() {
   const std::string_view digits = peek_digits();
   double number = 0;
-  const char* end = digits.data() + digits.size();
-  const auto read = std::from_chars(digits.data(), end, number);
+  const char* begin = digits.data();
+  const char* end = begin + digits.size();
+  const auto read = std::from_chars(begin, end, number);
   const bool is_real = digits.find_first_of(".ein") != std::string_view::npos;
   if (!is_real || read.ec != std::errc() || read.ptr != end) {
     fail(at_, "expected a real number, with point or exponent");

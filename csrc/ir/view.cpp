@@ -1,6 +1,5 @@
 #include "ir/view.h"
 
-#include <algorithm>
 #include <cstddef>
 #include <tuple>
 #include <utility>

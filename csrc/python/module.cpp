@@ -86,6 +86,10 @@ PYBIND11_MODULE(_C, m) {
     const std::lock_guard<std::mutex> guard(generator.mutex());
     generator.set_state(state);
   });
+  m.def("set_dry", [](bool dry) {
+    record::synchronize(record::CutReason::kSync);
+    engine::engine().set_dry(dry);
+  });
   m.def("shut_down", [] {
     const py::gil_scoped_release release;
     engine::shut_down();

@@ -49,6 +49,9 @@ CellPtr fetch(const at::Tensor& tensor, CutReason reason, const std::string& why
     }
   }
   wait(cell);
+  if (cell->block == nullptr && cell->bytes > 0) {
+    throw Error(Phase::kRun, "this tensor was recorded in a dry run and has no value").hint("leave moai.dry_run() and compute it again");
+  }
   return cell;
 }
 

@@ -9,6 +9,7 @@ torch.Size([3, 2])
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 
 import torch
@@ -41,6 +42,22 @@ def reset_stats() -> None:
 def dump() -> str:
     """The graph and the program that ran last, as text; empty before the first."""
     return _C.dump()
+
+
+@contextlib.contextmanager
+def dry_run():
+    """Record without running: shapes are right, values do not exist and cannot be read.
+
+    For steps of models that no machine at hand could hold.
+
+    >>> with moai.dry_run():
+    ...     loss = torch.ones(2, device="moai").sum()
+    """
+    _C.set_dry(True)
+    try:
+        yield
+    finally:
+        _C.set_dry(False)
 
 
 def _after_optimizer_step(optimizer, args, kwargs) -> None:
