@@ -106,7 +106,10 @@ LoadedProgram& Engine::program_for(Trace& trace, const std::vector<ir::ValueId>&
   }
   if (found != nullptr) return *found;
 
-  trace.programs.push_back(build(trace, wanted, repeated));
+  // A known structure in other sizes is planned at once: its plan is only re-sized.
+  if (trace.structure == 0) trace.structure = ir::structure_hash(trace.graph);
+  const bool plan = repeated || planned_structures_.count(trace.structure) > 0;
+  trace.programs.push_back(build(trace, wanted, plan));
   return trace.programs.back();
 }
 
@@ -120,7 +123,6 @@ LoadedProgram Engine::build(Trace& trace, const std::vector<ir::ValueId>& wanted
   auto program = std::make_shared<compile::Program>(compile::lower(std::move(graph), {trace.donated}));
   if (plan) {
     compile::plan_memory(*program);
-    if (trace.structure == 0) trace.structure = ir::structure_hash(trace.graph);
     const bool known = !planned_structures_.insert(trace.structure).second;
     (known && trace.programs.empty() ? stats().resizes : stats().compiles).fetch_add(1, std::memory_order_relaxed);
     if (logs(Topic::kCompile)) {
