@@ -1,5 +1,7 @@
 #include "engine/engine.h"
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -25,6 +27,13 @@ std::mutex& engine_lock() {
 }
 
 std::atomic<Engine*> the_engine{nullptr};
+std::atomic<bool> lost_by_fork{false};
+
+// A child has the parent's memory and none of its threads; DataLoader's workers never notice.
+void watch_forks() {
+  static std::once_flag once;
+  std::call_once(once, [] { pthread_atfork(nullptr, nullptr, [] { lost_by_fork.store(true); }); });
+}
 std::unique_ptr<runtime::Backend> (*backend_factory)() = nullptr;
 
 // Both sorted.
@@ -107,7 +116,6 @@ LoadedProgram& Engine::program_for(Trace& trace, const std::vector<ir::ValueId>&
   if (found != nullptr) return *found;
 
   // A known structure in other sizes is planned at once: its plan is only re-sized.
-  if (trace.structure == 0) trace.structure = ir::structure_hash(trace.graph);
   const bool plan = repeated || planned_structures_.count(trace.structure) > 0;
   trace.programs.push_back(build(trace, wanted, plan));
   return trace.programs.back();
@@ -145,20 +153,28 @@ std::string Engine::dump() const {
 }
 
 Engine& engine() {
+  if (lost_by_fork.load(std::memory_order_relaxed)) {
+    throw Error(Phase::kRun, "this process was forked from one that uses moai, whose device it cannot reach")
+        .hint("start it with multiprocessing's 'spawn' method, or leave moai tensors to the parent");
+  }
   if (Engine* existing = the_engine.load(std::memory_order_acquire)) return *existing;
   const std::lock_guard<std::mutex> guard(engine_lock());
   if (the_engine.load() == nullptr) {
     MOAI_ASSERT(backend_factory != nullptr, "no backend was registered");
+    watch_forks();
     the_engine.store(new Engine(backend_factory()), std::memory_order_release);
   }
   return *the_engine.load();
 }
 
-bool engine_exists() { return the_engine.load(std::memory_order_acquire) != nullptr; }
+bool engine_exists() {
+  return the_engine.load(std::memory_order_acquire) != nullptr && !lost_by_fork.load(std::memory_order_relaxed);
+}
 
 void set_backend_factory(std::unique_ptr<runtime::Backend> (*factory)()) { backend_factory = factory; }
 
 void shut_down() {
+  if (lost_by_fork.load()) return;
   const std::lock_guard<std::mutex> guard(engine_lock());
   delete the_engine.exchange(nullptr);
 }

@@ -32,6 +32,7 @@ class Engine {
                          std::vector<runtime::Number> numbers, std::vector<Held> held);
 
   runtime::Worker& worker() { return *worker_; }
+  runtime::MemoryPool& memory() { return backend_->memory(); }
 
   // While on, runs are finished without being executed: what they promise is there in name, has
   // no memory and cannot be read. For recording steps that no machine at hand could run.
@@ -53,7 +54,8 @@ class Engine {
   std::unique_ptr<runtime::Worker> worker_;  // last: its thread uses the rest
 };
 
-// The process's engine; made at first use by what `set_engine_factory` was given.
+// The process's engine; made at first use with what `set_backend_factory` was given.
+// Throws Error(Phase::kRun) in a process forked from one that had an engine: its thread is not here.
 Engine& engine();
 bool engine_exists();
 void set_backend_factory(std::unique_ptr<runtime::Backend> (*factory)());

@@ -133,6 +133,12 @@ std::unique_ptr<TraceEnd> make_trace(const TraceNode& last, const std::vector<co
   }
   graph.set_numbers(std::move(numbers));
   end->trace->lines = std::move(lines);
+  graph.set_outputs(end->values);  // all: which are kept is another question at each launch
+  end->trace->structure = ir::structure_hash(graph, [&](const ir::Node& node, size_t arg) {
+    if (node.kind != ir::NodeKind::kOp || node.origin == ir::kNone) return false;
+    const auto& is_size = calls[node.origin]->op->is_size;
+    return arg < is_size.size() && is_size[arg];
+  });
   return end;
 }
 

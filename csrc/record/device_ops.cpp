@@ -19,8 +19,8 @@
 
 #include <cstring>
 
+#include "engine/engine.h"
 #include "engine/stats.h"
-#include "kernels/cpu/device.h"
 #include "record/recorder.h"
 
 namespace moai::record {
@@ -85,7 +85,7 @@ void copy_from_host(const at::Tensor& self, const at::Tensor& source) {
     return;
   }
   const Layout* layout = layout_of(self);
-  auto block = cpu::pool().allocate(layout->bytes);
+  auto block = engine::engine().memory().allocate(layout->bytes);
   if (layout->bytes > 0) {
     const at::Tensor target = at::from_blob(block->data, self.sizes(), self.strides(),
                                             at::TensorOptions(at::kCPU).dtype(self.scalar_type()));
@@ -192,7 +192,7 @@ void grow(Storage& storage, int64_t bytes) {
   runtime::CellPtr grown;
   if (old != nullptr) {
     wait(old);
-    auto block = cpu::pool().allocate(bytes);
+    auto block = engine::engine().memory().allocate(bytes);
     if (old->bytes > 0) std::memcpy(block->data, old->block->data, static_cast<size_t>(std::min(old->bytes, bytes)));
     grown = Cell::ready(std::move(block), bytes);
   }

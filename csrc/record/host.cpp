@@ -11,7 +11,6 @@
 #include "engine/log.h"
 #include "engine/stats.h"
 #include "ir/error.h"
-#include "kernels/cpu/device.h"
 #include "record/flight.h"
 #include "record/recorder.h"
 #include "record/source_line.h"
@@ -44,7 +43,7 @@ CellPtr fetch(const at::Tensor& tensor, CutReason reason, const std::string& why
     cell = settle(storage, reason, why);
     if (cell == nullptr) {
       const auto bytes = static_cast<int64_t>(storage.nbytes());
-      cell = Cell::ready(cpu::pool().allocate(bytes), bytes);
+      cell = Cell::ready(engine::engine().memory().allocate(bytes), bytes);
       set_value(storage, storage.layout, cell);
     }
   }
@@ -125,7 +124,7 @@ at::Tensor to_cpu(const at::Tensor& tensor, Read read, const std::string& why) {
 at::Tensor snapshot(const at::Tensor& source) {
   const at::Tensor dense = source.is_non_overlapping_and_dense() ? source : source.contiguous();
   const Layout* layout = intern_layout(dense.sizes(), dense.strides(), dense.scalar_type());
-  auto block = cpu::pool().allocate(layout->bytes);
+  auto block = engine::engine().memory().allocate(layout->bytes);
   if (layout->bytes > 0) std::memcpy(block->data, dense.const_data_ptr(), static_cast<size_t>(layout->bytes));
   engine::stats().bytes_to_device.fetch_add(layout->bytes, std::memory_order_relaxed);
   return new_tensor(layout, Cell::ready(std::move(block), layout->bytes));

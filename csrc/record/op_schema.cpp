@@ -175,6 +175,15 @@ ArgKind kind_of(const c10::Argument& arg) {
   }
 }
 
+// Int and int[] are dims and flags; sizes are SymInt.
+bool holds_sizes(const c10::Argument& arg) {
+  const auto& real = *arg.real_type();
+  const c10::Type* type = &real;
+  if (type->kind() == c10::TypeKind::OptionalType) type = type->castRaw<c10::OptionalType>()->getElementType().get();
+  if (type->kind() == c10::TypeKind::ListType) type = type->castRaw<c10::ListType>()->getElementType().get();
+  return type->kind() == c10::TypeKind::SymIntType;
+}
+
 std::string symbol_name(const c10::OperatorName& name) {
   std::string text = name.name;
   const auto colons = text.find("::");
@@ -200,6 +209,7 @@ OpSchema::OpSchema(const c10::OperatorHandle& handle_in) : handle(handle_in) {
   std::vector<const c10::AliasInfo*> alias;
   for (const auto& arg : schema.arguments()) {
     args.push_back(kind_of(arg));
+    is_size.push_back(holds_sizes(arg));
     const bool writes = arg.alias_info() != nullptr && arg.alias_info()->isWrite();
     written.push_back(writes);
     writes_any |= writes;

@@ -47,6 +47,7 @@ struct OpSchema {
   c10::OperatorHandle handle;
   ir::Symbol name;                // `aten.add.Tensor`
   std::vector<ArgKind> args;
+  std::vector<bool> is_size;      // by argument: a size, in the schema's own words (SymInt)
   std::vector<bool> written;      // by argument: the op writes it
   std::vector<int> return_alias;  // by return: the argument it is, or -1 when fresh
   std::vector<bool> return_list;  // by return: Tensor[]

@@ -33,6 +33,8 @@ class Backend {
                                            std::shared_ptr<const std::vector<std::string>> lines) = 0;
   // Called first on the worker's thread.
   virtual void attach() {}
+  // The device's memory, for values that come from the host.
+  virtual MemoryPool& memory() = 0;
 };
 
 }  // namespace moai::runtime

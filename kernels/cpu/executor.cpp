@@ -354,6 +354,8 @@ class CpuBackend final : public runtime::Backend {
     return std::make_unique<CpuExecutable>(std::move(program), std::move(lines), arena_);
   }
 
+  runtime::MemoryPool& memory() override { return pool(); }
+
   void attach() override {
     install_placing_allocator();
     // For the life of the thread: nothing here is differentiated.
