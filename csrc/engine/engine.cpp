@@ -10,6 +10,7 @@
 #include "engine/stats.h"
 #include "ir/error.h"
 #include "ir/passes.h"
+#include "runtime/profiler.h"
 
 namespace moai::engine {
 
@@ -84,6 +85,7 @@ void Engine::execute(Trace& trace, runtime::Run& run, const std::vector<ir::Valu
   {
     const std::lock_guard<std::mutex> guard(last_lock_);
     last_ = program.program;
+    cycles_.launched(trace.id);
   }
   std::vector<runtime::CellPtr> outputs(program.outputs.size());
   for (size_t i = 0; i < held.size(); ++i) {
@@ -122,6 +124,7 @@ LoadedProgram& Engine::program_for(Trace& trace, const std::vector<ir::ValueId>&
 }
 
 LoadedProgram Engine::build(Trace& trace, const std::vector<ir::ValueId>& wanted, bool plan) {
+  const runtime::Span span(runtime::Profiler::Lane::kDevice, plan ? "moai plan and lower" : "moai lower");
   const auto start = Clock::now();
   ir::Graph graph = trace.graph;
   graph.set_outputs(wanted);
@@ -145,6 +148,11 @@ LoadedProgram Engine::build(Trace& trace, const std::vector<ir::ValueId>& wanted
   loaded.executable = backend_->load(program, trace.lines);
   stats().compile_ns.fetch_add(ns_since(start), std::memory_order_relaxed);
   return loaded;
+}
+
+std::vector<uint64_t> Engine::cycle() const {
+  const std::lock_guard<std::mutex> guard(last_lock_);
+  return cycles_.cycle();
 }
 
 std::string Engine::dump() const {

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/cycle.h"
 #include "engine/trace.h"
 #include "runtime/worker.h"
 
@@ -38,6 +39,9 @@ class Engine {
   // no memory and cannot be read. For recording steps that no machine at hand could run.
   void set_dry(bool dry) { dry_.store(dry); }
 
+  // The traces that the script goes round in, by id; empty while it does not.
+  std::vector<uint64_t> cycle() const;
+
   // The graph and the program that ran last, as text; empty before the first.
   std::string dump() const;
 
@@ -49,7 +53,8 @@ class Engine {
   std::unique_ptr<runtime::Backend> backend_;
   std::atomic<bool> dry_{false};
   std::set<uint64_t> planned_structures_;  // the worker's thread alone
-  mutable std::mutex last_lock_;
+  mutable std::mutex last_lock_;  // guards the next two
+  CycleDetector cycles_;
   std::shared_ptr<const compile::Program> last_;
   std::unique_ptr<runtime::Worker> worker_;  // last: its thread uses the rest
 };

@@ -11,6 +11,7 @@
 #include "record/device_ops.h"
 #include "record/generator.h"
 #include "record/recorder.h"
+#include "runtime/profiler.h"
 
 namespace py = pybind11;
 
@@ -43,6 +44,8 @@ py::dict stats_dict() {
   out["seconds"] = seconds;
   out["live_bytes"] = memory.live_bytes;
   out["peak_bytes"] = memory.peak_bytes;
+  out["cycle"] = engine::engine_exists() ? engine::engine().cycle() : std::vector<uint64_t>();
+  out["scratch_peak_bytes"] = cpu::scratch_peak_bytes();
   out["reserved_bytes"] = memory.reserved_bytes;
   return out;
 }
@@ -65,6 +68,12 @@ PYBIND11_MODULE(_C, m) {
     record::register_ops();
   });
   m.def("configure_log", &engine::configure_log);
+  m.def("set_memory_limit", &cpu::set_memory_limit);
+  m.def("start_trace", &runtime::Profiler::start);
+  m.def("stop_trace", [](const std::string& path) {
+    record::synchronize(record::CutReason::kSync);
+    runtime::Profiler::stop(path);
+  });
   m.def("synchronize", [] { record::synchronize(record::CutReason::kSync); });
   m.def("mark_step", [](bool optimizer) {
     record::mark_step(optimizer ? record::CutReason::kOptimizerStep : record::CutReason::kSync);

@@ -8,6 +8,7 @@
 #include "engine/stats.h"
 #include "ir/error.h"
 #include "record/gil.h"
+#include "runtime/profiler.h"
 
 namespace moai::record {
 
@@ -58,6 +59,7 @@ void restore_all() {
 
 template <typename Ready>
 void wait_until(const Ready& ready) {
+  const runtime::Span span(runtime::Profiler::Lane::kHost, "wait");
   const auto start = std::chrono::steady_clock::now();
   while (!without_gil([&] { return ready(kSignalPollMs); })) throw_on_signal();
   engine::stats().wait_ns.fetch_add(

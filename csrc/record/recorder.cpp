@@ -15,6 +15,7 @@
 #include "record/generator.h"
 #include "record/infer.h"
 #include "record/source_line.h"
+#include "runtime/profiler.h"
 
 namespace moai::record {
 
@@ -182,6 +183,7 @@ CellPtr settle(Storage& storage, CutReason reason, const std::string& detail) {
 
 void Recorder::call(const OpSchema& op, Stack& stack) {
   rethrow_failure();
+  const runtime::Span span(runtime::Profiler::Lane::kHost, op.name.str().c_str());
   switch (op.handling) {
     case Handling::kRecord: record(op, stack); break;
     case Handling::kAtOnce: run_at_once(op, stack, op.why); break;
@@ -545,6 +547,7 @@ void Recorder::cut(CutReason reason, const std::string& detail) {
     segment.id = next_segment_id();
     return;
   }
+  const runtime::Span span(runtime::Profiler::Lane::kHost, cut_reason_name(reason));
   TraceNode& last = *segment.at;
   std::vector<int32_t> refs;
   std::vector<engine::Held> held;

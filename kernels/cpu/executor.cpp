@@ -13,6 +13,7 @@
 #include "kernels/cpu/call.h"
 #include "kernels/cpu/device.h"
 #include "kernels/cpu/placement.h"
+#include "runtime/profiler.h"
 
 namespace moai::cpu {
 
@@ -211,7 +212,10 @@ class CpuExecutable final : public runtime::Executable {
 
   void step(size_t i, const std::vector<Number>& numbers) {
     const Instruction& instruction = program_->instructions[i];
-    if (instruction.kind == Instruction::Kind::kCopy) {
+    const bool is_copy = instruction.kind == Instruction::Kind::kCopy;
+    const runtime::Span span(runtime::Profiler::Lane::kDevice,
+                             is_copy ? "copy" : program_->graph.node(instruction.node).op.str().c_str());
+    if (is_copy) {
       tensors_[instruction.results[0]].copy_(tensors_[instruction.operands[0]]);
       return;
     }
@@ -369,8 +373,14 @@ class CpuBackend final : public runtime::Backend {
 
 }  // namespace
 
+namespace {
+int64_t memory_limit_bytes = -1;
+}  // namespace
+
+void set_memory_limit(int64_t bytes) { memory_limit_bytes = bytes; }
+
 runtime::MemoryPool& pool() {
-  static auto* one = new runtime::MemoryPool;  // blocks outlive static destruction
+  static auto* one = new runtime::MemoryPool(memory_limit_bytes);  // blocks outlive static destruction
   return *one;
 }
 

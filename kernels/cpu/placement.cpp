@@ -3,8 +3,10 @@
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
 
-#include <algorithm>
+#include <atomic>
 #include <mutex>
+
+#include "kernels/cpu/device.h"
 
 namespace moai::cpu {
 
@@ -18,11 +20,11 @@ struct Place {
 struct ThreadPlaces {
   bool active = false;
   std::vector<Place> places;
-  int64_t scratch_bytes = 0;
-  int64_t scratch_peak = 0;
+  int64_t scratch_bytes = 0;  // asked for by the op that runs
 };
 
 thread_local ThreadPlaces places;
+std::atomic<int64_t> scratch_peak{0};
 
 void leave(void*) {}
 
@@ -39,7 +41,7 @@ class PlacingAllocator final : public c10::Allocator {
       return {data, data, &leave, c10::Device(c10::DeviceType::CPU)};
     }
     places.scratch_bytes += static_cast<int64_t>(bytes);
-    places.scratch_peak = std::max(places.scratch_peak, places.scratch_bytes);
+    if (places.scratch_bytes > scratch_peak.load(std::memory_order_relaxed)) scratch_peak.store(places.scratch_bytes);
     return real_->allocate(bytes);
   }
   c10::DeleterFnPtr raw_deleter() const override { return real_->raw_deleter(); }
@@ -72,7 +74,6 @@ void PlacementScope::place(void* data, size_t bytes) {
   if (bytes > 0) places.places.push_back({data, bytes});
 }
 
-int64_t scratch_peak_bytes() { return places.scratch_peak; }
-void reset_scratch_peak() { places.scratch_peak = 0; }
+int64_t scratch_peak_bytes() { return scratch_peak.load(); }
 
 }  // namespace moai::cpu

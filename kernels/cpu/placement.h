@@ -26,8 +26,4 @@ class PlacementScope {
   void place(void* data, size_t bytes);
 };
 
-// Most bytes of scratch that were live at once on this thread since the last reset.
-int64_t scratch_peak_bytes();
-void reset_scratch_peak();
-
 }  // namespace moai::cpu

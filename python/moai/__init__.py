@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import os
 
 import torch
 
@@ -45,6 +44,20 @@ def dump() -> str:
 
 
 @contextlib.contextmanager
+def trace(path: str):
+    """Write what host and device do meanwhile to `path`, for chrome://tracing or ui.perfetto.dev.
+
+    >>> with moai.trace("step.json"):
+    ...     train_step()
+    """
+    _C.start_trace()
+    try:
+        yield
+    finally:
+        _C.stop_trace(str(path))
+
+
+@contextlib.contextmanager
 def dry_run():
     """Record without running: shapes are right, values do not exist and cannot be read.
 
@@ -68,9 +81,11 @@ def _after_optimizer_step(optimizer, args, kwargs) -> None:
 def _register() -> None:
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
-    from moai import device
+    from moai import device, options
 
-    _C.configure_log(os.environ.get("MOAI_LOG", ""))
+    options.check()
+    _C.configure_log(options.value("log"))
+    _C.set_memory_limit(options.parse_bytes("MOAI_DEVICE_MEMORY", options.value("device_memory")))
     _C.register_device()
     torch._register_device_module("moai", device)
     torch.utils.generate_methods_for_privateuse1_backend()
