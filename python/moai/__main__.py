@@ -1,0 +1,7 @@
+"""``python -m moai``."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())
