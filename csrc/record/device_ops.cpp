@@ -14,6 +14,7 @@
 #include <ATen/ops/view_as_complex_native.h>
 #include <ATen/ops/view_as_real_native.h>
 #include <ATen/ops/view_native.h>
+#include <ATen/ops/zeros.h>
 #include <c10/core/MemoryFormat.h>
 #include <torch/library.h>
 
@@ -125,6 +126,12 @@ at::Tensor to_copy(const at::Tensor& self, std::optional<at::ScalarType> dtype, 
                   non_blocking, format);
 }
 
+// Torch's zero tensors have no storage; ours are plain zeros, which cost nothing until they are used.
+at::Tensor efficient_zero_tensor(at::IntArrayRef sizes, std::optional<at::ScalarType> dtype, std::optional<at::Layout> layout,
+                                 std::optional<at::Device> device, std::optional<bool> pin_memory) {
+  return at::zeros(sizes, dtype, layout, device, pin_memory);
+}
+
 at::Scalar local_scalar_dense(const at::Tensor& self) {
   return at::_local_scalar_dense(to_cpu(self, Read::kShare, "item"));
 }
@@ -209,6 +216,7 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("_local_scalar_dense", local_scalar_dense);
   m.impl("view", TORCH_FN(at::native::view));
   m.impl("_unsafe_view", TORCH_FN(at::native::view));  // unsafe for autograd alone: no copy either
+  m.impl("_efficientzerotensor", efficient_zero_tensor);
   m.impl("view.dtype", TORCH_FN(at::native::view_dtype));
   m.impl("as_strided", TORCH_FN(at::native::as_strided_tensorimpl));
   m.impl("_reshape_alias", TORCH_FN(at::native::_reshape_alias));

@@ -8,6 +8,7 @@ namespace {
 
 constexpr auto kDataDependent = "the result's size depends on data";
 constexpr auto kReadsHost = "returns a value to the host";
+constexpr auto kInPlaceView = "changes the tensor, not its storage";
 constexpr auto kComposite = "torch's composite serves";
 
 }  // namespace
@@ -97,6 +98,14 @@ const std::vector<Correction>& corrections() {
       {"ones_like.*", H::kDecompose, {}, false, false, kComposite},
       {"full_like.*", H::kDecompose, {}, false, false, kComposite},
       {"empty_permuted.*", H::kDecompose, {}, false, false, kComposite},
+      {"unsafe_split.*", H::kDecompose, {}, false, false, "views, but for autograd"},
+      {"unsafe_split_with_sizes.*", H::kDecompose, {}, false, false, "views, but for autograd"},
+      {"squeeze_.*", H::kDecompose, {}, false, false, kInPlaceView},
+      {"unsqueeze_.*", H::kDecompose, {}, false, false, kInPlaceView},
+      {"t_.*", H::kDecompose, {}, false, false, kInPlaceView},
+      {"transpose_.*", H::kDecompose, {}, false, false, kInPlaceView},
+      {"as_strided_.*", H::kDecompose, {}, false, false, kInPlaceView},
+      {"detach_.*", H::kDecompose, {}, false, false, kInPlaceView},
       {"lift_fresh.*", H::kDecompose, {}, false, false, kComposite},
       {"lift.*", H::kDecompose, {}, false, false, kComposite},
       {"detach.*", H::kDecompose, {}, false, false, kComposite},

@@ -19,7 +19,7 @@ namespace {
 const std::set<std::string>& own_kernels() {
   static const std::set<std::string> names{
       "aten::empty.memory_format", "aten::empty_strided", "aten::copy_", "aten::_to_copy", "aten::_local_scalar_dense",
-      "aten::view", "aten::_unsafe_view", "aten::view.dtype", "aten::as_strided", "aten::unfold", "aten::_reshape_alias",
+      "aten::view", "aten::_unsafe_view", "aten::_efficientzerotensor", "aten::view.dtype", "aten::as_strided", "aten::unfold", "aten::_reshape_alias",
       "aten::view_as_real", "aten::view_as_complex", "aten::resize_", "aten::set_", "aten::set_.source_Storage",
       "aten::set_.source_Tensor", "aten::set_.source_Storage_storage_offset", "aten::_fused_sdp_choice",
       "aten::_has_compatible_shallow_copy_type", "aten::is_set_to", "aten::_pin_memory", "aten::is_pinned"};
