@@ -78,7 +78,7 @@ at::Tensor empty(at::IntArrayRef sizes, std::optional<at::ScalarType> dtype, std
 // Host to device: the value is what the host's memory holds now, and no op of the trace.
 void copy_from_host(const at::Tensor& self, const at::Tensor& source) {
   Storage& storage = storage_of(self);
-  const bool whole = self.storage_offset() == 0 && self.is_non_overlapping_and_dense() &&
+  const bool whole = !self.is_conj() && !self.is_neg() && self.storage_offset() == 0 && self.is_non_overlapping_and_dense() &&
                      static_cast<int64_t>(self.nbytes()) == static_cast<int64_t>(storage.nbytes()) && source.sizes() == self.sizes();
   if (!whole) {
     const OpSchema& op = schema_of("aten::copy_", "");

@@ -68,6 +68,13 @@ inline bool is_host_scalar(const at::Tensor& tensor) {
   return tensor.dim() == 0 && tensor.device().is_cpu() && !tensor.is_complex();
 }
 
+// Its conjugation or negation is a bit that no op has seen to yet: some ops of torch take such
+// tensors as they are.
+inline bool is_lazily_changed(const c10::TensorImpl& impl) {
+  constexpr auto kBits = c10::DispatchKeySet({c10::DispatchKey::Conjugate, c10::DispatchKey::Negative});
+  return impl.key_set().has_any(kBits);
+}
+
 runtime::Number read_host_scalar(const at::Tensor& tensor);
 
 template <typename Sink>
@@ -80,6 +87,7 @@ Encoded encode_tensor(Segment& segment, const at::Tensor& tensor, size_t known_i
     const int64_t what = static_cast<int64_t>(tensor.scalar_type()) << 1 | (impl->is_wrapped_number() ? 1 : 0);
     return sink.word(kHostScalar) && sink.word(what) ? Encoded::kSame : Encoded::kDiffers;
   }
+  if (is_lazily_changed(*impl)) return Encoded::kForeign;
   Storage& storage = storage_of(tensor);
   const ValueRef ref = ref_of(segment, storage);
   const auto sizes = impl->sizes();

@@ -1,9 +1,13 @@
 // What crosses between the host and the device: snapshots, reads, and ops that must run at once.
 
 #include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/ops/_conj.h>
+#include <ATen/ops/_neg_view.h>
+#include <ATen/ops/conj_physical.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_strided.h>
 #include <ATen/ops/from_blob.h>
+#include <ATen/ops/neg.h>
 
 #include <cstring>
 
@@ -11,6 +15,7 @@
 #include "engine/log.h"
 #include "engine/stats.h"
 #include "ir/error.h"
+#include "record/encode.h"
 #include "record/flight.h"
 #include "record/recorder.h"
 #include "record/source_line.h"
@@ -56,7 +61,10 @@ CellPtr fetch(const at::Tensor& tensor, CutReason reason, const std::string& why
 
 at::Tensor cpu_view(const at::Tensor& tensor, CutReason reason, const std::string& why) {
   const CellPtr cell = fetch(tensor, reason, why);
-  return over_block(cell->block, tensor.sizes(), tensor.strides(), tensor.storage_offset(), tensor.scalar_type());
+  const at::Tensor view = over_block(cell->block, tensor.sizes(), tensor.strides(), tensor.storage_offset(), tensor.scalar_type());
+  if (tensor.is_conj()) view._set_conj(true);
+  if (tensor.is_neg()) view._set_neg(true);
+  return view;
 }
 
 template <typename Each>
@@ -187,7 +195,43 @@ void run_at_once(const OpSchema& op, Stack& stack, const std::string& why) {
   }
 }
 
+namespace {
+
+// The tensor with its lazy conjugation or negation carried out.
+at::Tensor carried_out(const at::Tensor& tensor) {
+  at::Tensor plain = tensor;
+  if (plain.is_neg()) plain = at::neg(at::_neg_view(plain));
+  if (plain.is_conj()) plain = at::conj_physical(at::_conj(plain));
+  return plain;
+}
+
+// A Python complex number, which a graph's numbers do not hold, as a value of the device. Its type
+// is what torch gives such a number, so that it promotes as one.
+at::Tensor complex_scalar(const at::Tensor& number) {
+  const bool wrapped = number.unsafeGetTensorImpl()->is_wrapped_number();
+  return snapshot(wrapped ? number.to(c10::get_default_complex_dtype()) : number);
+}
+
+}  // namespace
+
 void record_foreign(const OpSchema& op, Stack& stack) {
+  bool lazy_write = false;
+  bool changed = false;
+  map_in_place(op, stack, [&](const at::Tensor& tensor, bool writes) {
+    if (!tensor.defined()) return tensor;
+    if (is_moai(tensor) && detail::is_lazily_changed(*tensor.unsafeGetTensorImpl())) {
+      lazy_write |= writes;
+      changed |= !writes;
+      return writes ? tensor : carried_out(tensor);
+    }
+    if (tensor.device().is_cpu() && tensor.dim() == 0 && tensor.is_complex() && !writes) {
+      changed = true;
+      return complex_scalar(tensor);
+    }
+    return tensor;
+  });
+  if (lazy_write) return run_at_once(op, stack, "writes a tensor that is lazily conjugated or negated");
+  if (changed) return Recorder::current().call(op, stack);
   const std::string& name = op.name.str();
   const bool takes_indices = name.rfind("aten.index", 0) == 0 || name.rfind("aten._index", 0) == 0 ||
                              name.rfind("aten._unsafe_index", 0) == 0;
