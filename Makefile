@@ -34,7 +34,7 @@ $(DEV_VENV): requirements-dev.txt | $(PY)
 .PHONY: build
 build: build/dev/build.ninja  ## Builds what changed (ninja in build/dev), in place for the .venv's Python
 	@$(BIN)/cmake --build --preset dev
-	@$(MAKE) --no-print-directory $(EDITABLE)
+	@$(MAKE) --silent --no-print-directory $(EDITABLE)
 
 build/%/build.ninja: | $(DEV_VENV)
 	@scripts/install_system_packages $(PYTHON)
@@ -92,7 +92,7 @@ lint-format: $(DEV_VENV)
 
 lint-python: $(DEV_VENV)
 	$(BIN)/ruff check --output-format concise .
-	$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff format --check --quiet . || { echo "Python is not formatted; would work: make format"; exit 1; }
 
 lint-rooms: $(DEV_VENV)
 	$(PY) scripts/check_rooms.py
