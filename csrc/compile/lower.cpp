@@ -200,10 +200,17 @@ class Lowering {
       for (const ValueId operand : node.operands) {
         if (operand == ir::kNone || root_[operand] != operand || graph.type(operand) != type) continue;
         if (buffer_of(operand).home == Buffer::Home::kInput || !may_overwrite(operand, id)) continue;
+        if (is_seen_otherwise(node, operand)) continue;
         return place_[operand];
       }
     }
     return new_access(new_buffer(type.bytes()), type);
+  }
+
+  // Does the op also read `value` through a view, at other indices than those it writes?
+  bool is_seen_otherwise(const Node& node, ValueId value) const {
+    return std::any_of(node.operands.begin(), node.operands.end(),
+                       [&](ValueId v) { return v != ir::kNone && v != value && root_[v] == value; });
   }
 
   // A kernel that must first convert an operand does so into scratch, which is not to be mistaken
