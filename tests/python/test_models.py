@@ -8,11 +8,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+import moai
 import pytest
 import torch
 import transformers as hf
-
-import moai
 
 STEPS = 3
 VOCAB, BATCH, SEQ = 97, 2, 12
@@ -64,8 +63,8 @@ def t5() -> torch.nn.Module:
     return hf.T5ForConditionalGeneration(hf.T5Config(**sizes, dropout_rate=0.0, decoder_start_token_id=0))
 
 
-def mixtral() -> torch.nn.Module:
-    return hf.MixtralForCausalLM(hf.MixtralConfig(**GROUPED, num_local_experts=4, num_experts_per_tok=2))
+def mixtral(**more: object) -> torch.nn.Module:
+    return hf.MixtralForCausalLM(hf.MixtralConfig(**GROUPED, num_local_experts=4, num_experts_per_tok=2, **more))
 
 
 MODELS = [
@@ -76,6 +75,13 @@ MODELS = [
     Model("qwen3", lambda: hf.Qwen3ForCausalLM(hf.Qwen3Config(**GROUPED, head_dim=8)), language_batch),
     Model("t5", t5, padded_batch),
     Model("mixtral", mixtral, language_batch),
+    Model(
+        "mixtral-loop",
+        lambda: mixtral(experts_implementation="eager"),
+        language_batch,
+        at_once=frozenset({"aten.nonzero"}),
+        settles=False,
+    ),
 ]
 OPTIMIZERS = {
     "adamw": lambda parameters: torch.optim.AdamW(parameters, lr=1e-3),
@@ -116,13 +122,23 @@ def train(model: Model, device: str, optimizer: str, *, bf16: bool = False, step
 
 
 def largest_difference(got: dict[str, torch.Tensor], want: dict[str, torch.Tensor]) -> tuple[float, str]:
-    """The worst tensor and by how much it differs, relative to the size of what it should hold."""
+    """The worst tensor and by how much it differs, relative to the size of what it should hold.
+
+    A tensor far smaller than the largest is all rounding: the gradient of a key's bias is zero on paper.
+    """
     assert got.keys() == want.keys()
     worst = (0.0, "none")
+    least = 1e-3 * max(expected.abs().max().item() for expected in want.values())
     for name, expected in want.items():
-        scale = expected.abs().max().item() + 1e-12
+        scale = max(expected.abs().max().item(), least)
         worst = max(worst, ((got[name] - expected).abs().max().item() / scale, name))
     return worst
+
+
+def without_rounding(run: Run, gradients: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights, zero where `gradients` hold nothing but rounding: there AdamW takes a whole step all the same."""
+    least = 1e-5 * max(gradient.abs().max().item() for gradient in gradients.values())
+    return {name: run.weights[name] * (gradient.abs() > least) for name, gradient in gradients.items()}
 
 
 @every_model
@@ -133,9 +149,10 @@ def test_training_equals_the_cpus(model: Model, optimizer: str) -> None:
     assert want.losses[0] != want.losses[-1]
     error, name = largest_difference(got.gradients, want.gradients)
     assert error < 1e-5, f"gradient of {name}"
-    # AdamW divides by the root of a tiny square: rounding in a near-zero gradient moves a weight by up to lr.
+    if optimizer == "adamw":
+        got.weights, want.weights = (without_rounding(run, want.gradients) for run in (got, want))
     error, name = largest_difference(got.weights, want.weights)
-    assert error < (5e-3 if optimizer == "adamw" else 1e-5), f"weight {name}"
+    assert error < (2e-4 if optimizer == "adamw" else 1e-5), f"weight {name}"
 
 
 @every_model
