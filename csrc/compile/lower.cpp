@@ -93,7 +93,9 @@ class Lowering {
     place_[value] = new_access(buffer, program_.graph.type(value));
   }
 
-  const Buffer& buffer_of(ValueId value) const { return program_.buffers[program_.accesses[place_[value]].buffer]; }
+  const Buffer& buffer_of(ValueId value) const {
+    return program_.buffers[program_.accesses[place_[value]].buffer];
+  }
   int32_t buffer_id(ValueId value) const { return program_.accesses[place_[value]].buffer; }
 
   // May node `id` write over the memory of `root`?
@@ -257,7 +259,8 @@ class Lowering {
         copy(end, place_[value], new_access(buffer, graph.type(value)));
       }
       taken[buffer] = true;
-      if (program_.buffers[buffer].home == Buffer::Home::kArena) program_.buffers[buffer].home = Buffer::Home::kOutput;
+      if (program_.buffers[buffer].home == Buffer::Home::kArena)
+        program_.buffers[buffer].home = Buffer::Home::kOutput;
       program_.output_buffers.push_back(buffer);
     }
   }
@@ -281,16 +284,18 @@ class Lowering {
 
   const LowerOptions& options_;
   Program program_;
-  std::vector<ValueId> root_;      // by value
-  std::vector<NodeId> last_use_;   // by root: last node that reads it or a view of it
-  std::vector<int32_t> place_;     // by value: access
-  std::unordered_map<ValueId, NodeId> update_of_;  // by written value: the update that puts it back
+  std::vector<ValueId> root_;                        // by value
+  std::vector<NodeId> last_use_;                     // by root: last node that reads it or a view of it
+  std::vector<int32_t> place_;                       // by value: access
+  std::unordered_map<ValueId, NodeId> update_of_;    // by written value: the update that puts it back
   std::unordered_map<ValueId, int32_t> times_used_;  // of the node being lowered, by root
   NodeId last_raising_ = kNone;
 };
 
 }  // namespace
 
-Program lower(ir::Graph graph, const LowerOptions& options) { return Lowering(std::move(graph), options).run(); }
+Program lower(ir::Graph graph, const LowerOptions& options) {
+  return Lowering(std::move(graph), options).run();
+}
 
 }  // namespace moai::compile

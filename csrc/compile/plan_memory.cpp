@@ -34,7 +34,8 @@ void verify(const Program& program) {
       const int32_t b = program.accesses[access].buffer;
       if (!written[b]) fail("instruction ", i, " reads buffer ", b, " before anything wrote it");
     }
-    for (const int32_t access : program.instructions[i].results) written[program.accesses[access].buffer] = true;
+    for (const int32_t access : program.instructions[i].results)
+      written[program.accesses[access].buffer] = true;
   }
   for (size_t a = 0; a < program.accesses.size(); ++a) {
     const Access& access = program.accesses[a];
@@ -52,7 +53,8 @@ void verify(const Program& program) {
   for (size_t b = 0; b < program.buffers.size(); ++b) {
     const Buffer& buffer = program.buffers[b];
     if (buffer.home != Buffer::Home::kArena || buffer.first == kNone || buffer.bytes == 0) continue;
-    if (buffer.offset < 0 || buffer.offset + buffer.bytes > program.arena_bytes) fail("buffer ", b, " leaves the arena");
+    if (buffer.offset < 0 || buffer.offset + buffer.bytes > program.arena_bytes)
+      fail("buffer ", b, " leaves the arena");
     begins[buffer.first].push_back(static_cast<int32_t>(b));
     ends[buffer.last + 1].push_back(static_cast<int32_t>(b));
   }
@@ -64,11 +66,13 @@ void verify(const Program& program) {
     for (const int32_t b : starting) {
       const Buffer& buffer = program.buffers[b];
       const auto next = live.lower_bound(buffer.offset);
-      if (next != live.end() && next->first < buffer.offset + buffer.bytes) fail("buffers ", b, " and ", next->second, " overlap");
+      if (next != live.end() && next->first < buffer.offset + buffer.bytes)
+        fail("buffers ", b, " and ", next->second, " overlap");
       if (next != live.begin()) {
         const auto before = std::prev(next);
         const Buffer& other = program.buffers[before->second];
-        if (other.offset + other.bytes > buffer.offset) fail("buffers ", b, " and ", before->second, " overlap");
+        if (other.offset + other.bytes > buffer.offset)
+          fail("buffers ", b, " and ", before->second, " overlap");
       }
       live[buffer.offset] = b;
     }
@@ -103,10 +107,13 @@ std::string print(const Program& program) {
   for (size_t i = 0; i < program.instructions.size(); ++i) {
     const Instruction& instruction = program.instructions[i];
     text += concat("  ", i, ": ");
-    for (size_t r = 0; r < instruction.results.size(); ++r) text += (r ? ", " : "") + name_of(program, instruction.results[r]);
+    for (size_t r = 0; r < instruction.results.size(); ++r)
+      text += (r ? ", " : "") + name_of(program, instruction.results[r]);
     const bool call = instruction.kind == Instruction::Kind::kCall;
-    text += concat(instruction.results.empty() ? "" : " = ", call ? program.graph.node(instruction.node).op.str() : "copy", "(");
-    for (size_t o = 0; o < instruction.operands.size(); ++o) text += (o ? ", " : "") + name_of(program, instruction.operands[o]);
+    text += concat(instruction.results.empty() ? "" : " = ",
+                   call ? program.graph.node(instruction.node).op.str() : "copy", "(");
+    for (size_t o = 0; o < instruction.operands.size(); ++o)
+      text += (o ? ", " : "") + name_of(program, instruction.operands[o]);
     text += ")\n";
   }
   text += "  return";

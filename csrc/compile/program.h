@@ -29,8 +29,8 @@ struct Buffer {
 struct Access {
   int32_t buffer = kNone;
   ir::Type type;
-  int64_t offset = 0;              // elements; used where `offset_number` is kNone
-  int32_t offset_number = kNone;   // position of the offset among the step's numbers
+  int64_t offset = 0;             // elements; used where `offset_number` is kNone
+  int32_t offset_number = kNone;  // position of the offset among the step's numbers
 };
 
 struct Instruction {
@@ -39,10 +39,10 @@ struct Instruction {
     kCopy,  // results[0] := operands[0], same sizes
   };
   Kind kind = Kind::kCall;
-  ir::NodeId node = kNone;         // kCall: the node; kCopy: the node it serves
-  std::vector<int32_t> operands;   // accesses; by operand of the node
-  std::vector<int32_t> results;    // accesses; by result of the node. A tied result is written
-                                   // through its operand's access, which is the same memory
+  ir::NodeId node = kNone;        // kCall: the node; kCopy: the node it serves
+  std::vector<int32_t> operands;  // accesses; by operand of the node
+  std::vector<int32_t> results;   // accesses; by result of the node. A tied result is written
+                                  // through its operand's access, which is the same memory
 };
 
 // What one device executes for one graph: instructions over buffers. Immutable once built.

@@ -67,7 +67,8 @@ runtime::RunPtr Engine::launch(std::shared_ptr<Trace> trace, std::vector<runtime
   const bool dry = dry_.load();
   run->execute = [this, dry, trace = std::move(trace), values = std::move(values)](runtime::Run& r) {
     if (!dry) return execute(*trace, r, values);
-    for (const auto& cell : r.outputs) cell->state.store(runtime::Cell::State::kReady, std::memory_order_release);
+    for (const auto& cell : r.outputs)
+      cell->state.store(runtime::Cell::State::kReady, std::memory_order_release);
   };
   stats().launches.fetch_add(1, std::memory_order_relaxed);
   worker_->submit(run);
@@ -135,7 +136,8 @@ LoadedProgram Engine::build(Trace& trace, const std::vector<ir::ValueId>& wanted
   if (plan) {
     compile::plan_memory(*program);
     const bool known = !planned_structures_.insert(trace.structure).second;
-    (known && trace.programs.empty() ? stats().resizes : stats().compiles).fetch_add(1, std::memory_order_relaxed);
+    (known && trace.programs.empty() ? stats().resizes : stats().compiles)
+        .fetch_add(1, std::memory_order_relaxed);
     if (logs(Topic::kCompile)) {
       log(Topic::kCompile, concat(known ? "resize" : "compile", " trace ", trace.id, ": ",
                                   program->instructions.size(), " instructions, arena ", program->arena_bytes,
@@ -157,7 +159,8 @@ std::vector<uint64_t> Engine::cycle() const {
 
 std::string Engine::dump() const {
   const std::lock_guard<std::mutex> guard(last_lock_);
-  return last_ ? ir::print(ir::canonicalise_views(last_->graph)) + "\n" + compile::print(*last_) : std::string();
+  return last_ ? ir::print(ir::canonicalise_views(last_->graph)) + "\n" + compile::print(*last_)
+               : std::string();
 }
 
 Engine& engine() {
@@ -176,7 +179,8 @@ Engine& engine() {
 }
 
 bool engine_exists() {
-  return the_engine.load(std::memory_order_acquire) != nullptr && !lost_by_fork.load(std::memory_order_relaxed);
+  return the_engine.load(std::memory_order_acquire) != nullptr &&
+         !lost_by_fork.load(std::memory_order_relaxed);
 }
 
 void set_backend_factory(std::unique_ptr<runtime::Backend> (*factory)()) { backend_factory = factory; }

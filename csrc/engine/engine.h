@@ -53,7 +53,7 @@ class Engine {
   std::unique_ptr<runtime::Backend> backend_;
   std::atomic<bool> dry_{false};
   std::set<uint64_t> planned_structures_;  // the worker's thread alone
-  mutable std::mutex last_lock_;  // guards the next two
+  mutable std::mutex last_lock_;           // guards the next two
   CycleDetector cycles_;
   std::shared_ptr<const compile::Program> last_;
   std::unique_ptr<runtime::Worker> worker_;  // last: its thread uses the rest

@@ -34,7 +34,8 @@ void configure_log(const std::string& names) {
     if (!found) {
       std::string valid = "all";
       for (const char* known : kNames) valid += std::string(", ") + known;
-      throw Error(Phase::kConfig, concat("MOAI_LOG holds '", name, "', which is no topic")).hint("valid: " + valid);
+      throw Error(Phase::kConfig, concat("MOAI_LOG holds '", name, "', which is no topic"))
+          .hint("valid: " + valid);
     }
   }
   enabled.store(wanted, std::memory_order_relaxed);

@@ -10,22 +10,22 @@ namespace moai::engine {
 
 // Counts of what happened since the process began, or since reset. Each is one relaxed add.
 struct Stats {
-  std::atomic<int64_t> ops{0};             // recorded as nodes
-  std::atomic<int64_t> ops_at_once{0};     // run at once
-  std::atomic<int64_t> ops_followed{0};    // of `ops`, those that followed a known trace
+  std::atomic<int64_t> ops{0};           // recorded as nodes
+  std::atomic<int64_t> ops_at_once{0};   // run at once
+  std::atomic<int64_t> ops_followed{0};  // of `ops`, those that followed a known trace
   std::atomic<int64_t> cuts{0};
-  std::atomic<int64_t> traces{0};          // distinct traces seen
-  std::atomic<int64_t> hits{0};            // launches of a trace seen before
+  std::atomic<int64_t> traces{0};  // distinct traces seen
+  std::atomic<int64_t> hits{0};    // launches of a trace seen before
   std::atomic<int64_t> launches{0};
-  std::atomic<int64_t> compiles{0};        // programs planned for a structure not seen before
-  std::atomic<int64_t> resizes{0};         // programs planned for new sizes of a known structure
-  std::atomic<int64_t> failures{0};        // runs that threw
+  std::atomic<int64_t> compiles{0};  // programs planned for a structure not seen before
+  std::atomic<int64_t> resizes{0};   // programs planned for new sizes of a known structure
+  std::atomic<int64_t> failures{0};  // runs that threw
   std::atomic<int64_t> bytes_to_device{0};
   std::atomic<int64_t> bytes_to_host{0};
-  std::atomic<int64_t> record_ns{0};       // first sight only: a followed op is not timed
+  std::atomic<int64_t> record_ns{0};  // first sight only: a followed op is not timed
   std::atomic<int64_t> compile_ns{0};
   std::atomic<int64_t> run_ns{0};
-  std::atomic<int64_t> wait_ns{0};         // the user's threads waited for results
+  std::atomic<int64_t> wait_ns{0};  // the user's threads waited for results
 
   // By reason and op; few, so a lock is cheap enough.
   void count_cut(const std::string& reason);

@@ -27,7 +27,7 @@ struct Trace {
   ir::Graph graph;            // as recorded; outputs are chosen at each launch
   std::vector<bool> donated;  // by graph input: its storage holds another value when the step ends
   std::shared_ptr<const std::vector<std::string>> lines;  // by Node::origin: the user's line, or empty
-  uint64_t structure = 0;     // ir::structure_hash(graph)
+  uint64_t structure = 0;                                 // ir::structure_hash(graph)
 
   int64_t runs = 0;
   std::vector<LoadedProgram> programs;

@@ -14,7 +14,8 @@ const char* phase_name(Phase phase) {
   return "?";
 }
 
-Error::Error(Phase phase, const std::string& what) : phase_(phase), text_(concat("moai ", phase_name(phase), ": ", what)) {}
+Error::Error(Phase phase, const std::string& what)
+    : phase_(phase), text_(concat("moai ", phase_name(phase), ": ", what)) {}
 
 Error& Error::detail(const std::string& text) & {
   text_ += "\n  " + text;

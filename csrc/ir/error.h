@@ -38,14 +38,15 @@ class Error : public std::exception {
   std::string text_;
 };
 
-[[noreturn]] void assertion_failed(const char* condition, const char* file, int line, const std::string& message);
+[[noreturn]] void assertion_failed(const char* condition, const char* file, int line,
+                                   const std::string& message);
 
 }  // namespace moai
 
 // For our own bugs only: what the user did wrong throws Error.
-#define MOAI_ASSERT(condition, ...)                                                             \
-  do {                                                                                          \
-    if (__builtin_expect(!(condition), 0)) {                                                    \
+#define MOAI_ASSERT(condition, ...)                                                          \
+  do {                                                                                       \
+    if (__builtin_expect(!(condition), 0)) {                                                 \
       ::moai::assertion_failed(#condition, __FILE__, __LINE__, ::moai::concat(__VA_ARGS__)); \
-    }                                                                                           \
+    }                                                                                        \
   } while (false)

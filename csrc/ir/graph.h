@@ -70,8 +70,8 @@ using Arg = std::variant<NoneArg, bool, int64_t, double, std::string, DTypeArg, 
                          NumberListRef, HostScalarArg>;
 
 enum class NodeKind : uint8_t {
-  kOp,      // an operator, named `namespace.name.overload`
-  kView,    // result = strided view of operand 0: args = {offset: int64_t or NumberRef}; result type = the view
+  kOp,    // an operator, named `namespace.name.overload`
+  kView,  // result = strided view of operand 0: args = {offset: int64_t or NumberRef}; result type = the view
   kUpdate,  // result = operand 0 with the region that the view describes replaced by operand 1:
             // args = {sizes, strides, offset: int64_t or NumberRef}; result type = operand 0's
 };

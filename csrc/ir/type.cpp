@@ -14,13 +14,26 @@ struct DTypeRow {
 };
 
 constexpr DTypeRow kDTypes[] = {
-    {DType::kU8, "u8", 1},         {DType::kI8, "i8", 1},           {DType::kI16, "i16", 2},
-    {DType::kI32, "i32", 4},       {DType::kI64, "i64", 8},         {DType::kF16, "f16", 2},
-    {DType::kF32, "f32", 4},       {DType::kF64, "f64", 8},         {DType::kC32, "c32", 4},
-    {DType::kC64, "c64", 8},       {DType::kC128, "c128", 16},      {DType::kBool, "bool", 1},
-    {DType::kBF16, "bf16", 2},     {DType::kF8E5M2, "f8e5m2", 1},   {DType::kF8E4M3FN, "f8e4m3fn", 1},
-    {DType::kF8E5M2FNUZ, "f8e5m2fnuz", 1}, {DType::kF8E4M3FNUZ, "f8e4m3fnuz", 1},
-    {DType::kU16, "u16", 2},       {DType::kU32, "u32", 4},         {DType::kU64, "u64", 8},
+    {DType::kU8, "u8", 1},
+    {DType::kI8, "i8", 1},
+    {DType::kI16, "i16", 2},
+    {DType::kI32, "i32", 4},
+    {DType::kI64, "i64", 8},
+    {DType::kF16, "f16", 2},
+    {DType::kF32, "f32", 4},
+    {DType::kF64, "f64", 8},
+    {DType::kC32, "c32", 4},
+    {DType::kC64, "c64", 8},
+    {DType::kC128, "c128", 16},
+    {DType::kBool, "bool", 1},
+    {DType::kBF16, "bf16", 2},
+    {DType::kF8E5M2, "f8e5m2", 1},
+    {DType::kF8E4M3FN, "f8e4m3fn", 1},
+    {DType::kF8E5M2FNUZ, "f8e5m2fnuz", 1},
+    {DType::kF8E4M3FNUZ, "f8e4m3fnuz", 1},
+    {DType::kU16, "u16", 2},
+    {DType::kU32, "u32", 4},
+    {DType::kU64, "u64", 8},
     {DType::kF8E8M0FNU, "f8e8m0fnu", 1},
 };
 

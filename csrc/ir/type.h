@@ -10,12 +10,26 @@ using Dims = std::vector<int64_t>;
 
 // Element type. The numbers equal c10::ScalarType's, which csrc/record asserts.
 enum class DType : int8_t {
-  kU8 = 0, kI8 = 1, kI16 = 2, kI32 = 3, kI64 = 4,
-  kF16 = 5, kF32 = 6, kF64 = 7,
-  kC32 = 8, kC64 = 9, kC128 = 10,
-  kBool = 11, kBF16 = 15,
-  kF8E5M2 = 23, kF8E4M3FN = 24, kF8E5M2FNUZ = 25, kF8E4M3FNUZ = 26,
-  kU16 = 27, kU32 = 28, kU64 = 29,
+  kU8 = 0,
+  kI8 = 1,
+  kI16 = 2,
+  kI32 = 3,
+  kI64 = 4,
+  kF16 = 5,
+  kF32 = 6,
+  kF64 = 7,
+  kC32 = 8,
+  kC64 = 9,
+  kC128 = 10,
+  kBool = 11,
+  kBF16 = 15,
+  kF8E5M2 = 23,
+  kF8E4M3FN = 24,
+  kF8E5M2FNUZ = 25,
+  kF8E4M3FNUZ = 26,
+  kU16 = 27,
+  kU32 = 28,
+  kU64 = 29,
   kF8E8M0FNU = 44,
 };
 

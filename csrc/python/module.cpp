@@ -83,7 +83,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("reset_peak_memory", [] { cpu::pool().reset_peak(); });
   m.def("trim_memory", [] { cpu::pool().trim(); });
   m.def("dump", [] { return engine::engine_exists() ? engine::engine().dump() : std::string(); });
-  m.def("manual_seed", [](uint64_t seed) { 
+  m.def("manual_seed", [](uint64_t seed) {
     at::Generator generator = record::default_generator();
     const std::lock_guard<std::mutex> guard(generator.mutex());
     generator.set_current_seed(seed);

@@ -39,7 +39,8 @@ class Builder {
     const std::vector<ValueId> made = graph_.node(id).results;  // copied: updates move the nodes
     for (size_t r = 0; r < made.size(); ++r) {
       ValueId value = made[r];
-      if (r < call.writes.size()) value = put_back(call.uses[call.writes[r].use], bases[call.writes[r].use], value);
+      if (r < call.writes.size())
+        value = put_back(call.uses[call.writes[r].use], bases[call.writes[r].use], value);
       values_.push_back(value);
     }
   }

@@ -40,16 +40,19 @@ at::Tensor recorded(const OpSchema& op, Args&&... args) {
 }
 
 void check_options(std::optional<at::Layout> layout, std::optional<bool> pin_memory) {
-  TORCH_CHECK_NOT_IMPLEMENTED(!layout.has_value() || *layout == at::kStrided, "moai holds strided tensors only, not ", *layout,
+  TORCH_CHECK_NOT_IMPLEMENTED(!layout.has_value() || *layout == at::kStrided,
+                              "moai holds strided tensors only, not ", *layout,
                               "; make the tensor on the CPU");
   TORCH_CHECK(!pin_memory.value_or(false), "Only dense CPU tensors can be pinned");
 }
 
 at::Tensor empty_strided(at::IntArrayRef sizes, at::IntArrayRef strides, std::optional<at::ScalarType> dtype,
-                         std::optional<at::Layout> layout, std::optional<at::Device>, std::optional<bool> pin_memory) {
+                         std::optional<at::Layout> layout, std::optional<at::Device>,
+                         std::optional<bool> pin_memory) {
   check_options(layout, pin_memory);
   register_new_ops();
-  for (const int64_t size : sizes) TORCH_CHECK(size >= 0, "Trying to create tensor with negative dimension ", size, ": ", sizes);
+  for (const int64_t size : sizes)
+    TORCH_CHECK(size >= 0, "Trying to create tensor with negative dimension ", size, ": ", sizes);
   return new_tensor(intern_layout(sizes, strides, dtype.value_or(c10::get_default_dtype_as_scalartype())));
 }
 
@@ -78,8 +81,10 @@ at::Tensor empty(at::IntArrayRef sizes, std::optional<at::ScalarType> dtype, std
 // Host to device: the value is what the host's memory holds now, and no op of the trace.
 void copy_from_host(const at::Tensor& self, const at::Tensor& source) {
   Storage& storage = storage_of(self);
-  const bool whole = !self.is_conj() && !self.is_neg() && self.storage_offset() == 0 && self.is_non_overlapping_and_dense() &&
-                     static_cast<int64_t>(self.nbytes()) == static_cast<int64_t>(storage.nbytes()) && source.sizes() == self.sizes();
+  const bool whole = !self.is_conj() && !self.is_neg() && self.storage_offset() == 0 &&
+                     self.is_non_overlapping_and_dense() &&
+                     static_cast<int64_t>(self.nbytes()) == static_cast<int64_t>(storage.nbytes()) &&
+                     source.sizes() == self.sizes();
   if (!whole) {
     const OpSchema& op = schema_of("aten::copy_", "");
     recorded(op, self, snapshot(source), false);
@@ -102,7 +107,8 @@ at::Tensor& copy_(at::Tensor& self, const at::Tensor& source, bool non_blocking)
     self.copy_(to_cpu(source, Read::kShare, "copy to " + self.device().str()), non_blocking);
   } else if (!is_moai(source)) {
     const at::Tensor here = source.device().is_cpu() ? source : source.cpu();
-    TORCH_CHECK(here.layout() == at::kStrided, "copy_() from ", here.layout(), " to a moai tensor: call to_dense() first");
+    TORCH_CHECK(here.layout() == at::kStrided, "copy_() from ", here.layout(),
+                " to a moai tensor: call to_dense() first");
     copy_from_host(self, here);
   } else {
     static const OpSchema& op = schema_of("aten::copy_", "");
@@ -111,24 +117,27 @@ at::Tensor& copy_(at::Tensor& self, const at::Tensor& source, bool non_blocking)
   return self;
 }
 
-at::Tensor to_copy(const at::Tensor& self, std::optional<at::ScalarType> dtype, std::optional<at::Layout> layout,
-                   std::optional<at::Device> device, std::optional<bool> pin_memory, bool non_blocking,
+at::Tensor to_copy(const at::Tensor& self, std::optional<at::ScalarType> dtype,
+                   std::optional<at::Layout> layout, std::optional<at::Device> device,
+                   std::optional<bool> pin_memory, bool non_blocking,
                    std::optional<at::MemoryFormat> format) {
   // Dispatched by the target's device as well as by the tensor's.
-  if (!is_moai(self)) return at::native::_to_copy(self, dtype, layout, device, pin_memory, non_blocking, format);
+  if (!is_moai(self))
+    return at::native::_to_copy(self, dtype, layout, device, pin_memory, non_blocking, format);
   if (device.has_value() && !device->is_privateuseone()) {
-    return at::_to_copy(to_cpu(self, Read::kShare, "to(" + device->str() + ")"), dtype, layout, device, pin_memory,
-                        non_blocking, format);
+    return at::_to_copy(to_cpu(self, Read::kShare, "to(" + device->str() + ")"), dtype, layout, device,
+                        pin_memory, non_blocking, format);
   }
   check_options(layout, pin_memory);
   static const OpSchema& op = schema_of("aten::_to_copy", "");
-  return recorded(op, self, dtype, std::optional<at::Layout>(), std::optional<at::Device>(), std::optional<bool>(),
-                  non_blocking, format);
+  return recorded(op, self, dtype, std::optional<at::Layout>(), std::optional<at::Device>(),
+                  std::optional<bool>(), non_blocking, format);
 }
 
 // Torch's zero tensors have no storage; ours are plain zeros, which cost nothing until they are used.
-at::Tensor efficient_zero_tensor(at::IntArrayRef sizes, std::optional<at::ScalarType> dtype, std::optional<at::Layout> layout,
-                                 std::optional<at::Device> device, std::optional<bool> pin_memory) {
+at::Tensor efficient_zero_tensor(at::IntArrayRef sizes, std::optional<at::ScalarType> dtype,
+                                 std::optional<at::Layout> layout, std::optional<at::Device> device,
+                                 std::optional<bool> pin_memory) {
   return at::zeros(sizes, dtype, layout, device, pin_memory);
 }
 
@@ -136,18 +145,22 @@ at::Scalar local_scalar_dense(const at::Tensor& self) {
   return at::_local_scalar_dense(to_cpu(self, Read::kShare, "item"));
 }
 
-const at::Tensor& resize_(const at::Tensor& self, at::IntArrayRef size, std::optional<at::MemoryFormat> format) {
+const at::Tensor& resize_(const at::Tensor& self, at::IntArrayRef size,
+                          std::optional<at::MemoryFormat> format) {
   const auto wanted = format.value_or(at::MemoryFormat::Contiguous);
   auto* impl = self.unsafeGetTensorImpl();
   if (self.sizes() != size) impl->set_sizes_contiguous(size);
-  if (wanted != at::MemoryFormat::Preserve && wanted != at::MemoryFormat::Contiguous) impl->empty_tensor_restride(wanted);
+  if (wanted != at::MemoryFormat::Preserve && wanted != at::MemoryFormat::Contiguous)
+    impl->empty_tensor_restride(wanted);
   const ir::Type type{to_ir(self.scalar_type()), self.sizes().vec(), self.strides().vec()};
   grow(storage_of(self), type.bytes() + self.storage_offset() * static_cast<int64_t>(self.itemsize()));
   return self;
 }
 
-at::Tensor& set_storage(at::Tensor& self, at::Storage source, int64_t offset, at::IntArrayRef sizes, at::IntArrayRef strides) {
-  TORCH_CHECK(source.device_type() == at::kPrivateUse1, "Attempted to set the storage of a tensor on device \"", self.device(),
+at::Tensor& set_storage(at::Tensor& self, at::Storage source, int64_t offset, at::IntArrayRef sizes,
+                        at::IntArrayRef strides) {
+  TORCH_CHECK(source.device_type() == at::kPrivateUse1,
+              "Attempted to set the storage of a tensor on device \"", self.device(),
               "\" to a storage on different device \"", source.device(), "\"");
   auto* impl = self.unsafeGetTensorImpl();
   impl->set_storage_keep_dtype(std::move(source));
@@ -183,7 +196,9 @@ bool is_set_to(const at::Tensor& self, const at::Tensor& tensor) {
 
 // `module.to("moai")` keeps its Parameters: their data may become ours, and the CPU's again.
 bool has_compatible_shallow_copy_type(const at::Tensor& self, const at::Tensor& from) {
-  const auto ours = [](const at::Tensor& t) { return (t.is_cpu() || is_moai(t)) && t.layout() == at::kStrided; };
+  const auto ours = [](const at::Tensor& t) {
+    return (t.is_cpu() || is_moai(t)) && t.layout() == at::kStrided;
+  };
   return ours(self) && ours(from);
 }
 
@@ -200,7 +215,8 @@ void grow(Storage& storage, int64_t bytes) {
   if (old != nullptr) {
     wait(old);
     auto block = engine::engine().memory().allocate(bytes);
-    if (old->bytes > 0) std::memcpy(block->data, old->block->data, static_cast<size_t>(std::min(old->bytes, bytes)));
+    if (old->bytes > 0)
+      std::memcpy(block->data, old->block->data, static_cast<size_t>(std::min(old->bytes, bytes)));
     grown = Cell::ready(std::move(block), bytes);
   }
   const Guard guard(lock());

@@ -84,7 +84,8 @@ Encoded encode_tensor(Segment& segment, const at::Tensor& tensor, size_t known_i
   if (!impl->is_privateuseone()) {
     if (!is_host_scalar(tensor)) return Encoded::kForeign;
     segment.numbers.push_back(read_host_scalar(tensor));
-    const int64_t what = static_cast<int64_t>(tensor.scalar_type()) << 1 | (impl->is_wrapped_number() ? 1 : 0);
+    const int64_t what =
+        static_cast<int64_t>(tensor.scalar_type()) << 1 | (impl->is_wrapped_number() ? 1 : 0);
     return sink.word(kHostScalar) && sink.word(what) ? Encoded::kSame : Encoded::kDiffers;
   }
   if (is_lazily_changed(*impl)) return Encoded::kForeign;
@@ -100,7 +101,8 @@ Encoded encode_tensor(Segment& segment, const at::Tensor& tensor, size_t known_i
   if (outside && (ref == kUndefined || static_cast<size_t>(input_of(ref)) >= known_inputs)) {
     if (!sink.word(reinterpret_cast<int64_t>(storage.layout))) return Encoded::kDiffers;
   }
-  if (!sink.words(sizes.data(), sizes.size()) || !sink.words(strides.data(), strides.size())) return Encoded::kDiffers;
+  if (!sink.words(sizes.data(), sizes.size()) || !sink.words(strides.data(), strides.size()))
+    return Encoded::kDiffers;
   runtime::Number offset;
   offset.i = impl->storage_offset();
   segment.numbers.push_back(offset);
@@ -218,10 +220,8 @@ Encoded encode(Segment& segment, const OpSchema& op, at::ArrayRef<at::IValue> ar
         if (!detail::encode_static(value, sink)) return Encoded::kDiffers;
         break;
       case ArgKind::kDevice:
-      case ArgKind::kGenerator:
-        break;
-      case ArgKind::kOther:
-        return Encoded::kForeign;
+      case ArgKind::kGenerator: break;
+      case ArgKind::kOther: return Encoded::kForeign;
     }
   }
   return Encoded::kSame;

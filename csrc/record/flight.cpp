@@ -47,8 +47,8 @@ void restore_all() {
       if (storage.cell != entry.after) continue;
       // Without a block the old value was being overwritten when the run failed: it is lost, and
       // `after` says so at each read. Zero bytes need no block.
-      if (entry.before == nullptr || (entry.before->block == nullptr &&
-                                      entry.before->state.load() == Cell::State::kReady)) {
+      if (entry.before == nullptr ||
+          (entry.before->block == nullptr && entry.before->state.load() == Cell::State::kReady)) {
         continue;
       }
       storage.cell = entry.before;
@@ -70,7 +70,8 @@ void wait_until(const Ready& ready) {
 }  // namespace
 
 void launch(std::shared_ptr<engine::Trace> trace, std::vector<runtime::CellPtr> inputs,
-            std::vector<runtime::Number> numbers, std::vector<engine::Held> held, std::vector<Restore> restores) {
+            std::vector<runtime::Number> numbers, std::vector<engine::Held> held,
+            std::vector<Restore> restores) {
   auto& engine = engine::engine();
   forget_finished(engine.worker());
   auto run = engine.launch(std::move(trace), std::move(inputs), std::move(numbers), std::move(held));
@@ -105,7 +106,8 @@ void wait(const runtime::CellPtr& cell) {
   }
   rethrow_failure();
   if (cell->state.load(std::memory_order_acquire) == Cell::State::kFailed) {
-    throw Error(Phase::kRun, "this tensor's value is lost: the step that computed it failed").detail(cell->error);
+    throw Error(Phase::kRun, "this tensor's value is lost: the step that computed it failed")
+        .detail(cell->error);
   }
   MOAI_ASSERT(cell->state.load() == Cell::State::kReady, "a finished run left a value open");
 }

@@ -17,7 +17,8 @@ struct Restore {
 
 // Queues a run and remembers what to take back. The recorder's lock must be held.
 void launch(std::shared_ptr<engine::Trace> trace, std::vector<runtime::CellPtr> inputs,
-            std::vector<runtime::Number> numbers, std::vector<engine::Held> held, std::vector<Restore> restores);
+            std::vector<runtime::Number> numbers, std::vector<engine::Held> held,
+            std::vector<Restore> restores);
 
 // Throws what a finished run threw, if one did since the last call, having given every storage
 // the value that it had before that run: nothing of it, of what was queued behind it or of what

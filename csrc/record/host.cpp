@@ -31,9 +31,10 @@ using torch::jit::Stack;
 at::TensorOptions cpu_options(at::ScalarType dtype) { return at::TensorOptions(at::kCPU).dtype(dtype); }
 
 // A CPU view of the block's memory which keeps the block alive.
-at::Tensor over_block(const runtime::BlockPtr& block, at::IntArrayRef sizes, at::IntArrayRef strides, int64_t offset,
-                      at::ScalarType dtype) {
-  if (block == nullptr || block->data == nullptr) return at::empty_strided(sizes, strides, cpu_options(dtype));
+at::Tensor over_block(const runtime::BlockPtr& block, at::IntArrayRef sizes, at::IntArrayRef strides,
+                      int64_t offset, at::ScalarType dtype) {
+  if (block == nullptr || block->data == nullptr)
+    return at::empty_strided(sizes, strides, cpu_options(dtype));
   auto* data = static_cast<char*>(block->data) + offset * static_cast<int64_t>(c10::elementSize(dtype));
   return at::from_blob(data, sizes, strides, [block](void*) {}, cpu_options(dtype));
 }
@@ -54,14 +55,16 @@ CellPtr fetch(const at::Tensor& tensor, CutReason reason, const std::string& why
   }
   wait(cell);
   if (cell->block == nullptr && cell->bytes > 0) {
-    throw Error(Phase::kRun, "this tensor was recorded in a dry run and has no value").hint("leave moai.dry_run() and compute it again");
+    throw Error(Phase::kRun, "this tensor was recorded in a dry run and has no value")
+        .hint("leave moai.dry_run() and compute it again");
   }
   return cell;
 }
 
 at::Tensor cpu_view(const at::Tensor& tensor, CutReason reason, const std::string& why) {
   const CellPtr cell = fetch(tensor, reason, why);
-  const at::Tensor view = over_block(cell->block, tensor.sizes(), tensor.strides(), tensor.storage_offset(), tensor.scalar_type());
+  const at::Tensor view = over_block(cell->block, tensor.sizes(), tensor.strides(), tensor.storage_offset(),
+                                     tensor.scalar_type());
   if (tensor.is_conj()) view._set_conj(true);
   if (tensor.is_neg()) view._set_neg(true);
   return view;
@@ -98,11 +101,13 @@ void map_in_place(const OpSchema& op, Stack& stack, const Each& each) {
 // Moves what an op returned on the CPU to the device: adopts the memory, no copy.
 at::Tensor adopt(const at::Tensor& tensor) {
   if (!tensor.defined() || !tensor.device().is_cpu()) return tensor;
-  TORCH_CHECK_NOT_IMPLEMENTED(tensor.layout() == at::kStrided, "moai holds strided tensors only, and this op returned ",
-                              tensor.layout(), "; call it on CPU tensors");
+  TORCH_CHECK_NOT_IMPLEMENTED(tensor.layout() == at::kStrided,
+                              "moai holds strided tensors only, and this op returned ", tensor.layout(),
+                              "; call it on CPU tensors");
   const at::Tensor whole = tensor.is_non_overlapping_and_dense() ? tensor : tensor.contiguous();
   const Layout* layout = intern_layout(whole.sizes(), whole.strides(), whole.scalar_type());
-  auto block = std::make_shared<runtime::Block>(whole.data_ptr(), layout->bytes, [keep = whole]() mutable { keep.reset(); });
+  auto block = std::make_shared<runtime::Block>(whole.data_ptr(), layout->bytes,
+                                                [keep = whole]() mutable { keep.reset(); });
   return new_tensor(layout, Cell::ready(std::move(block), layout->bytes));
 }
 
@@ -114,7 +119,8 @@ void take_back(const at::Tensor& original, const at::Tensor& twin) {
   Storage& storage = storage_of(original);
   const Guard guard(lock());
   Storage& fresh = storage_of(whole);
-  if (static_cast<int64_t>(storage.nbytes()) < fresh.layout->bytes) storage.set_nbytes(static_cast<size_t>(fresh.layout->bytes));
+  if (static_cast<int64_t>(storage.nbytes()) < fresh.layout->bytes)
+    storage.set_nbytes(static_cast<size_t>(fresh.layout->bytes));
   set_value(storage, fresh.layout, fresh.cell);
   auto* impl = original.unsafeGetTensorImpl();
   impl->set_sizes_and_strides(whole.sizes(), whole.strides());
@@ -142,7 +148,8 @@ void run_at_once(const OpSchema& op, Stack& stack, const std::string& why) {
   engine::stats().count_at_once(op.name.str());
   if (engine::logs(engine::Topic::kAtOnce)) {
     const std::string where = source_line();
-    engine::log(engine::Topic::kAtOnce, concat(op.name.str(), ": ", why, where.empty() ? "" : " at " + where));
+    engine::log(engine::Topic::kAtOnce,
+                concat(op.name.str(), ": ", why, where.empty() ? "" : " at " + where));
   }
   const size_t n = op.args.size();
   std::vector<std::pair<at::Tensor, at::Tensor>> written;
@@ -252,8 +259,8 @@ void record_foreign(const OpSchema& op, Stack& stack) {
     return tensor;
   });
   if (!has_foreign) return run_at_once(op, stack, "takes an argument that a graph does not hold");
-  TORCH_CHECK(movable, "Expected all tensors to be on the same device, but found at least two devices, ", first, " and ",
-              other, "!");
+  TORCH_CHECK(movable, "Expected all tensors to be on the same device, but found at least two devices, ",
+              first, " and ", other, "!");
   map_in_place(op, stack, [&](const at::Tensor& tensor, bool) {
     return tensor.defined() && !is_moai(tensor) ? snapshot(tensor) : tensor;
   });

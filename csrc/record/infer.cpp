@@ -208,7 +208,8 @@ std::vector<int64_t> type_key(const OpSchema& op, at::ArrayRef<at::IValue> args)
       return;
     }
     key.word(static_cast<int64_t>(t.scalar_type()) | static_cast<int64_t>(t.dim()) << 8 |
-             static_cast<int64_t>(is_moai(t)) << 16 | static_cast<int64_t>(t.unsafeGetTensorImpl()->is_wrapped_number()) << 17);
+             static_cast<int64_t>(is_moai(t)) << 16 |
+             static_cast<int64_t>(t.unsafeGetTensorImpl()->is_wrapped_number()) << 17);
     key.words(t.sizes().data(), t.sizes().size());
     key.words(t.strides().data(), t.strides().size());
   };
@@ -220,7 +221,8 @@ std::vector<int64_t> type_key(const OpSchema& op, at::ArrayRef<at::IValue> args)
           add(args[i].toTensor());
         } else if (args[i].isList()) {
           key.word(static_cast<int64_t>(args[i].toListRef().size()));
-          for (const auto& element : args[i].toListRef()) add(element.isTensor() ? element.toTensor() : at::Tensor());
+          for (const auto& element : args[i].toListRef())
+            add(element.isTensor() ? element.toTensor() : at::Tensor());
         } else {
           key.word(detail::kNoTensor);
         }

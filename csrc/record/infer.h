@@ -12,7 +12,7 @@ namespace moai::record {
 
 // What a call will return, found out without running it.
 struct Inferred {
-  bool at_once = false;             // it cannot be known: run the op now
+  bool at_once = false;  // it cannot be known: run the op now
   std::string why;
   std::vector<ReturnSpec> returns;
   std::vector<const Layout*> resized;  // by write, in order: its new layout, or null

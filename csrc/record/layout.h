@@ -15,7 +15,9 @@ struct Layout {
 
 // Thread-safe.
 const Layout* intern_layout(at::IntArrayRef sizes, at::IntArrayRef strides, at::ScalarType dtype);
-inline const Layout* layout_of(const at::Tensor& t) { return intern_layout(t.sizes(), t.strides(), t.scalar_type()); }
+inline const Layout* layout_of(const at::Tensor& t) {
+  return intern_layout(t.sizes(), t.strides(), t.scalar_type());
+}
 
 inline ir::DType to_ir(at::ScalarType dtype) { return static_cast<ir::DType>(dtype); }
 inline at::ScalarType to_aten(ir::DType dtype) { return static_cast<at::ScalarType>(dtype); }

@@ -37,7 +37,12 @@ const std::vector<Correction>& corrections() {
       {"_linalg_check_errors", H::kAtOnce, {}, false, false, "raises on what it reads"},
       // Writes that the schema does not announce.
       {"native_batch_norm", H::kRecord, {3, 4}, false, false, "writes running_mean and running_var"},
-      {"_native_batch_norm_legit", H::kRecord, {3, 4}, false, false, "says so only in its schema's alias set"},
+      {"_native_batch_norm_legit",
+       H::kRecord,
+       {3, 4},
+       false,
+       false,
+       "says so only in its schema's alias set"},
       {"cudnn_batch_norm", H::kRecord, {3, 4}, false, false, "writes running_mean and running_var"},
       {"miopen_batch_norm", H::kRecord, {3, 4}, false, false, "writes running_mean and running_var"},
       {"batch_norm_gather_stats", H::kRecord, {3, 4}, false, false, "writes running_mean and running_var"},
@@ -146,7 +151,8 @@ const Correction* correction_of(const std::string& name, const std::string& over
 ArgKind kind_of(const c10::Argument& arg) {
   const auto& real = *arg.real_type();
   const auto type = [&]() -> const c10::Type& {
-    if (real.kind() == c10::TypeKind::OptionalType) return *real.castRaw<c10::OptionalType>()->getElementType();
+    if (real.kind() == c10::TypeKind::OptionalType)
+      return *real.castRaw<c10::OptionalType>()->getElementType();
     return real;
   };
   const c10::Type& inner = type();
@@ -188,7 +194,8 @@ ArgKind kind_of(const c10::Argument& arg) {
 bool holds_sizes(const c10::Argument& arg) {
   const auto& real = *arg.real_type();
   const c10::Type* type = &real;
-  if (type->kind() == c10::TypeKind::OptionalType) type = type->castRaw<c10::OptionalType>()->getElementType().get();
+  if (type->kind() == c10::TypeKind::OptionalType)
+    type = type->castRaw<c10::OptionalType>()->getElementType().get();
   if (type->kind() == c10::TypeKind::ListType) type = type->castRaw<c10::ListType>()->getElementType().get();
   return type->kind() == c10::TypeKind::SymIntType;
 }

@@ -31,12 +31,13 @@ enum class Handling : uint8_t {
 
 // One entry of the table of schema corrections: what the schema does not tell.
 struct Correction {
-  const char* op;              // `name.overload`, or `name.*` for all overloads
+  const char* op;  // `name.overload`, or `name.*` for all overloads
   Handling handling = Handling::kRecord;
-  std::vector<int> writes;     // arguments that it writes without saying so
-  bool static_numbers = false; // numbers are structure
-  bool random = false;         // takes (seed, counter) as two numbers behind its arguments
+  std::vector<int> writes;      // arguments that it writes without saying so
+  bool static_numbers = false;  // numbers are structure
+  bool random = false;          // takes (seed, counter) as two numbers behind its arguments
   const char* why = "";
+  bool asks_cpu = false;  // the CPU's kernel returns other sizes than the meta kernel says
 };
 const std::vector<Correction>& corrections();
 
@@ -45,7 +46,7 @@ struct OpSchema {
   explicit OpSchema(const c10::OperatorHandle& handle);
 
   c10::OperatorHandle handle;
-  ir::Symbol name;                // `aten.add.Tensor`
+  ir::Symbol name;  // `aten.add.Tensor`
   std::vector<ArgKind> args;
   std::vector<bool> is_size;      // by argument: a size, in the schema's own words (SymInt)
   std::vector<bool> written;      // by argument: the op writes it
@@ -55,9 +56,10 @@ struct OpSchema {
   bool random = false;
   bool static_numbers = false;
   bool is_aten = false;
+  bool asks_cpu = false;
   bool writes_any = false;
-  bool is_out = false;            // has an `out` argument, which it may resize
-  std::string why;                // of kAtOnce and kRefuse
+  bool is_out = false;  // has an `out` argument, which it may resize
+  std::string why;      // of kAtOnce and kRefuse
 };
 
 }  // namespace moai::record

@@ -107,7 +107,8 @@ const char* cut_reason_name(CutReason reason) {
 }
 
 Recorder& Recorder::current() {
-  if (auto* info = static_cast<RecorderInfo*>(c10::ThreadLocalDebugInfo::get(kInfoKind))) return *info->recorder;
+  if (auto* info = static_cast<RecorderInfo*>(c10::ThreadLocalDebugInfo::get(kInfoKind)))
+    return *info->recorder;
   if (of_this_thread == nullptr) {
     const Guard guard(lock());
     auto recorder = std::make_shared<Recorder>();
@@ -188,8 +189,9 @@ void Recorder::call(const OpSchema& op, Stack& stack) {
     case Handling::kRecord: record(op, stack); break;
     case Handling::kAtOnce: run_at_once(op, stack, op.why); break;
     case Handling::kRefuse:
-      TORCH_CHECK_NOT_IMPLEMENTED(false, op.name.str(), " draws random numbers that would depend on how the work is ",
-                                  "split, so moai does not run it (", op.why, "); call it on a CPU tensor and move the result");
+      TORCH_CHECK_NOT_IMPLEMENTED(
+          false, op.name.str(), " draws random numbers that would depend on how the work is ",
+          "split, so moai does not run it (", op.why, "); call it on a CPU tensor and move the result");
     case Handling::kDecompose: TORCH_INTERNAL_ASSERT(false, op.name.str(), " was not to be registered");
   }
 }
@@ -224,7 +226,8 @@ class Describe {
     if (!is_moai(tensor)) {
       const bool is_float = at::isFloatingType(tensor.scalar_type());
       const auto n = number(is_float ? ir::NumberKind::kFloat : ir::NumberKind::kInt);
-      return ir::HostScalarArg{n.index, to_ir(tensor.scalar_type()), tensor.unsafeGetTensorImpl()->is_wrapped_number()};
+      return ir::HostScalarArg{n.index, to_ir(tensor.scalar_type()),
+                               tensor.unsafeGetTensorImpl()->is_wrapped_number()};
     }
     Storage& storage = storage_of(tensor);
     TensorUse use;
@@ -291,7 +294,8 @@ class Describe {
       case ArgKind::kScalarList: {
         if (value.isNone()) return ir::NoneArg{};
         ir::NumberListRef list;
-        for (const auto& entry : value.toListRef()) list.indices.push_back(std::get<ir::NumberRef>(scalar(entry)).index);
+        for (const auto& entry : value.toListRef())
+          list.indices.push_back(std::get<ir::NumberRef>(scalar(entry)).index);
         return list;
       }
       case ArgKind::kStatic: return fixed(value);
@@ -309,16 +313,18 @@ class Describe {
 // For the log: how an op that no known trace has at this place differs from the one that it has.
 std::string describe_difference(const TraceNode& known, const TraceNode& now) {
   const std::string where = now.where.empty() ? "" : " at " + now.where;
-  if (known.op != now.op) return concat("op ", now.depth, where, " is ", now.op->name.str(), ", was ", known.op->name.str());
+  if (known.op != now.op)
+    return concat("op ", now.depth, where, " is ", now.op->name.str(), ", was ", known.op->name.str());
   if (known.uses.size() == now.uses.size()) {
     for (size_t i = 0; i < now.uses.size(); ++i) {
       const auto& a = known.uses[i];
       const auto& b = now.uses[i];
       if (a.view != b.view) {
-        return concat("op ", now.depth, where, ", ", now.op->name.str(), ": tensor ", i, " is ", b.view->type.str(), ", was ",
-                      a.view->type.str());
+        return concat("op ", now.depth, where, ", ", now.op->name.str(), ": tensor ", i, " is ",
+                      b.view->type.str(), ", was ", a.view->type.str());
       }
-      if (a.ref != b.ref) return concat("op ", now.depth, where, ", ", now.op->name.str(), ": tensor ", i, " is another value");
+      if (a.ref != b.ref)
+        return concat("op ", now.depth, where, ", ", now.op->name.str(), ": tensor ", i, " is another value");
     }
   }
   return concat("op ", now.depth, where, ", ", now.op->name.str(), ": a static argument differs");
@@ -410,14 +416,16 @@ void Recorder::record(const OpSchema& op, Stack& stack) {
       if (!have_inferred) {
         segment.numbers.resize(first_number);
         guard.unlock();
-        if (const char* why = not_recordable(op, torch::jit::last(stack, n))) return run_at_once(op, stack, why);
+        if (const char* why = not_recordable(op, torch::jit::last(stack, n)))
+          return run_at_once(op, stack, why);
         const auto start = std::chrono::steady_clock::now();
         inferred = infer(op, torch::jit::last(stack, n));
         if (inferred.at_once) return run_at_once(op, stack, inferred.why);
         where = source_line();
         have_inferred = true;
         engine::stats().record_ns.fetch_add(
-            std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start).count(),
+            std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start)
+                .count(),
             std::memory_order_relaxed);
         continue;  // the segment may have been cut meanwhile
       }
@@ -463,7 +471,8 @@ void Recorder::record(const OpSchema& op, Stack& stack) {
 namespace {
 
 // Builds what the call returns, giving each fresh tensor the next value.
-at::IValue make_return(Segment& segment, const ReturnSpec& spec, at::ArrayRef<at::IValue> args, int32_t* value) {
+at::IValue make_return(Segment& segment, const ReturnSpec& spec, at::ArrayRef<at::IValue> args,
+                       int32_t* value) {
   switch (spec.kind) {
     case ReturnSpec::Kind::kArgument: return args[spec.argument];
     case ReturnSpec::Kind::kUndefined: return at::Tensor();
@@ -485,7 +494,8 @@ at::IValue make_return(Segment& segment, const ReturnSpec& spec, at::ArrayRef<at
 
 void resize(const at::Tensor& tensor, Storage& storage, const Layout* layout) {
   tensor.unsafeGetTensorImpl()->set_sizes_and_strides(layout->type.sizes, layout->type.strides);
-  if (layout->bytes > static_cast<int64_t>(storage.nbytes())) storage.set_nbytes(static_cast<size_t>(layout->bytes));
+  if (layout->bytes > static_cast<int64_t>(storage.nbytes()))
+    storage.set_nbytes(static_cast<size_t>(layout->bytes));
   storage.layout = layout;
 }
 
@@ -515,7 +525,8 @@ namespace {
 void forget_old_traces() {
   if (node_count <= kMostNodes) return;
   auto& branches = trace_root().next;
-  std::sort(branches.begin(), branches.end(), [](const auto& a, const auto& b) { return a->last_used > b->last_used; });
+  std::sort(branches.begin(), branches.end(),
+            [](const auto& a, const auto& b) { return a->last_used > b->last_used; });
   const auto in_use = [](const TraceNode* branch) {
     for (const auto& recorder : recorders()) {
       const TraceNode* at = recorder->segment.at;
@@ -571,11 +582,13 @@ void Recorder::cut(CutReason reason, const std::string& detail) {
   engine::stats().count_cut(cut_reason_name(reason));
   (known ? engine::stats().hits : engine::stats().traces).fetch_add(1, std::memory_order_relaxed);
   if (engine::logs(engine::Topic::kCut)) {
-    engine::log(engine::Topic::kCut, concat(cut_reason_name(reason), detail.empty() ? "" : " (" + detail + ")", " after ",
-                                            last.depth, " ops", last.where.empty() ? "" : " at " + last.where,
-                                            known ? ", known trace" : ", new trace"));
+    engine::log(engine::Topic::kCut,
+                concat(cut_reason_name(reason), detail.empty() ? "" : " (" + detail + ")", " after ",
+                       last.depth, " ops", last.where.empty() ? "" : " at " + last.where,
+                       known ? ", known trace" : ", new trace"));
   }
-  launch(last.end->trace, std::move(segment.inputs), std::move(segment.numbers), std::move(held), std::move(restores));
+  launch(last.end->trace, std::move(segment.inputs), std::move(segment.numbers), std::move(held),
+         std::move(restores));
   TraceNode* first = &last;
   while (first->depth > 1) first = first->parent;
   first->last_used = segment.id;

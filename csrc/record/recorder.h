@@ -14,7 +14,16 @@
 namespace moai::record {
 
 // Why a segment ended; `detail` names the op or the caller.
-enum class CutReason : uint8_t { kHostRead, kOptimizerStep, kSync, kAtOnce, kRepeat, kOtherThread, kLimit, kExit };
+enum class CutReason : uint8_t {
+  kHostRead,
+  kOptimizerStep,
+  kSync,
+  kAtOnce,
+  kRepeat,
+  kOtherThread,
+  kLimit,
+  kExit
+};
 const char* cut_reason_name(CutReason reason);
 
 // Note [The recorder's lock]
@@ -28,10 +37,10 @@ using Guard = std::unique_lock<std::mutex>;
 // The ops recorded since the last cut.
 struct Segment {
   uint64_t id = 0;
-  TraceNode* at = nullptr;     // the last op
+  TraceNode* at = nullptr;  // the last op
   int32_t next_value = 0;
-  std::string diverged;        // how the first op that no known trace had differs, for the log
-  size_t op_first_input = 0;   // inputs there were before the op that is being recorded
+  std::string diverged;       // how the first op that no known trace had differs, for the log
+  size_t op_first_input = 0;  // inputs there were before the op that is being recorded
   std::vector<runtime::CellPtr> inputs;
   std::vector<const Layout*> input_layouts;
   std::vector<bool> donated;

@@ -17,12 +17,30 @@ namespace {
 
 // Kernels of ours that are not the boxed recorder: see device_ops.cpp.
 const std::set<std::string>& own_kernels() {
-  static const std::set<std::string> names{
-      "aten::empty.memory_format", "aten::empty_strided", "aten::copy_", "aten::_to_copy", "aten::_local_scalar_dense",
-      "aten::view", "aten::_unsafe_view", "aten::_efficientzerotensor", "aten::view.dtype", "aten::as_strided", "aten::unfold", "aten::_reshape_alias",
-      "aten::view_as_real", "aten::view_as_complex", "aten::resize_", "aten::set_", "aten::set_.source_Storage",
-      "aten::set_.source_Tensor", "aten::set_.source_Storage_storage_offset", "aten::_fused_sdp_choice",
-      "aten::_has_compatible_shallow_copy_type", "aten::is_set_to", "aten::_pin_memory", "aten::is_pinned"};
+  static const std::set<std::string> names{"aten::empty.memory_format",
+                                           "aten::empty_strided",
+                                           "aten::copy_",
+                                           "aten::_to_copy",
+                                           "aten::_local_scalar_dense",
+                                           "aten::view",
+                                           "aten::_unsafe_view",
+                                           "aten::_efficientzerotensor",
+                                           "aten::view.dtype",
+                                           "aten::as_strided",
+                                           "aten::unfold",
+                                           "aten::_reshape_alias",
+                                           "aten::view_as_real",
+                                           "aten::view_as_complex",
+                                           "aten::resize_",
+                                           "aten::set_",
+                                           "aten::set_.source_Storage",
+                                           "aten::set_.source_Tensor",
+                                           "aten::set_.source_Storage_storage_offset",
+                                           "aten::_fused_sdp_choice",
+                                           "aten::_has_compatible_shallow_copy_type",
+                                           "aten::is_set_to",
+                                           "aten::_pin_memory",
+                                           "aten::is_pinned"};
   return names;
 }
 
@@ -52,8 +70,9 @@ bool wanted(const c10::OperatorHandle& op) {
   const bool is_aten = name.name.rfind("aten::", 0) == 0;
   if (!is_aten) {
     // Libraries' own ops; torch's internal namespaces keep their own meaning.
-    for (const char* internal : {"prim::", "prims::", "c10d::", "c10d_functional::", "_c10d_functional::", "profiler::",
-                                 "inductor::", "debugprims::", "rngprims::", "quantized::", "higher_order::", "dist::"}) {
+    for (const char* internal :
+         {"prim::", "prims::", "c10d::", "c10d_functional::", "_c10d_functional::", "profiler::",
+          "inductor::", "debugprims::", "rngprims::", "quantized::", "higher_order::", "dist::"}) {
       if (name.name.rfind(internal, 0) == 0) return false;
     }
   }
@@ -91,7 +110,8 @@ void register_one(const c10::OperatorHandle& op) {
   const std::string space = name.name.substr(0, name.name.find("::"));
   auto& library = registry().libraries[space];
   if (library == nullptr) {
-    library = std::make_unique<torch::Library>(torch::Library::IMPL, space, c10::DispatchKey::PrivateUse1, __FILE__, __LINE__);
+    library = std::make_unique<torch::Library>(torch::Library::IMPL, space, c10::DispatchKey::PrivateUse1,
+                                               __FILE__, __LINE__);
   }
   library->impl(full_name(name).c_str(),
                 torch::CppFunction::makeFromBoxedFunctor(std::make_unique<BoxedRecorder>(&schema)));
@@ -135,7 +155,8 @@ void register_ops() {
   for (const auto& name : dispatcher.getAllOpNames()) {
     if (const auto op = dispatcher.findSchema(name)) register_one(*op);
   }
-  static auto* handle = new c10::RegistrationHandleRAII(dispatcher.addRegistrationListener(std::make_unique<Listener>()));
+  static auto* handle =
+      new c10::RegistrationHandleRAII(dispatcher.addRegistrationListener(std::make_unique<Listener>()));
   (void)handle;
   // The listener was told of every operator that exists; those are done.
   const std::lock_guard<std::mutex> guard(registry().lock);

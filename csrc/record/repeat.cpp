@@ -36,7 +36,8 @@ void RepeatDetector::append(uint64_t hash) {
 bool RepeatDetector::repeats(const TraceNode& node, int32_t shortest) {
   // Ops that were followed before this one were not fed.
   std::vector<const TraceNode*> missed;
-  for (const TraceNode* at = &node; at->op != nullptr && at->depth > static_cast<int32_t>(hashes_.size()); at = at->parent) {
+  for (const TraceNode* at = &node; at->op != nullptr && at->depth > static_cast<int32_t>(hashes_.size());
+       at = at->parent) {
     missed.push_back(at);
   }
   for (auto it = missed.rbegin(); it != missed.rend(); ++it) append(hash_of(**it));

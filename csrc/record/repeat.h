@@ -25,7 +25,7 @@ class RepeatDetector {
  private:
   void append(uint64_t hash);
 
-  std::vector<uint64_t> hashes_;                    // by op since the last cut
+  std::vector<uint64_t> hashes_;  // by op since the last cut
   std::unordered_map<uint64_t, int32_t> last_seen_;
   int32_t period_ = 0;
   int32_t matched_ = 0;  // ops in a row that equal the one a period before

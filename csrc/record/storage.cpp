@@ -107,7 +107,8 @@ c10::intrusive_ptr<c10::StorageImpl> create_storage(c10::StorageImpl::use_byte_s
 }  // namespace
 
 Storage::Storage(const Layout* layout_in, int64_t bytes)
-    : c10::StorageImpl(use_byte_size_t(), bytes, c10::DataPtr(nullptr, record::device()), &record::allocator(), /*resizable=*/true),
+    : c10::StorageImpl(use_byte_size_t(), bytes, c10::DataPtr(nullptr, record::device()),
+                       &record::allocator(), /*resizable=*/true),
       layout(layout_in),
       address_(addresses().take(bytes, &address_class_)) {
   set_data_ptr_noswap(c10::DataPtr(reinterpret_cast<void*>(address_), record::device()));
@@ -122,7 +123,8 @@ void Storage::release_resources() {
 
 at::Tensor new_tensor(const Layout* layout) {
   auto storage = c10::Storage(c10::make_intrusive<Storage>(layout, layout->bytes));
-  auto impl = c10::make_intrusive<c10::TensorImpl>(std::move(storage), c10::DispatchKeySet(c10::DispatchKey::PrivateUse1),
+  auto impl = c10::make_intrusive<c10::TensorImpl>(std::move(storage),
+                                                   c10::DispatchKeySet(c10::DispatchKey::PrivateUse1),
                                                    c10::scalarTypeToTypeMeta(to_aten(layout->type.dtype)));
   impl->set_sizes_and_strides(layout->type.sizes, layout->type.strides);
   return at::Tensor(std::move(impl));

@@ -17,8 +17,8 @@ struct TensorUse {
   ValueRef ref = kUndefined;
   const Layout* storage = nullptr;  // of the storage whose value `ref` is
   const Layout* view = nullptr;
-  int32_t offset_number = 0;        // position of the view's offset among the step's numbers
-  bool defined = true;              // false: an absent optional tensor
+  int32_t offset_number = 0;  // position of the view's offset among the step's numbers
+  bool defined = true;        // false: an absent optional tensor
   bool written = false;
   const Layout* resized = nullptr;  // an `out=` of the wrong size becomes this, storage and all
 };
@@ -27,9 +27,9 @@ struct TensorUse {
 struct ReturnSpec {
   enum class Kind : uint8_t { kFresh, kArgument, kUndefined, kList };
   Kind kind = Kind::kFresh;
-  const Layout* layout = nullptr;   // kFresh
-  int argument = -1;                // kArgument
-  std::vector<ReturnSpec> list;     // kList
+  const Layout* layout = nullptr;  // kFresh
+  int argument = -1;               // kArgument
+  std::vector<ReturnSpec> list;    // kList
 };
 
 // One recorded op, and the ways in which traces went on from there: traces form a trie, and
@@ -49,18 +49,18 @@ struct TraceNode {
     int16_t argument;  // where the call finds the tensor
     int16_t element;   // within a list, or -1
   };
-  std::vector<Write> writes;                 // in the order of their values
+  std::vector<Write> writes;  // in the order of their values
   std::vector<ReturnSpec> returns;
   std::vector<ir::NumberKind> number_kinds;  // of the numbers that this op adds
   int32_t first_value = 0;                   // what it writes comes first, then what it makes
   int32_t value_count = 0;
   int32_t first_number = 0;
-  int32_t depth = 0;                         // ops before this one, itself included
+  int32_t depth = 0;  // ops before this one, itself included
   ir::Section section = ir::Section::kForward;
-  std::string where;                         // the user's line, "file:line", where Python was running
+  std::string where;  // the user's line, "file:line", where Python was running
 
-  bool cut_after = false;                    // a repeating stream was cut here: see record/repeat.h
-  uint64_t last_used = 0;                    // of a first op: the segment that went through it last
+  bool cut_after = false;  // a repeating stream was cut here: see record/repeat.h
+  uint64_t last_used = 0;  // of a first op: the segment that went through it last
 
   TraceNode* parent = nullptr;
   std::vector<std::unique_ptr<TraceNode>> next;  // the one taken last comes first

@@ -31,8 +31,8 @@ class Cell {
   BlockPtr block;     // set when ready; moved out when a later run overwrites it in place
   std::string error;  // set when failed: why the value is lost
   std::atomic<State> state{State::kPending};
-  uint64_t run_id = 0;   // of the run that fills it; 0 when it was born ready
-  uint64_t reader = 0;   // the last open segment that captured it; guarded by the recorder's lock
+  uint64_t run_id = 0;  // of the run that fills it; 0 when it was born ready
+  uint64_t reader = 0;  // the last open segment that captured it; guarded by the recorder's lock
 };
 using CellPtr = std::shared_ptr<Cell>;
 

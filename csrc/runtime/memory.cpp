@@ -33,7 +33,8 @@ void* take(int64_t bytes) {
   }
   // Mapped with room to spare and cut to a huge page's boundary, else the kernel cannot use one.
   const auto length = static_cast<size_t>(bytes + kHugePage);
-  void* raw = mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* raw =
+      mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (raw == MAP_FAILED) return nullptr;
   const auto start = reinterpret_cast<uintptr_t>(raw);
   const uintptr_t aligned = (start + kHugePage - 1) / kHugePage * kHugePage;
@@ -99,8 +100,8 @@ BlockPtr MemoryPool::allocate(int64_t bytes) {
     const std::lock_guard<std::mutex> guard(state_->lock);
     auto& stats = state_->stats;
     if (state_->limit_bytes >= 0 && stats.live_bytes + size > state_->limit_bytes) {
-      throw Error(Phase::kRun, concat("out of memory: ", bytes, " bytes asked for, ", stats.live_bytes, " of ",
-                                      state_->limit_bytes, " in use"))
+      throw Error(Phase::kRun, concat("out of memory: ", bytes, " bytes asked for, ", stats.live_bytes,
+                                      " of ", state_->limit_bytes, " in use"))
           .hint("raise MOAI_DEVICE_MEMORY, or use a smaller batch");
     }
     data = state_->find_cached(size);

@@ -34,7 +34,9 @@ Profile& profile() {
   return *one;
 }
 
-double us(std::chrono::steady_clock::duration d) { return std::chrono::duration<double, std::micro>(d).count(); }
+double us(std::chrono::steady_clock::duration d) {
+  return std::chrono::duration<double, std::micro>(d).count();
+}
 
 }  // namespace
 
@@ -51,7 +53,8 @@ void Profiler::add(Lane lane, std::string name, std::chrono::steady_clock::time_
   const auto end = std::chrono::steady_clock::now();
   auto& p = profile();
   const std::lock_guard<std::mutex> guard(p.lock);
-  const int thread = p.threads.emplace(std::this_thread::get_id(), static_cast<int>(p.threads.size())).first->second;
+  const int thread =
+      p.threads.emplace(std::this_thread::get_id(), static_cast<int>(p.threads.size())).first->second;
   p.events.push_back({lane, thread, std::move(name), us(start - p.begin), us(end - start)});
 }
 
@@ -62,11 +65,14 @@ void Profiler::stop(const std::string& path) {
   std::vector<Event> events = std::move(p.events);
   p.events.clear();
   std::FILE* file = std::fopen(path.c_str(), "w");
-  if (file == nullptr) throw Error(Phase::kRun, concat("cannot write the trace to '", path, "'")).hint("give a path in a folder that exists");
-  std::fputs("{\"traceEvents\":[\n"
-             "{\"ph\":\"M\",\"pid\":0,\"name\":\"process_name\",\"args\":{\"name\":\"host\"}},\n"
-             "{\"ph\":\"M\",\"pid\":1,\"name\":\"process_name\",\"args\":{\"name\":\"device 0\"}}",
-             file);
+  if (file == nullptr)
+    throw Error(Phase::kRun, concat("cannot write the trace to '", path, "'"))
+        .hint("give a path in a folder that exists");
+  std::fputs(
+      "{\"traceEvents\":[\n"
+      "{\"ph\":\"M\",\"pid\":0,\"name\":\"process_name\",\"args\":{\"name\":\"host\"}},\n"
+      "{\"ph\":\"M\",\"pid\":1,\"name\":\"process_name\",\"args\":{\"name\":\"device 0\"}}",
+      file);
   for (const auto& e : events) {
     // Names are those of ops and of ours: nothing in them needs escaping.
     std::fprintf(file, ",\n{\"ph\":\"X\",\"pid\":%d,\"tid\":%d,\"name\":\"%s\",\"ts\":%.3f,\"dur\":%.3f}",
@@ -74,7 +80,8 @@ void Profiler::stop(const std::string& path) {
   }
   std::fputs("\n]}\n", file);
   const bool failed = std::ferror(file) != 0;
-  if (std::fclose(file) != 0 || failed) throw Error(Phase::kRun, concat("could not write all of the trace to '", path, "'"));
+  if (std::fclose(file) != 0 || failed)
+    throw Error(Phase::kRun, concat("could not write all of the trace to '", path, "'"));
 }
 
 }  // namespace moai::runtime

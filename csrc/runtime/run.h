@@ -20,14 +20,14 @@ union Number {
 // One execution of a trace, queued on a worker.
 struct Run {
   uint64_t id = 0;
-  std::vector<CellPtr> inputs;    // by graph input; a null entry is one that the graph does not use
-  std::vector<Number> numbers;    // by number position
-  std::vector<CellPtr> outputs;   // by graph output
+  std::vector<CellPtr> inputs;   // by graph input; a null entry is one that the graph does not use
+  std::vector<Number> numbers;   // by number position
+  std::vector<CellPtr> outputs;  // by graph output
   // What runs it, on the worker's thread. Fills `outputs`; throws on failure, having left the
   // inputs as they were or having emptied (`block == nullptr`) those that it could not keep.
   std::function<void(Run&)> execute;
-  std::exception_ptr error;       // why it failed; set before `done`
-  bool done = false;              // guarded by the worker's lock
+  std::exception_ptr error;  // why it failed; set before `done`
+  bool done = false;         // guarded by the worker's lock
 };
 using RunPtr = std::shared_ptr<Run>;
 

@@ -20,7 +20,8 @@ std::string text_of(const std::exception_ptr& error) {
 
 }  // namespace
 
-Worker::Worker(std::function<void()> on_start) : on_start_(std::move(on_start)), thread_([this] { loop(); }) {}
+Worker::Worker(std::function<void()> on_start)
+    : on_start_(std::move(on_start)), thread_([this] { loop(); }) {}
 
 Worker::~Worker() {
   {

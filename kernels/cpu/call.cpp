@@ -15,14 +15,16 @@ namespace {
 c10::OperatorHandle find(const std::string& symbol) {
   const auto dot = symbol.find('.');
   const auto second = symbol.find('.', dot + 1);
-  const std::string name = symbol.substr(0, dot) + "::" + symbol.substr(dot + 1, second == std::string::npos ? second : second - dot - 1);
+  const std::string name = symbol.substr(0, dot) + "::" +
+                           symbol.substr(dot + 1, second == std::string::npos ? second : second - dot - 1);
   const std::string overload = second == std::string::npos ? "" : symbol.substr(second + 1);
   return c10::Dispatcher::singleton().findSchemaOrThrow(name.c_str(), overload.c_str());
 }
 
 const c10::Type& inner_type(const c10::Argument& argument) {
   const auto& type = *argument.real_type();
-  return type.kind() == c10::TypeKind::OptionalType ? *type.castRaw<c10::OptionalType>()->getElementType() : type;
+  return type.kind() == c10::TypeKind::OptionalType ? *type.castRaw<c10::OptionalType>()->getElementType()
+                                                    : type;
 }
 
 at::Scalar scalar_of(runtime::Number number, ir::NumberKind kind) {
@@ -35,10 +37,12 @@ at::Scalar scalar_of(runtime::Number number, ir::NumberKind kind) {
 }
 
 void write_scalar(at::Tensor& tensor, runtime::Number number) {
-  AT_DISPATCH_ALL_TYPES_AND3(at::kBool, at::kHalf, at::kBFloat16, tensor.scalar_type(), "moai_host_scalar", [&] {
-    *tensor.mutable_data_ptr<scalar_t>() =
-        at::isFloatingType(tensor.scalar_type()) ? static_cast<scalar_t>(number.f) : static_cast<scalar_t>(number.i);
-  });
+  AT_DISPATCH_ALL_TYPES_AND3(at::kBool, at::kHalf, at::kBFloat16, tensor.scalar_type(), "moai_host_scalar",
+                             [&] {
+                               *tensor.mutable_data_ptr<scalar_t>() = at::isFloatingType(tensor.scalar_type())
+                                                                          ? static_cast<scalar_t>(number.f)
+                                                                          : static_cast<scalar_t>(number.i);
+                             });
 }
 
 void flatten(const at::IValue& value, std::vector<at::Tensor>* out) {
@@ -67,17 +71,19 @@ Call::Call(const ir::Node& node, const ir::Graph& graph, const std::vector<at::T
   }
 }
 
-at::IValue Call::value_of(const ir::Arg& arg, const c10::Argument& schema, size_t index, const ir::Graph& graph,
-                          const std::vector<at::Tensor>& operands) {
+at::IValue Call::value_of(const ir::Arg& arg, const c10::Argument& schema, size_t index,
+                          const ir::Graph& graph, const std::vector<at::Tensor>& operands) {
   const c10::Type& type = inner_type(schema);
   if (std::holds_alternative<ir::NoneArg>(arg)) {
     if (type.kind() == c10::TypeKind::DeviceObjType) return at::Device(at::kCPU);
     const bool is_tensor = type.kind() == c10::TypeKind::TensorType;
-    return is_tensor && schema.real_type()->kind() != c10::TypeKind::OptionalType ? at::IValue(at::Tensor()) : at::IValue();
+    return is_tensor && schema.real_type()->kind() != c10::TypeKind::OptionalType ? at::IValue(at::Tensor())
+                                                                                  : at::IValue();
   }
   if (const auto* operand = std::get_if<ir::OperandRef>(&arg)) return operands[operand->operand];
   if (const auto* list = std::get_if<ir::OperandListRef>(&arg)) {
-    const bool optional = type.castRaw<c10::ListType>()->getElementType()->kind() == c10::TypeKind::OptionalType;
+    const bool optional =
+        type.castRaw<c10::ListType>()->getElementType()->kind() == c10::TypeKind::OptionalType;
     if (optional) {
       c10::List<std::optional<at::Tensor>> tensors;
       for (const int32_t o : list->operands) {
@@ -100,7 +106,8 @@ at::IValue Call::value_of(const ir::Arg& arg, const c10::Argument& schema, size_
     return {};
   }
   if (const auto* host = std::get_if<ir::HostScalarArg>(&arg)) {
-    at::Tensor tensor = at::empty({}, at::TensorOptions(at::kCPU).dtype(static_cast<at::ScalarType>(host->dtype)));
+    at::Tensor tensor =
+        at::empty({}, at::TensorOptions(at::kCPU).dtype(static_cast<at::ScalarType>(host->dtype)));
     if (host->wrapped) tensor.unsafeGetTensorImpl()->set_wrapped_number(true);
     host_scalars_.push_back({tensor, host->number});
     return tensor;
@@ -131,7 +138,8 @@ torch::jit::Stack& Call::run(const std::vector<runtime::Number>& numbers) {
   for (const auto& patch : numbers_) {
     const auto number = numbers[patch.number];
     if (patch.type == c10::TypeKind::FloatType) {
-      stack_[patch.argument] = patch.kind == ir::NumberKind::kFloat ? number.f : static_cast<double>(number.i);
+      stack_[patch.argument] =
+          patch.kind == ir::NumberKind::kFloat ? number.f : static_cast<double>(number.i);
     } else {
       stack_[patch.argument] = scalar_of(number, patch.kind);
     }

@@ -1,6 +1,6 @@
 #include <ATen/Parallel.h>
-#include <ATen/core/Tensor.h>
 #include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/GradMode.h>
@@ -59,7 +59,8 @@ struct Slot {
   }
   void show(void* data) {
     now = data;
-    storage.unsafeGetStorageImpl()->set_data_ptr_noswap(c10::DataPtr(data, c10::Device(c10::DeviceType::CPU)));
+    storage.unsafeGetStorageImpl()->set_data_ptr_noswap(
+        c10::DataPtr(data, c10::Device(c10::DeviceType::CPU)));
   }
   void adopt(const at::Tensor& result) {
     adopted = result;
@@ -117,9 +118,10 @@ class CpuExecutable final : public runtime::Executable {
   void make_slots() {
     for (const auto& buffer : program_->buffers) {
       Slot slot;
-      slot.storage = c10::Storage(c10::make_intrusive<c10::StorageImpl>(
-          c10::StorageImpl::use_byte_size_t(), buffer.bytes, c10::DataPtr(nullptr, c10::Device(c10::DeviceType::CPU)),
-          /*allocator=*/nullptr, /*resizable=*/false));
+      slot.storage = c10::Storage(
+          c10::make_intrusive<c10::StorageImpl>(c10::StorageImpl::use_byte_size_t(), buffer.bytes,
+                                                c10::DataPtr(nullptr, c10::Device(c10::DeviceType::CPU)),
+                                                /*allocator=*/nullptr, /*resizable=*/false));
       slots_.push_back(std::move(slot));
     }
   }
@@ -135,7 +137,8 @@ class CpuExecutable final : public runtime::Executable {
   void make_tensors() {
     for (const auto& access : program_->accesses) {
       tensors_.push_back(make_tensor(access));
-      if (access.offset_number != compile::kNone) dynamic_offsets_.push_back({tensors_.back(), access.offset_number});
+      if (access.offset_number != compile::kNone)
+        dynamic_offsets_.push_back({tensors_.back(), access.offset_number});
     }
   }
 
@@ -242,8 +245,8 @@ class CpuExecutable final : public runtime::Executable {
       if (node.tied_operand(r) == ir::kNone) fresh.push_back(r);
     }
     if (node.op.str() == "moai.undefined") return;
-    TORCH_CHECK(returned.size() == fresh.size(), node.op.str(), " returned ", returned.size(), " tensors where its meta kernel said ",
-                fresh.size());
+    TORCH_CHECK(returned.size() == fresh.size(), node.op.str(), " returned ", returned.size(),
+                " tensors where its meta kernel said ", fresh.size());
     std::vector<size_t> elsewhere;
     for (size_t k = 0; k < fresh.size(); ++k) {
       const int32_t access = instruction.results[fresh[k]];
@@ -254,10 +257,12 @@ class CpuExecutable final : public runtime::Executable {
         wanted.zero_();
         continue;
       }
-      TORCH_CHECK(got.scalar_type() == wanted.scalar_type() && got.sizes() == wanted.sizes(), node.op.str(), " returned ",
-                  got.scalar_type(), got.sizes(), " where its meta kernel said ", wanted.scalar_type(), wanted.sizes());
+      TORCH_CHECK(got.scalar_type() == wanted.scalar_type() && got.sizes() == wanted.sizes(), node.op.str(),
+                  " returned ", got.scalar_type(), got.sizes(), " where its meta kernel said ",
+                  wanted.scalar_type(), wanted.sizes());
       const Slot& slot = slots_[program_->accesses[access].buffer];
-      if (got.numel() == 0 || (got.const_data_ptr() == slot.now && got.strides() == wanted.strides())) continue;
+      if (got.numel() == 0 || (got.const_data_ptr() == slot.now && got.strides() == wanted.strides()))
+        continue;
       elsewhere.push_back(k);
     }
     if (elsewhere.empty()) return;
@@ -266,7 +271,8 @@ class CpuExecutable final : public runtime::Executable {
     for (const int32_t access : instruction.operands) {
       if (access != compile::kNone) ours.insert(slots_[program_->accesses[access].buffer].now);
     }
-    for (const int32_t access : instruction.results) ours.insert(slots_[program_->accesses[access].buffer].now);
+    for (const int32_t access : instruction.results)
+      ours.insert(slots_[program_->accesses[access].buffer].now);
     for (const size_t k : elsewhere) {
       if (ours.count(returned[k].storage().data()) > 0) returned[k] = returned[k].clone();
     }
@@ -323,7 +329,8 @@ class CpuExecutable final : public runtime::Executable {
       slots_[b].disown();
       const Buffer& buffer = program_->buffers[b];
       const bool written = first_write_[b] != compile::kNone && first_write_[b] <= static_cast<int32_t>(at);
-      if (buffer.home == Buffer::Home::kInput && written && inputs[buffer.input]) inputs[buffer.input]->block.reset();
+      if (buffer.home == Buffer::Home::kInput && written && inputs[buffer.input])
+        inputs[buffer.input]->block.reset();
     }
     for (const auto& call : calls_) {
       if (call != nullptr) call->clear();
@@ -331,15 +338,19 @@ class CpuExecutable final : public runtime::Executable {
   }
 
   std::string where(const Instruction& instruction) const {
-    if (instruction.node >= static_cast<ir::NodeId>(program_->graph.nodes().size())) return "while copying an output";
+    if (instruction.node >= static_cast<ir::NodeId>(program_->graph.nodes().size()))
+      return "while copying an output";
     const ir::Node& node = program_->graph.node(instruction.node);
     std::string text = "while moai ran " + node.op.str() + "(";
     for (size_t i = 0; i < instruction.operands.size(); ++i) {
       if (i > 0) text += ", ";
-      text += instruction.operands[i] == compile::kNone ? "None" : program_->accesses[instruction.operands[i]].type.str();
+      text += instruction.operands[i] == compile::kNone
+                  ? "None"
+                  : program_->accesses[instruction.operands[i]].type.str();
     }
     text += ")";
-    if (lines_ != nullptr && node.origin >= 0 && !(*lines_)[node.origin].empty()) text += ", called at " + (*lines_)[node.origin];
+    if (lines_ != nullptr && node.origin >= 0 && !(*lines_)[node.origin].empty())
+      text += ", called at " + (*lines_)[node.origin];
     return text;
   }
 
@@ -347,13 +358,13 @@ class CpuExecutable final : public runtime::Executable {
   std::shared_ptr<const std::vector<std::string>> lines_;
   Arena& arena_;
   void* base_ = nullptr;
-  std::vector<Slot> slots_;                     // by buffer
-  std::vector<at::Tensor> tensors_;             // by access
+  std::vector<Slot> slots_;          // by buffer
+  std::vector<at::Tensor> tensors_;  // by access
   std::vector<Dynamic> dynamic_offsets_;
-  std::vector<std::unique_ptr<Call>> calls_;    // by instruction
-  std::vector<std::vector<int32_t>> begins_;    // buffers to allocate before an instruction
-  std::vector<std::vector<int32_t>> ends_;      // buffers to free after it
-  std::vector<int32_t> first_write_;            // by buffer: the first instruction that writes it
+  std::vector<std::unique_ptr<Call>> calls_;  // by instruction
+  std::vector<std::vector<int32_t>> begins_;  // buffers to allocate before an instruction
+  std::vector<std::vector<int32_t>> ends_;    // buffers to free after it
+  std::vector<int32_t> first_write_;          // by buffer: the first instruction that writes it
 };
 
 class CpuBackend final : public runtime::Backend {

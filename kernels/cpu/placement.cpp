@@ -66,11 +66,14 @@ class PlacingAllocator final : public c10::Allocator {
       return {data, data, &give_back, c10::Device(c10::DeviceType::CPU)};
     }
     places.scratch_bytes += static_cast<int64_t>(bytes);
-    if (places.scratch_bytes > scratch_peak.load(std::memory_order_relaxed)) scratch_peak.store(places.scratch_bytes);
+    if (places.scratch_bytes > scratch_peak.load(std::memory_order_relaxed))
+      scratch_peak.store(places.scratch_bytes);
     return real_->allocate(bytes);
   }
   c10::DeleterFnPtr raw_deleter() const override { return &give_back; }
-  void copy_data(void* to, const void* from, size_t bytes) const override { real_->copy_data(to, from, bytes); }
+  void copy_data(void* to, const void* from, size_t bytes) const override {
+    real_->copy_data(to, from, bytes);
+  }
 
  private:
   c10::Allocator* real_;
@@ -83,7 +86,8 @@ void install_placing_allocator() {
   std::call_once(once, [] {
     real_deleter = c10::GetAllocator(c10::DeviceType::CPU)->raw_deleter();
     // Leaked: tensors outlive static destruction.
-    c10::SetAllocator(c10::DeviceType::CPU, new PlacingAllocator(c10::GetAllocator(c10::DeviceType::CPU)), 255);
+    c10::SetAllocator(c10::DeviceType::CPU, new PlacingAllocator(c10::GetAllocator(c10::DeviceType::CPU)),
+                      255);
     c10::SetCPUAllocator(c10::GetAllocator(c10::DeviceType::CPU), 255);
   });
 }

@@ -67,7 +67,8 @@ void uniform_(Stack& stack, uint64_t seed, uint64_t counter) {
   const double from = stack[1].toScalar().toDouble();
   const double to = stack[2].toScalar().toDouble();
   if (self.is_complex()) {
-    fill_floating(at::view_as_real(self), seed, counter, [=](Philox& draws, int64_t n) { return draws.uniform(n) * (to - from) + from; });
+    fill_floating(at::view_as_real(self), seed, counter,
+                  [=](Philox& draws, int64_t n) { return draws.uniform(n) * (to - from) + from; });
     return finish(stack, self);
   }
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, self.scalar_type(), "uniform_", [&] {
@@ -88,7 +89,8 @@ void normal_(Stack& stack, uint64_t seed, uint64_t counter) {
   if (self.is_complex()) {
     // Real and imaginary part each have half of the variance.
     const at::Tensor parts = at::view_as_real(self);
-    fill_floating(parts, seed, counter, [=](Philox& draws, int64_t n) { return draws.normal(n) * std * std::sqrt(0.5); });
+    fill_floating(parts, seed, counter,
+                  [=](Philox& draws, int64_t n) { return draws.normal(n) * std * std::sqrt(0.5); });
     self.add_(mean);
     return finish(stack, self);
   }
@@ -107,10 +109,12 @@ void bernoulli_float(Stack& stack, uint64_t seed, uint64_t counter) {
 void bernoulli_into(const at::Tensor& self, const at::Tensor& p, uint64_t seed, uint64_t counter) {
   const at::Tensor chance = p.expand(self.sizes()).to(at::kDouble).contiguous();
   TORCH_CHECK(chance.numel() == 0 || (chance.min().item<double>() >= 0 && chance.max().item<double>() <= 1),
-              "Expected p_in >= 0 && p_in <= 1 to be true, but got false.  (Could this error message be improved?  If so, "
+              "Expected p_in >= 0 && p_in <= 1 to be true, but got false.  (Could this error message be "
+              "improved?  If so, "
               "please report an enhancement request to PyTorch.)");
   const double* chances = chance.const_data_ptr<double>();
-  fill_any(self, seed, counter, [=](Philox& draws, int64_t n) { return draws.uniform(n) < chances[n] ? 1 : 0; });
+  fill_any(self, seed, counter,
+           [=](Philox& draws, int64_t n) { return draws.uniform(n) < chances[n] ? 1 : 0; });
 }
 
 void bernoulli_tensor(Stack& stack, uint64_t seed, uint64_t counter) {
@@ -175,7 +179,9 @@ void random_from(Stack& stack, uint64_t seed, uint64_t counter) {
   const at::Tensor self = arg(stack, 0);
   const int64_t from = stack[1].toInt();
   if (stack[2].isNone()) {
-    integers(self, seed, counter, from, from == std::numeric_limits<int64_t>::min() ? 0 : (uint64_t{1} << 63) - static_cast<uint64_t>(from));
+    integers(
+        self, seed, counter, from,
+        from == std::numeric_limits<int64_t>::min() ? 0 : (uint64_t{1} << 63) - static_cast<uint64_t>(from));
   } else {
     const int64_t to = stack[2].toInt();
     TORCH_CHECK(from < to, "random_ expects 'from' to be less than 'to', but got from=", from, " >= to=", to);
@@ -188,7 +194,8 @@ void exponential_(Stack& stack, uint64_t seed, uint64_t counter) {
   const at::Tensor self = arg(stack, 0);
   const double lambda = stack[1].toScalar().toDouble();
   TORCH_CHECK(lambda > 0.0, "exponential_ expects lambda > 0.0, but found lambda=", lambda);
-  fill_floating(self, seed, counter, [=](Philox& draws, int64_t n) { return -std::log(draws.open_uniform(n)) / lambda; });
+  fill_floating(self, seed, counter,
+                [=](Philox& draws, int64_t n) { return -std::log(draws.open_uniform(n)) / lambda; });
   finish(stack, self);
 }
 
@@ -218,7 +225,8 @@ void log_normal_(Stack& stack, uint64_t seed, uint64_t counter) {
   const double mean = stack[1].toScalar().toDouble();
   const double std = stack[2].toScalar().toDouble();
   TORCH_CHECK(std > 0.0, "log_normal_ expects std > 0.0, but found std=", std);
-  fill_floating(self, seed, counter, [=](Philox& draws, int64_t n) { return std::exp(draws.normal(n) * std + mean); });
+  fill_floating(self, seed, counter,
+                [=](Philox& draws, int64_t n) { return std::exp(draws.normal(n) * std + mean); });
   finish(stack, self);
 }
 
@@ -291,7 +299,8 @@ void rrelu(Stack& stack, uint64_t seed, uint64_t counter, bool in_place) {
   const bool training = stack[4].toBool();
   at::Tensor slope = like(self, (lower + upper) / 2);
   if (training) {
-    fill_floating(noise, seed, counter, [=](Philox& draws, int64_t n) { return draws.uniform(n) * (upper - lower) + lower; });
+    fill_floating(noise, seed, counter,
+                  [=](Philox& draws, int64_t n) { return draws.uniform(n) * (upper - lower) + lower; });
     noise.copy_(at::where(self.le(0), noise, at::ones_like(noise)));
     slope = noise;
   }
@@ -322,7 +331,9 @@ constexpr auto dirichlet = [](Stack& s, uint64_t seed, uint64_t counter) {
   finish(s, at::_sample_dirichlet(arg(s, 0), whole_generator(seed, counter)));
 };
 constexpr auto rrelu_new = [](Stack& s, uint64_t seed, uint64_t counter) { rrelu(s, seed, counter, false); };
-constexpr auto rrelu_in_place = [](Stack& s, uint64_t seed, uint64_t counter) { rrelu(s, seed, counter, true); };
+constexpr auto rrelu_in_place = [](Stack& s, uint64_t seed, uint64_t counter) {
+  rrelu(s, seed, counter, true);
+};
 
 }  // namespace
 

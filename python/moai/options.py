@@ -20,9 +20,21 @@ class Option:
 
 
 OPTIONS = (
-    Option("log", "MOAI_LOG", "", f"Comma-separated topics to print on stderr: all, {', '.join(LOG_TOPICS)}."),
-    Option("devices", "MOAI_DEVICES", "cpu", "The devices behind `moai`: `cpu` or `cpu:1`, one virtual CPU device."),
-    Option("device_memory", "MOAI_DEVICE_MEMORY", "", "Most memory that a device may hold, as `2GiB`; empty for no limit."),
+    Option(
+        "log", "MOAI_LOG", "", f"Comma-separated topics to print on stderr: all, {', '.join(LOG_TOPICS)}."
+    ),
+    Option(
+        "devices",
+        "MOAI_DEVICES",
+        "cpu",
+        "The devices behind `moai`: `cpu` or `cpu:1`, one virtual CPU device.",
+    ),
+    Option(
+        "device_memory",
+        "MOAI_DEVICE_MEMORY",
+        "",
+        "Most memory that a device may hold, as `2GiB`; empty for no limit.",
+    ),
 )
 
 _UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -61,13 +73,22 @@ def check() -> None:
     known = {option.variable for option in OPTIONS}
     for variable in os.environ:
         if variable.startswith("MOAI_") and not variable.startswith("MOAI_TEST_") and variable not in known:
-            raise ValueError(f"moai config: {variable} is no option of moai\n  valid: {', '.join(sorted(known))}")
+            raise ValueError(
+                f"moai config: {variable} is no option of moai\n  valid: {', '.join(sorted(known))}"
+            )
     devices = value("devices")
     if devices not in ("cpu", "cpu:1"):
-        raise ValueError(f"moai config: MOAI_DEVICES holds '{devices}', which this version cannot use\n  valid: cpu, cpu:1")
+        raise ValueError(
+            f"moai config: MOAI_DEVICES holds '{devices}', which this version cannot use\n  valid: cpu, cpu:1"
+        )
 
 
 def markdown() -> str:
     """Return ``docs/options.md``."""
-    rows = [f"| `{o.name}` | `{o.variable}` | {f'`{o.default}`' if o.default else '(empty)'} | {o.meaning} |" for o in OPTIONS]
-    return "\n".join(["# Options", "", "| name | variable | default | meaning |", "|---|---|---|---|", *rows, ""])
+    rows = [
+        f"| `{o.name}` | `{o.variable}` | {f'`{o.default}`' if o.default else '(empty)'} | {o.meaning} |"
+        for o in OPTIONS
+    ]
+    return "\n".join(
+        ["# Options", "", "| name | variable | default | meaning |", "|---|---|---|---|", *rows, ""]
+    )

@@ -13,7 +13,6 @@ import dataclasses
 import itertools
 import json
 import os
-import subprocess
 import sys
 import time
 import unittest.mock
@@ -22,11 +21,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import moai
 import torch
 from torch.testing._internal.common_methods_invocations import op_db
 from torch.utils._pytree import tree_flatten, tree_map
-
-import moai
 
 sys.path.insert(0, str(Path(__file__).parent))
 from opinfo_known import DEPENDS_ON_DATA, KNOWN, UNDEFINED  # noqa: E402
@@ -84,7 +82,9 @@ OPS = {full_name(op): op for op in op_db}
 def dtype_of(op) -> torch.dtype | None:
     """float32; for the few ops that have no such kernel, integers or booleans."""
     supported = op.supported_dtypes("cpu")
-    return next((d for d in (torch.float32, torch.int64, torch.bool, torch.complex64) if d in supported), None)
+    return next(
+        (d for d in (torch.float32, torch.int64, torch.bool, torch.complex64) if d in supported), None
+    )
 
 
 def spread(items: list, most: int) -> list:
@@ -169,7 +169,9 @@ def on(device: str, case: Case):
 class Results:
     tree: object
     grads: object = None
-    shares: list[tuple[int, int]] = dataclasses.field(default_factory=list)  # (result, input) over one storage
+    shares: list[tuple[int, int]] = dataclasses.field(
+        default_factory=list
+    )  # (result, input) over one storage
 
 
 def evaluate(case: Case, device: str, seed: int) -> Results:
@@ -180,7 +182,10 @@ def evaluate(case: Case, device: str, seed: int) -> Results:
     if all(t.layout == torch.strided for t in returned + inputs):
         storages = [t.untyped_storage()._cdata for t in inputs]
         results.shares = [
-            (r, i) for r, t in enumerate(returned) for i, s in enumerate(storages) if t.untyped_storage()._cdata == s
+            (r, i)
+            for r, t in enumerate(returned)
+            for i, s in enumerate(storages)
+            if t.untyped_storage()._cdata == s
         ]
     if case.backward:
         outputs = [t for t in tensors_in(case.sample.output_process_fn_grad(results.tree)) if t.requires_grad]
@@ -205,7 +210,9 @@ def same(ours, theirs) -> str:
         if ours.device.type != "moai":
             return f"lies on {ours.device}"
         try:
-            torch.testing.assert_close(ours.detach().cpu(), theirs.detach(), equal_nan=True, check_stride=False)
+            torch.testing.assert_close(
+                ours.detach().cpu(), theirs.detach(), equal_nan=True, check_stride=False
+            )
         except AssertionError as error:
             return " ".join(str(error).split())[:300]
         return ""
@@ -227,7 +234,11 @@ def differences(ours: Results, theirs: Results, values: bool = True) -> Iterator
             if values:
                 difference = same(a, b)
             elif isinstance(b, torch.Tensor):
-                difference = "" if (a.shape, a.dtype) == (b.shape, b.dtype) else f"{a.dtype}{a.shape}, not {b.dtype}{b.shape}"
+                difference = (
+                    ""
+                    if (a.shape, a.dtype) == (b.shape, b.dtype)
+                    else f"{a.dtype}{a.shape}, not {b.dtype}{b.shape}"
+                )
                 a.cpu()
             else:
                 difference = ""
@@ -301,45 +312,38 @@ def _not_recorded(before: dict, after: dict) -> dict[str, int]:
     return {name: count for name, count in reasons.items() if count > 0}
 
 
-# ---- All of them, each batch in a process of its own so that a crash costs one op
+# ---- All of them, each in a process of its own so that a crash costs one op
 
 
 def check_in_processes(names: list[str], jobs: int = 2) -> list[Outcome]:
-    """Outcomes in the order of `names`."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    done: dict[str, Outcome] = {}
-    batches = [names[i::jobs] for i in range(jobs)]
-    with ThreadPoolExecutor(jobs) as pool:
-        for outcomes in pool.map(_run_batch, batches):
-            done |= {o.name: o for o in outcomes}
-    return [done[n] for n in names]
-
-
-def _run_batch(names: list[str]) -> list[Outcome]:
-    outcomes: list[Outcome] = []
-    todo = list(names)
-    while todo:
-        process = subprocess.Popen(
-            [sys.executable, __file__, "--json", *todo], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        began = None
-        for line in process.stdout:
-            if line.startswith("BEGIN "):
-                began = line.split()[1]
-            elif line.startswith("{"):
-                outcomes.append(Outcome(**json.loads(line)))
-                began = None
-        trouble = process.stderr.read()
-        process.wait()
-        if began is not None:
-            last = " ".join(trouble.split())[-300:]
-            outcomes.append(Outcome(began, problems=[f"the process died with {process.returncode}: {last}"]))
-        elif process.returncode != 0:
-            raise RuntimeError(trouble)
-        finished = {o.name for o in outcomes}
-        todo = [n for n in todo if n not in finished]
-    return outcomes
+    """Outcomes in the order of `names`. Forks: call it before anything was run."""
+    outcomes: dict[str, Outcome] = {}
+    running: dict[int, tuple[str, int]] = {}
+    todo = list(reversed(names))
+    while todo or running:
+        while todo and len(running) < jobs:
+            name = todo.pop()
+            read, write = os.pipe()
+            child = os.fork()
+            if child == 0:
+                os.close(read)
+                answer = json.dumps(dataclasses.asdict(check(name))).encode()
+                with os.fdopen(write, "wb") as pipe:
+                    pipe.write(answer)
+                os._exit(0)
+            os.close(write)
+            running[child] = (name, read)
+        # The answer may be larger than what a pipe holds, so it is read to its end first.
+        child = min(running)
+        name, read = running.pop(child)
+        with os.fdopen(read, "rb") as pipe:
+            answer = pipe.read()
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if answer:
+            outcomes[name] = Outcome(**json.loads(answer))
+        else:
+            outcomes[name] = Outcome(name, problems=[f"the process died with {status}"])
+    return [outcomes[n] for n in names]
 
 
 def summary(outcomes: list[Outcome]) -> str:
@@ -392,12 +396,6 @@ def report(outcome: Outcome) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    torch.set_num_threads(1)
-    if arguments[:1] == ["--json"]:
-        for name in arguments[1:]:
-            print("BEGIN", name, flush=True)
-            print(json.dumps(dataclasses.asdict(check(name))), flush=True)
-        return 0
     everything = [n for n, op in OPS.items() if dtype_of(op) is not None]
     outcomes = check_in_processes(arguments or everything)
     for outcome in outcomes:

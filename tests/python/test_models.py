@@ -32,7 +32,10 @@ def padded_batch(step: int) -> dict[str, torch.Tensor]:
 
 def image_batch(step: int) -> dict[str, torch.Tensor]:
     draw = torch.Generator().manual_seed(step)
-    return {"pixel_values": torch.randn(4, 3, 16, 16, generator=draw), "labels": torch.randint(0, 5, (4,), generator=draw)}
+    return {
+        "pixel_values": torch.randn(4, 3, 16, 16, generator=draw),
+        "labels": torch.randint(0, 5, (4,), generator=draw),
+    }
 
 
 @dataclasses.dataclass
@@ -47,10 +50,20 @@ class Model:
     settles: bool = True
 
 
-BLOCK = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": VOCAB}
+BLOCK = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "vocab_size": VOCAB,
+}
 GROUPED = BLOCK | {"num_key_value_heads": 2, "max_position_embeddings": 32}
 OFF = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-IMAGE = {k: v for k, v in BLOCK.items() if k != "vocab_size"} | {"image_size": 16, "patch_size": 4, "num_labels": 5}
+IMAGE = {k: v for k, v in BLOCK.items() if k != "vocab_size"} | {
+    "image_size": 16,
+    "patch_size": 4,
+    "num_labels": 5,
+}
 
 
 def gpt2() -> torch.nn.Module:
@@ -64,7 +77,9 @@ def t5() -> torch.nn.Module:
 
 
 def mixtral(**more: object) -> torch.nn.Module:
-    return hf.MixtralForCausalLM(hf.MixtralConfig(**GROUPED, num_local_experts=4, num_experts_per_tok=2, **more))
+    return hf.MixtralForCausalLM(
+        hf.MixtralConfig(**GROUPED, num_local_experts=4, num_experts_per_tok=2, **more)
+    )
 
 
 MODELS = [

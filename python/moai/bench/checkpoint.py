@@ -73,7 +73,9 @@ def save(folder: str, trainer: Trainer) -> Path:
         for old in _checkpoints(folder)[:-KEPT]:
             old.unlink()
     except (OSError, RuntimeError) as error:
-        raise RunFailed(f"cannot write checkpoint {path}: {_first_line(error)}; free some room or name another DIR")
+        raise RunFailed(
+            f"cannot write checkpoint {path}: {_first_line(error)}; free some room or name another DIR"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
     return path
@@ -93,7 +95,9 @@ def _first_line(error: BaseException) -> str:
 
 def _checkpoints(folder: str) -> list[Path]:
     """Return the checkpoints in `folder`, the newest last."""
-    return sorted(path for path in Path(folder).glob("step-*.pt") if re.fullmatch(r"step-\d{8,}\.pt", path.name))
+    return sorted(
+        path for path in Path(folder).glob("step-*.pt") if re.fullmatch(r"step-\d{8,}\.pt", path.name)
+    )
 
 
 def read(path: Path) -> dict[str, object]:
@@ -106,8 +110,12 @@ def read(path: Path) -> dict[str, object]:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, ValueError) as error:
         older = [other for other in _checkpoints(str(path.parent)) if other < path]
-        instead = f"delete it to go on from {older[-1].name}" if older else "delete it and run without --resume"
-        raise BadInput(f"checkpoint {path} is truncated or damaged ({_first_line(error)}): {instead}") from error
+        instead = (
+            f"delete it to go on from {older[-1].name}" if older else "delete it and run without --resume"
+        )
+        raise BadInput(
+            f"checkpoint {path} is truncated or damaged ({_first_line(error)}): {instead}"
+        ) from error
 
 
 def resume(folder: str, trainer: Trainer) -> Path:
@@ -140,5 +148,9 @@ def _check_same_run(path: Path, state: object, trainer: Trainer) -> None:
         if then == now:
             continue
         if name == "data":
-            raise BadInput(f"checkpoint {path} was made on other text: give the same --data, or another --checkpoint")
-        raise BadInput(f"checkpoint {path} was made with --{name} {then}, this run has {now}: give --{name} {then}")
+            raise BadInput(
+                f"checkpoint {path} was made on other text: give the same --data, or another --checkpoint"
+            )
+        raise BadInput(
+            f"checkpoint {path} was made with --{name} {then}, this run has {now}: give --{name} {then}"
+        )

@@ -48,7 +48,9 @@ def schedule(steps: int) -> tuple[int, int, int]:
     """Return warm-up steps, rounds, and steps a side takes in each round; together they are `steps`."""
     left = steps - MIN_WARMUP
     if left < MIN_ROUNDS:
-        raise BadInput(f"--compare needs {MIN_ROUNDS + MIN_WARMUP} steps or more: give --steps {MIN_ROUNDS + MIN_WARMUP}")
+        raise BadInput(
+            f"--compare needs {MIN_ROUNDS + MIN_WARMUP} steps or more: give --steps {MIN_ROUNDS + MIN_WARMUP}"
+        )
     rounds = MAX_ROUNDS if left >= 2 * MAX_ROUNDS else MIN_ROUNDS
     block = left // rounds
     return steps - rounds * block, rounds, block
@@ -82,19 +84,27 @@ def run_in_turn(settings: Settings, sides: list[Side], report: Report) -> None:
                 continue
             if side is sides[0]:
                 finished = side.trainer.finished
-                report.line(step_line(finished, settings.steps, side.losses[-1], seconds, settings.tokens_per_step))
+                report.line(
+                    step_line(finished, settings.steps, side.losses[-1], seconds, settings.tokens_per_step)
+                )
                 report.finished(finished)
 
 
 def _ratio(mine: list[float], theirs: list[float]) -> dict | None:
     """Return how many times faster `mine` is, by round; None before the first round."""
-    ratios = [other / own for own, other in zip(mine, theirs)]
+    ratios = [other / own for own, other in zip(mine, theirs, strict=False)]
     if not ratios:
         return None
     low, high = min(ratios), max(ratios)
     # A difference is called real only if every round shows it.
     verdict = "faster" if low > 1 else "slower" if high < 1 else "no difference shown"
-    return {"median": statistics.median(ratios), "low": low, "high": high, "rounds": len(ratios), "verdict": verdict}
+    return {
+        "median": statistics.median(ratios),
+        "low": low,
+        "high": high,
+        "rounds": len(ratios),
+        "verdict": verdict,
+    }
 
 
 def results_of(settings: Settings, sides: list[Side]) -> dict:
@@ -105,12 +115,16 @@ def results_of(settings: Settings, sides: list[Side]) -> dict:
     for side in others:
         if side.failure is None:
             ratios[side.name] = _ratio(mine.block_seconds, side.block_seconds)
-            gaps = [abs(a - b) for a, b in zip(mine.losses, side.losses)]
-            differences[side.name] = {"largest": max(gaps), "step": gaps.index(max(gaps)) + 1} if gaps else None
+            gaps = [abs(a - b) for a, b in zip(mine.losses, side.losses, strict=False)]
+            differences[side.name] = (
+                {"largest": max(gaps), "step": gaps.index(max(gaps)) + 1} if gaps else None
+            )
     return {
         "speed_ratio": ratios,
         "loss_difference": differences,
-        "step_seconds": {s.name: statistics.median(s.block_seconds) / block for s in sides if s.block_seconds},
+        "step_seconds": {
+            s.name: statistics.median(s.block_seconds) / block for s in sides if s.block_seconds
+        },
         "cpu_seconds": {s.name: sum(s.block_cpu_seconds) for s in sides},
         "failures": {s.name: s.failure for s in sides if s.failure is not None},
         "device": mine.name,
@@ -130,10 +144,14 @@ def comparison_rows(compared: dict) -> list[tuple[str, str]]:
     for name, failure in compared["failures"].items():
         rows.append((f"vs {name}", f"not compared: {failure}"))
     rows.append(("a step took", ", ".join(f"{n} {s:.4f} s" for n, s in compared["step_seconds"].items())))
-    rows.append(("CPU-seconds", ", ".join(f"{name} {cpu:.2f}" for name, cpu in compared["cpu_seconds"].items())))
+    rows.append(
+        ("CPU-seconds", ", ".join(f"{name} {cpu:.2f}" for name, cpu in compared["cpu_seconds"].items()))
+    )
     for name, gap in compared["loss_difference"].items():
         if gap is not None:
-            rows.append(("loss", f"differs from {name}'s by {gap['largest']:.2e} at most, at step {gap['step']}"))
+            rows.append(
+                ("loss", f"differs from {name}'s by {gap['largest']:.2e} at most, at step {gap['step']}")
+            )
     rows.append(
         (
             "rounds",

@@ -27,7 +27,9 @@ def _check_device(settings: Settings) -> None:
         torch.empty(1, device=settings.device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         first = str(error).splitlines()[0]
-        raise BadInput(f"cannot use --device {settings.device}: {first}; --device cpu works everywhere")
+        raise BadInput(
+            f"cannot use --device {settings.device}: {first}; --device cpu works everywhere"
+        ) from error
     host_sides = len(settings.peers) + (settings.device == "cpu")
     needed = parameter_count(settings.model) * STATE_BYTES * host_sides
     available = psutil.virtual_memory().available
@@ -68,7 +70,9 @@ def train(trainer: Trainer, clock: StepClock, report: Report, history: dict) -> 
             raise RunFailed(f"the loss is {value} at step {step}: try a lower --lr (now {settings.lr:g})")
         if evaluates:
             history["held_out_losses"].append([step, trainer.held_out_loss()])
-            report.line(f"[Eval {step}/{settings.steps}] | Held-out loss: {history['held_out_losses'][-1][1]:.5f}")
+            report.line(
+                f"[Eval {step}/{settings.steps}] | Held-out loss: {history['held_out_losses'][-1][1]:.5f}"
+            )
         if saves:
             report.line(f"saved {checkpoint.save(settings.checkpoint, trainer)}")
         if pauses:
@@ -114,8 +118,14 @@ def _headline(settings: Settings, text: Text, parameters: int) -> str:
         [
             ("model", f"{settings.model}, {parameters:,} parameters, {settings.dtype}"),
             ("device", f"{settings.device}, torch {torch.__version__}, {torch_threads} CPU threads"),
-            ("text", f"{text.source}: {text.files} files, {len(text.train):,} bytes, {len(text.held_out):,} held out"),
-            ("steps", f"{settings.steps} of batch {settings.batch} x {settings.seq} bytes, seed {settings.seed}"),
+            (
+                "text",
+                f"{text.source}: {text.files} files, {len(text.train):,} bytes, {len(text.held_out):,} held out",
+            ),
+            (
+                "steps",
+                f"{settings.steps} of batch {settings.batch} x {settings.seq} bytes, seed {settings.seed}",
+            ),
         ]
     )
 
@@ -165,7 +175,9 @@ def run(settings: Settings) -> dict:
             if settings.sample_bytes:
                 report.doing("writing")
                 prompt = prompt_from(text.held_out)
-                written = generate(trainer.model, prompt, settings.sample_bytes, settings.seq, device, settings.seed)
+                written = generate(
+                    trainer.model, prompt, settings.sample_bytes, settings.seq, device, settings.seed
+                )
                 sample = {"prompt": readable(prompt), "text": readable(written)}
         except KeyboardInterrupt:
             interrupted = True

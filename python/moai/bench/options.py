@@ -109,7 +109,9 @@ def resolve(settings: Settings) -> Settings:
     if not 0 < settings.lr < float("inf"):
         raise BadInput(f"--lr is {settings.lr}: give a number above 0, such as {own.lr}")
     if settings.seq > own.config.max_seq:
-        raise BadInput(f"--seq {settings.seq}: {settings.model} has {own.config.max_seq} positions; give no more")
+        raise BadInput(
+            f"--seq {settings.seq}: {settings.model} has {own.config.max_seq} positions; give no more"
+        )
     _check_files(settings)
     _check_compare(settings)
     return settings
@@ -122,7 +124,9 @@ def _check_files(settings: Settings) -> None:
     if settings.json is not None:
         folder = os.path.dirname(settings.json) or "."
         if not os.path.isdir(folder):
-            raise BadInput(f"--json {settings.json}: there is no folder {folder}; make it, or name another file")
+            raise BadInput(
+                f"--json {settings.json}: there is no folder {folder}; make it, or name another file"
+            )
         if os.path.isdir(settings.json):
             raise BadInput(f"--json {settings.json} is a folder: name a file")
 

@@ -95,7 +95,9 @@ def summary_rows(results: dict) -> list[tuple[str, str]]:
     """Return the rows printed at the end of a run; what was not measured has none."""
     rows = []
     if results["interrupted"]:
-        rows.append(("interrupted", f"after step {results['steps_finished']} of {results['settings']['steps']}"))
+        rows.append(
+            ("interrupted", f"after step {results['steps_finished']} of {results['settings']['steps']}")
+        )
     if results["held_out_loss"] is not None:
         rows.append(("held-out", f"loss {results['held_out_loss']:.5f} on text never trained on"))
     speed = results["throughput"]
@@ -132,6 +134,6 @@ def write_json(path: str, results: dict) -> None:
         temporary.write_text(json.dumps(results, indent=2) + "\n")
         os.replace(temporary, path)
     except OSError as error:
-        raise RunFailed(f"cannot write --json {path}: {error.strerror}; name another file")
+        raise RunFailed(f"cannot write --json {path}: {error.strerror}; name another file") from error
     finally:
         temporary.unlink(missing_ok=True)

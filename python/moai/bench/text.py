@@ -49,7 +49,9 @@ def _read(paths: Iterator[Path], source: str) -> list[bytes]:
             with path.open("rb") as file:
                 content = file.read(room)
         except OSError as error:
-            raise BadInput(f"cannot read {path}: {error.strerror}; give --data a file or folder of text")
+            raise BadInput(
+                f"cannot read {path}: {error.strerror}; give --data a file or folder of text"
+            ) from error
         if content and b"\0" not in content and content not in contents:
             contents[content] = None
             room -= len(content)
@@ -61,7 +63,11 @@ def _read(paths: Iterator[Path], source: str) -> list[bytes]:
 
 
 def _tensor(content: bytes) -> Tensor:
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8) if content else torch.empty(0, dtype=torch.uint8)
+    return (
+        torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        if content
+        else torch.empty(0, dtype=torch.uint8)
+    )
 
 
 def read_text(data: str | None = None) -> Text:
