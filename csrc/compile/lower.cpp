@@ -221,7 +221,8 @@ class Lowering {
     for (const ValueId operand : node.operands) {
       if (operand == ir::kNone) continue;
       const auto theirs = program_.graph.type(operand).dtype;
-      if (theirs != dtype && theirs != ir::DType::kBool) return false;
+      const bool condition = theirs == ir::DType::kBool && ops::traits(node.op).conditional;
+      if (theirs != dtype && !condition) return false;
     }
     return true;
   }

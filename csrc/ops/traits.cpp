@@ -78,6 +78,8 @@ constexpr const char* kPointwise[] = {
     "square",
 };
 
+constexpr const char* kConditional[] = {"where.self", "masked_fill.Scalar", "masked_fill.Tensor"};
+
 constexpr const char* kCanRaise[] = {
     "embedding",
     "index.Tensor",
@@ -136,6 +138,8 @@ constexpr const char* kCanRaise[] = {
 std::unordered_map<ir::Symbol, Traits> build() {
   std::unordered_map<ir::Symbol, Traits> table;
   for (const char* name : kPointwise) table[ir::Symbol::intern(std::string("aten.") + name)].pointwise = true;
+  for (const char* name : kConditional)
+    table[ir::Symbol::intern(std::string("aten.") + name)].conditional = true;
   for (const char* name : kCanRaise) table[ir::Symbol::intern(std::string("aten.") + name)].can_raise = true;
   return table;
 }

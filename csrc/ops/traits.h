@@ -9,6 +9,8 @@ struct Traits {
   // Each element of the result depends on the elements of the operands at the same (broadcast)
   // index alone, so the result may take the memory of an operand of the same type.
   bool pointwise = false;
+  // Its boolean operand is a condition, which no kernel converts to the result's type.
+  bool conditional = false;
   // May fail on the *values* it is given (an index out of range, a singular matrix). State is
   // written in place only after the last such op of a step, so that a failed step loses nothing.
   bool can_raise = false;

@@ -188,6 +188,14 @@ at::Tensor& set_nothing(at::Tensor& self) {
   return set_storage(self, new_tensor(intern_layout({0}, {1}, self.scalar_type())).storage(), 0, {0}, {});
 }
 
+// Integers are counted, as on CUDA: models ask for it on any device that is not the CPU.
+at::Tensor histc(const at::Tensor& self, int64_t bins, const at::Scalar& min, const at::Scalar& max) {
+  static const OpSchema& op = schema_of("aten::histc", "");
+  if (!at::isIntegralType(self.scalar_type(), /*includeBool=*/false))
+    return recorded(op, self, bins, min, max);
+  return recorded(op, self.to(at::kDouble), bins, min, max).to(self.scalar_type());
+}
+
 bool is_set_to(const at::Tensor& self, const at::Tensor& tensor) {
   return self.storage().unsafeGetStorageImpl() == tensor.storage().unsafeGetStorageImpl() &&
          self.storage_offset() == tensor.storage_offset() && self.sizes() == tensor.sizes() &&
@@ -244,6 +252,7 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("set_.source_Storage", set_source_storage);
   m.impl("set_.source_Storage_storage_offset", set_storage);
   m.impl("set_.source_Tensor", set_source_tensor);
+  m.impl("histc", histc);
   m.impl("is_set_to", is_set_to);
   m.impl("_has_compatible_shallow_copy_type", has_compatible_shallow_copy_type);
   // Attention is one op: the CPU's own fused one where its conditions hold, torch's composite of

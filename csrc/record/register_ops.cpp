@@ -25,6 +25,7 @@ const std::set<std::string>& own_kernels() {
                                            "aten::view",
                                            "aten::_unsafe_view",
                                            "aten::_efficientzerotensor",
+                                           "aten::histc",
                                            "aten::view.dtype",
                                            "aten::as_strided",
                                            "aten::unfold",
