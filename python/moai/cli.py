@@ -30,18 +30,57 @@ def _bench(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
 
 
+EPILOG = """\
+moai COMMAND --help says what a command takes. In a script, moai is a device:
+
+  model.to("moai")
+"""
+BENCH_EPILOG = """\
+examples:
+  moai bench --preset demo
+  moai bench --model small --steps 50 --json results.json
+  moai bench --model tiny --compare eager,compile
+  moai bench --checkpoint runs/a --checkpoint-every 100
+  moai bench --checkpoint runs/a --resume
+"""
+
 COMMANDS = {
-    "bench": ("train a byte-level language model and report speed, memory and loss", _bench),
+    "bench": ("train a byte-level language model; report speed, memory and loss", _bench, BENCH_EPILOG),
 }
+
+
+def _version() -> str:
+    import torch
+
+    import moai
+
+    return f"moai {moai.__version__}, torch {torch.__version__}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that `argv` names and return the exit status: 2 for bad input, 130 for Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="moai", description="One PyTorch device that stands for a cluster.")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name, (text, add) in COMMANDS.items():
-        add(commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + "."))
+    shape = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="moai",
+        usage="moai COMMAND [options]",
+        description="One PyTorch device that stands for a cluster.",
+        epilog=EPILOG,
+        formatter_class=shape,
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+    for name, (text, add, epilog) in COMMANDS.items():
+        about = text[0].upper() + text[1:] + "."
+        usage = f"moai {name} [options]"
+        add(
+            commands.add_parser(
+                name, help=text, usage=usage, description=about, epilog=epilog, formatter_class=shape
+            )
+        )
     arguments = parser.parse_args(argv)
+    if arguments.command is None:
+        parser.print_help(sys.stderr)
+        return 2
     try:
         return arguments.run(arguments)
     except KeyboardInterrupt:

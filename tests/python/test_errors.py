@@ -13,11 +13,10 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 
+import moai
 import pytest
 import torch
 import torch.nn.functional as F
-
-import moai
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import sys
+import textwrap
 import time
 
 import psutil
@@ -23,6 +24,12 @@ STATE_BYTES = 16
 
 
 def _check_device(settings: Settings) -> None:
+    try:
+        torch.device(settings.device)
+    except RuntimeError:
+        raise BadInput(
+            f"--device {settings.device} is no device that torch knows: give moai or cpu"
+        ) from None
     try:
         torch.empty(1, device=settings.device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
@@ -223,7 +230,8 @@ def run(settings: Settings) -> dict:
 def _print_end(results: dict) -> None:
     sample, compared = results["sample"], results["compare"]
     if sample is not None:
-        print(f"\nsample, after {sample['prompt']!r}:\n{sample['prompt']}{sample['text']}")
+        print(f"\nsample, going on from {len(sample['prompt'])} characters of held-out text:\n")
+        print(textwrap.indent(sample["prompt"].lstrip("\n") + sample["text"], "  "))
     print()
     if compared is not None:
         print(table(compare.comparison_rows(compared)))

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 
 from .errors import BadInput
-from .models import named
+from .models import MODELS, named
 
 DTYPES = ("fp32", "bf16")
 OPTIMIZERS = ("fused", "foreach", "default")
@@ -14,6 +14,15 @@ PEERS = ("eager", "compile")
 
 # Runs ready made: what each sets where the command line is silent.
 PRESETS = {"demo": {"model": "mini", "eval_every": 175, "sample_bytes": 480}}
+
+
+# The headings of --help, each with the first option below it.
+HEADINGS = {
+    "preset": "what to run",
+    "batch": "training",
+    "log_every": "what to say",
+    "checkpoint": "checkpoints",
+}
 
 
 def _option(default: object, text: str, metavar: str | None = None, **more: object) -> dataclasses.Field:
@@ -27,8 +36,12 @@ class Settings:
     preset: str | None = _option(
         None, "a run ready made; demo: two minutes on two CPU cores", choices=tuple(PRESETS)
     )
-    model: str = _option("mini", "model to train; an unknown name lists them", "NAME")
+    model: str = _option("mini", f"one of {', '.join(MODELS)}", "NAME")
     device: str = _option("moai", "device to train on", "DEVICE")
+    threads: int | None = _option(None, "CPU threads (default: torch's own choice)", "N", type=int)
+    compare: str | None = _option(
+        None, "also run the same steps in plain PyTorch on cpu: eager, compile or both", "eager,compile"
+    )
     batch: int | None = _option(None, "sequences in a batch (default: the model's own)", "N", type=int)
     seq: int | None = _option(None, "bytes in a sequence (default: the model's own)", "N", type=int)
     steps: int | None = _option(None, "optimizer steps (default: the model's own)", "N", type=int)
@@ -42,14 +55,10 @@ class Settings:
     )
     eval_every: int = _option(0, "steps to a held-out loss; 0: only at the end", "N", type=int)
     sample_bytes: int = _option(240, "bytes of text to write at the end; 0: none", "N", type=int)
-    threads: int | None = _option(None, "CPU threads (default: torch's own choice)", "N", type=int)
+    json: str | None = _option(None, "write the results to this file", "FILE")
     checkpoint: str | None = _option(None, "folder for checkpoints", "DIR")
     checkpoint_every: int = _option(0, "steps to a checkpoint; 0: only at the end", "N", type=int)
     resume: bool = _option(False, "go on from the newest checkpoint in --checkpoint")
-    compare: str | None = _option(
-        None, "also run the same steps in plain PyTorch on cpu: eager, compile or both", "eager,compile"
-    )
-    json: str | None = _option(None, "write the results to this file", "FILE")
 
     @property
     def tokens_per_step(self) -> int:
@@ -70,14 +79,16 @@ def flag(field: dataclasses.Field) -> str:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Give `parser` every option of :class:`Settings`."""
     for field in dataclasses.fields(Settings):
+        if field.name in HEADINGS:
+            group = parser.add_argument_group(HEADINGS[field.name])
         if field.type is bool:
-            parser.add_argument(flag(field), action="store_true", help=field.metadata["help"])
+            group.add_argument(flag(field), action="store_true", help=field.metadata["help"])
             continue
         text = field.metadata["help"]
-        if field.default not in (None, 0) and "default" not in text:
+        if isinstance(field.default, str) or (field.default and "default" not in text):
             text += f" (default: {field.default})"
         more = {k: v for k, v in field.metadata.items() if k != "help" and v is not None}
-        parser.add_argument(flag(field), default=field.default, help=text, **more)
+        group.add_argument(flag(field), default=field.default, help=text, **more)
 
 
 def settings_from(arguments: argparse.Namespace) -> Settings:

@@ -114,8 +114,8 @@ def summary_rows(results: dict) -> list[tuple[str, str]]:
         rows.append(
             (
                 "utilisation",
-                f"{100 * results['mfu']:.1f} % of the {results['matmul_flops_per_second'] / 1e9:,.0f} GFLOP/s that a"
-                f" {results['settings']['dtype']} matrix multiply reached in this run",
+                f"{100 * results['mfu']:.1f} % of the {results['matmul_flops_per_second'] / 1e9:,.0f} GFLOP/s that"
+                f" {results['settings']['dtype']} matrix multiplies reached in this run",
             )
         )
     memory = [f"host {binary_size(results['peak_host_bytes'])} above start"]
@@ -123,7 +123,7 @@ def summary_rows(results: dict) -> list[tuple[str, str]]:
         memory.insert(0, f"device {binary_size(results['peak_device_bytes'])}")
     rows.append(("peak memory", ", ".join(memory)))
     if results.get("traces") is not None:
-        rows.append(("traces", f"{results['traces']} seen, {results['compiles']} compiles"))
+        rows.append(("traces", f"{results['traces']} seen, {results['compiles']} compiled"))
     return rows
 
 
