@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=shape,
     )
     parser.add_argument("--version", action="version", version=_version())
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+    commands = parser.add_subparsers(title="commands", prog="moai", metavar="COMMAND", dest="command")
     for name, (text, add, epilog) in COMMANDS.items():
         about = text[0].upper() + text[1:] + "."
         usage = f"moai {name} [options]"
