@@ -37,6 +37,21 @@ void watch_forks() {
 }
 std::unique_ptr<runtime::Backend> (*backend_factory)() = nullptr;
 
+// Throws when an input has no value: what is computed from it would have none either.
+void check_readable(const runtime::CellPtr& cell) {
+  if (cell == nullptr) return;
+  if (cell->state.load(std::memory_order_acquire) == runtime::Cell::State::kFailed) {
+    throw Error(Phase::kRun, "a tensor's value is lost: the step that computed it failed")
+        .detail(cell->error);
+  }
+  if (cell->block == nullptr && cell->bytes > 0) {
+    throw Error(Phase::kRun, "a tensor's value is lost")
+        .hint(
+            "it was recorded in moai.dry_run(), or was being overwritten when a step failed: compute it "
+            "again");
+  }
+}
+
 // Both sorted.
 bool includes(const std::vector<ir::ValueId>& all, const std::vector<ir::ValueId>& some) {
   return std::includes(all.begin(), all.end(), some.begin(), some.end());
@@ -76,6 +91,7 @@ runtime::RunPtr Engine::launch(std::shared_ptr<Trace> trace, std::vector<runtime
 }
 
 void Engine::execute(Trace& trace, runtime::Run& run, const std::vector<ir::ValueId>& held) {
+  for (const auto& cell : run.inputs) check_readable(cell);
   // What is still held decides what must be kept: a cell that only this run holds is nobody's.
   std::vector<ir::ValueId> wanted;
   for (size_t i = 0; i < held.size(); ++i) {

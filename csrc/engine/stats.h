@@ -22,7 +22,9 @@ struct Stats {
   std::atomic<int64_t> failures{0};  // runs that threw
   std::atomic<int64_t> bytes_to_device{0};
   std::atomic<int64_t> bytes_to_host{0};
-  std::atomic<int64_t> record_ns{0};  // first sight only: a followed op is not timed
+  std::atomic<int64_t> record_ns{0};    // first sight only: a followed op is not timed
+  std::atomic<bool> time_calls{false};  // adds up call_ns: two clock reads an op
+  std::atomic<int64_t> call_ns{0};      // inside the recorder, while time_calls
   std::atomic<int64_t> compile_ns{0};
   std::atomic<int64_t> run_ns{0};
   std::atomic<int64_t> wait_ns{0};  // the user's threads waited for results

@@ -38,6 +38,7 @@ py::dict stats_dict() {
   out["bytes_to_host"] = s.bytes_to_host.load();
   py::dict seconds;
   seconds["record_first_sight"] = static_cast<double>(s.record_ns.load()) * 1e-9;
+  seconds["record_timed"] = static_cast<double>(s.call_ns.load()) * 1e-9;
   seconds["compile"] = static_cast<double>(s.compile_ns.load()) * 1e-9;
   seconds["run"] = static_cast<double>(s.run_ns.load()) * 1e-9;
   seconds["wait"] = static_cast<double>(s.wait_ns.load()) * 1e-9;
@@ -68,6 +69,7 @@ PYBIND11_MODULE(_C, m) {
     record::register_ops();
   });
   m.def("configure_log", &engine::configure_log);
+  m.def("time_calls", [](bool on) { engine::stats().time_calls.store(on); });
   m.def("set_memory_limit", &cpu::set_memory_limit);
   m.def("start_trace", &runtime::Profiler::start);
   m.def("stop_trace", [](const std::string& path) {

@@ -66,6 +66,11 @@ Recorder* recorder_with(uint64_t segment) {
   return nullptr;
 }
 
+int64_t ns_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start)
+      .count();
+}
+
 struct RecorderInfo : c10::DebugInfoBase {
   explicit RecorderInfo(std::shared_ptr<Recorder> r) : recorder(std::move(r)) {}
   std::shared_ptr<Recorder> recorder;
@@ -186,7 +191,14 @@ void Recorder::call(const OpSchema& op, Stack& stack) {
   rethrow_failure();
   const runtime::Span span(runtime::Profiler::Lane::kHost, op.name.str().c_str());
   switch (op.handling) {
-    case Handling::kRecord: record(op, stack); break;
+    case Handling::kRecord:
+      if (!engine::stats().time_calls.load(std::memory_order_relaxed)) return record(op, stack);
+      {
+        const auto start = std::chrono::steady_clock::now();
+        record(op, stack);
+        engine::stats().call_ns.fetch_add(ns_since(start), std::memory_order_relaxed);
+      }
+      break;
     case Handling::kAtOnce: run_at_once(op, stack, op.why); break;
     case Handling::kRefuse:
       TORCH_CHECK_NOT_IMPLEMENTED(
@@ -423,10 +435,7 @@ void Recorder::record(const OpSchema& op, Stack& stack) {
         if (inferred.at_once) return run_at_once(op, stack, inferred.why);
         where = source_line();
         have_inferred = true;
-        engine::stats().record_ns.fetch_add(
-            std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start)
-                .count(),
-            std::memory_order_relaxed);
+        engine::stats().record_ns.fetch_add(ns_since(start), std::memory_order_relaxed);
         continue;  // the segment may have been cut meanwhile
       }
       auto node = std::make_unique<TraceNode>();

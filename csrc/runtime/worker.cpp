@@ -12,7 +12,9 @@ std::string text_of(const std::exception_ptr& error) {
   try {
     std::rethrow_exception(error);
   } catch (const std::exception& e) {
-    return e.what();
+    // Torch's errors may carry a C++ backtrace, which is no reason.
+    const std::string text = e.what();
+    return text.substr(0, text.find("\nException raised from "));
   } catch (...) {
     return "unknown error";
   }
