@@ -37,12 +37,12 @@ def generate(model: nn.Module, prompt: bytes, count: int, seq: int, device: torc
     return bytes(written[len(written) - count :])
 
 
-def prompt_from(held_out: Tensor, length: int = 48) -> bytes:
-    """Return the last lines within the first bytes after the middle of the text never trained on."""
-    start = len(held_out) // 2
-    chunk = bytes(held_out[start : start + 2048].tolist())
-    begin = chunk.find(b"\n", 0, 1024) + 1
-    return chunk[begin : begin + length]
+def prompt_from(held_out: Tensor, length: int = 80) -> bytes:
+    """Return the first lines after the middle of the text never trained on, at most `length` bytes of them."""
+    middle = len(held_out) // 2
+    text = bytes(held_out[middle : middle + 8 * length].tolist())
+    lines = text[text.find(b"\n") + 1 :].lstrip(b"\n")[:length]
+    return lines[: lines.rfind(b"\n") + 1] or lines
 
 
 def readable(text: bytes) -> str:

@@ -127,7 +127,7 @@ def _headline(settings: Settings, text: Text, parameters: int) -> str:
             ("device", f"{settings.device}, torch {torch.__version__}, {torch_threads} CPU threads"),
             (
                 "text",
-                f"{text.source}: {text.files} files, {len(text.train):,} bytes, {len(text.held_out):,} held out",
+                f"{text.source}: {len(text.train):,} bytes, {len(text.held_out):,} held out",
             ),
             (
                 "steps",
@@ -231,7 +231,7 @@ def _print_end(results: dict) -> None:
     sample, compared = results["sample"], results["compare"]
     if sample is not None:
         print(f"\nsample, going on from {len(sample['prompt'])} characters of held-out text:\n")
-        print(textwrap.indent(sample["prompt"].lstrip("\n") + sample["text"], "  "))
+        print(textwrap.indent((sample["prompt"] + sample["text"]).lstrip("\n").rstrip(), "  "))
     print()
     if compared is not None:
         print(table(compare.comparison_rows(compared)))

@@ -13,7 +13,7 @@ OPTIMIZERS = ("fused", "foreach", "default")
 PEERS = ("eager", "compile")
 
 # Runs ready made: what each sets where the command line is silent.
-PRESETS = {"demo": {"model": "mini", "eval_every": 175, "sample_bytes": 480}}
+PRESETS = {"demo": {"model": "mini", "eval_every": 200, "sample_bytes": 480}}
 
 
 # The headings of --help, each with the first option below it.
@@ -51,7 +51,7 @@ class Settings:
     optimizer: str = _option("fused", "AdamW implementation", choices=OPTIMIZERS)
     data: str | None = _option(None, "text to train on (default: Python's standard library)", "PATH")
     log_every: int | None = _option(
-        None, "steps to a log line (default: about 40 lines a run)", "N", type=int
+        None, "steps to a log line (default: for some 40 lines, 50 at most)", "N", type=int
     )
     eval_every: int = _option(0, "steps to a held-out loss; 0: only at the end", "N", type=int)
     sample_bytes: int = _option(240, "bytes of text to write at the end; 0: none", "N", type=int)
@@ -101,6 +101,11 @@ def settings_from(arguments: argparse.Namespace) -> Settings:
     return Settings(**given)
 
 
+def _log_period(steps: int) -> int:
+    """Return a round number of steps that makes some 40 lines, or more in a long run."""
+    return max(period for period in (1, 2, 5, 10, 20, 50) if period == 1 or period <= steps / 30)
+
+
 def resolve(settings: Settings) -> Settings:
     """Return `settings` with the model's own values filled in; raise BadInput for what cannot run."""
     own = named(settings.model)
@@ -108,7 +113,7 @@ def resolve(settings: Settings) -> Settings:
     filled = {name: value for name, value in filled.items() if getattr(settings, name) is None}
     settings = dataclasses.replace(settings, **filled)
     if settings.log_every is None:
-        settings = dataclasses.replace(settings, log_every=min(50, max(1, settings.steps // 40)))
+        settings = dataclasses.replace(settings, log_every=min(50, max(1, round(settings.steps / 40))))
 
     for name in ("batch", "seq", "steps", "log_every", "threads"):
         value = getattr(settings, name)

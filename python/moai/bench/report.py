@@ -103,19 +103,21 @@ def summary_rows(results: dict) -> list[tuple[str, str]]:
     speed = results["throughput"]
     if speed is not None:
         rows.append(
+            ("throughput", f"{speed['tokens_per_second']:.2f} tokens/sec, {speed['step_seconds']:.4f} s a step")
+        )
+        rows.append(
             (
-                "throughput",
-                f"{speed['tokens_per_second']:.2f} tokens/sec, {speed['step_seconds']:.4f} s a step: median of"
-                f" {speed['intervals']} intervals over {speed['steps_measured']} steps;"
-                f" {speed['steps_excluded']} steps of warm-up left out",
+                "",
+                f"median of {speed['intervals']} intervals, {speed['steps_measured']} steps; the first"
+                f" {speed['steps_excluded']} left out as warm-up",
             )
         )
     if results["mfu"] is not None:
         rows.append(
             (
                 "utilisation",
-                f"{100 * results['mfu']:.1f} % of the {results['matmul_flops_per_second'] / 1e9:,.0f} GFLOP/s that"
-                f" {results['settings']['dtype']} matrix multiplies reached in this run",
+                f"{100 * results['mfu']:.1f} % of the {results['matmul_flops_per_second'] / 1e9:,.0f} GFLOP/s of"
+                f" {results['settings']['dtype']} matrix multiplies in this run",
             )
         )
     memory = [f"host {binary_size(results['peak_host_bytes'])} above start"]
