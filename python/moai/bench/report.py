@@ -103,7 +103,10 @@ def summary_rows(results: dict) -> list[tuple[str, str]]:
     speed = results["throughput"]
     if speed is not None:
         rows.append(
-            ("throughput", f"{speed['tokens_per_second']:.2f} tokens/sec, {speed['step_seconds']:.4f} s a step")
+            (
+                "throughput",
+                f"{speed['tokens_per_second']:.2f} tokens/sec, {speed['step_seconds']:.4f} s a step",
+            )
         )
         rows.append(
             (
