@@ -85,6 +85,7 @@ void Worker::loop() {
     finish(current_, error);
     if (error) {
       failure_ = error;
+      failed_.store(true, std::memory_order_relaxed);
       for (const auto& run : queue_) finish(run, error);
       queue_.clear();
     }
@@ -122,12 +123,8 @@ bool Worker::wait_until_fewer_for(size_t limit, int milliseconds) {
 
 std::exception_ptr Worker::take_failure() {
   const std::lock_guard<std::mutex> guard(lock_);
+  failed_.store(false, std::memory_order_relaxed);
   return std::exchange(failure_, nullptr);
-}
-
-bool Worker::has_failed() {
-  const std::lock_guard<std::mutex> guard(lock_);
-  return failure_ != nullptr;
 }
 
 void Worker::cancel_queued() {

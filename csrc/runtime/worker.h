@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -38,7 +39,8 @@ class Worker {
 
   // The first failure since the last call, or null. Clears it: later runs execute again.
   std::exception_ptr take_failure();
-  bool has_failed();
+  // One load: asked before each recorded op.
+  bool has_failed() const { return failed_.load(std::memory_order_relaxed); }
   // Drops the runs that have not begun.
   void cancel_queued();
 
@@ -55,6 +57,7 @@ class Worker {
   std::deque<RunPtr> queue_;
   RunPtr current_;
   std::exception_ptr failure_;
+  std::atomic<bool> failed_{false};  // failure_ is set
   double busy_seconds_ = 0;
   bool stopping_ = false;
   std::function<void()> on_start_;
