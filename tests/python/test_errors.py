@@ -284,7 +284,7 @@ def test_a_dry_run_has_shapes_and_no_values() -> None:
         with pytest.raises(RuntimeError, match="dry run"):
             dry.sum().item()
     for use in (lambda: dry.cpu(), lambda: repr(dry), lambda: (dry + 1).cpu(), lambda: dry.sum().item()):
-        with pytest.raises(RuntimeError, match="recorded in a dry run and has no value") as caught:
+        with pytest.raises(RuntimeError, match=r"recorded in (a dry run|moai\.dry_run)") as caught:
             use()
         assert "internal error" not in str(caught.value)
 
