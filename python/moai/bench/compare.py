@@ -90,7 +90,7 @@ def run_in_turn(settings: Settings, sides: list[Side], report: Report) -> None:
                 report.finished(finished)
 
 
-def _ratio(mine: list[float], theirs: list[float]) -> dict | None:
+def speed_ratio(mine: list[float], theirs: list[float]) -> dict | None:
     """Return how many times faster `mine` is, by round; None before the first round."""
     ratios = [other / own for own, other in zip(mine, theirs, strict=False)]
     if not ratios:
@@ -114,7 +114,7 @@ def results_of(settings: Settings, sides: list[Side]) -> dict:
     ratios, differences = {}, {}
     for side in others:
         if side.failure is None:
-            ratios[side.name] = _ratio(mine.block_seconds, side.block_seconds)
+            ratios[side.name] = speed_ratio(mine.block_seconds, side.block_seconds)
             gaps = [abs(a - b) for a, b in zip(mine.losses, side.losses, strict=False)]
             differences[side.name] = (
                 {"largest": max(gaps), "step": gaps.index(max(gaps)) + 1} if gaps else None
@@ -143,6 +143,8 @@ def comparison_rows(compared: dict) -> list[tuple[str, str]]:
             rows.append((f"vs {name}", f"{ratio['median']:.3f} x the speed ({spread}): {ratio['verdict']}"))
     for name, failure in compared["failures"].items():
         rows.append((f"vs {name}", f"not compared: {failure}"))
+    if not compared["step_seconds"]:  # interrupted before the first round
+        return rows
     rows.append(("a step took", ", ".join(f"{n} {s:.4f} s" for n, s in compared["step_seconds"].items())))
     rows.append(
         ("CPU-seconds", ", ".join(f"{name} {cpu:.2f}" for name, cpu in compared["cpu_seconds"].items()))

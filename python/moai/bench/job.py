@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import statistics
 import sys
 import textwrap
 import time
@@ -90,17 +91,16 @@ def _throughput(clock: StepClock, sides: list[compare.Side], settings: Settings)
     """Return the median speed over the intervals that count, of the blocks if there was a comparison."""
     if sides:
         warmup, _, block = compare.schedule(settings.steps)
-        per_step = sorted(seconds / block for seconds in sides[0].block_seconds)
+        per_step = [seconds / block for seconds in sides[0].block_seconds]
         measured, excluded = block * len(per_step), warmup
     else:
         intervals = clock.measured()
-        per_step = sorted(interval.seconds for interval in intervals)
+        per_step = [interval.seconds for interval in intervals]
         measured = sum(interval.last - interval.first for interval in intervals)
         excluded = intervals[0].first - clock.intervals[0].first if intervals else 0
     if not per_step:
         return None
-    middle = len(per_step) // 2
-    median = per_step[middle] if len(per_step) % 2 else (per_step[middle - 1] + per_step[middle]) / 2
+    median = statistics.median(per_step)
     return {
         "tokens_per_second": settings.tokens_per_step / median,
         "step_seconds": median,

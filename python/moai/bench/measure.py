@@ -12,7 +12,6 @@ its ends are reads or both are drains.
 """
 
 import resource
-import statistics
 import sys
 import time
 from dataclasses import dataclass
@@ -65,11 +64,6 @@ class StepClock:
         whole = [interval for interval in self.intervals if interval.whole]
         return [interval for interval in whole if interval.first >= begin] or whole or self.intervals
 
-    def median_seconds(self) -> float | None:
-        """Return the median time of a step over the measured intervals."""
-        measured = self.measured()
-        return statistics.median(interval.seconds for interval in measured) if measured else None
-
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, budget_seconds: float = 0.5) -> float:
     """Return the best FLOP/s seen of a square matrix multiply on `device`.
@@ -80,7 +74,6 @@ def matmul_rate(device: torch.device, dtype: torch.dtype, budget_seconds: float 
     while True:
         generator = torch.Generator().manual_seed(0)
         right = (torch.randn(size, size, generator=generator) * size**-0.5).to(dtype).to(device)
-        took = 0.0
         for _ in range(3):
             chain, left = 4, right
             begin = time.perf_counter()

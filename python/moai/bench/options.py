@@ -113,7 +113,7 @@ def resolve(settings: Settings) -> Settings:
     filled = {name: value for name, value in filled.items() if getattr(settings, name) is None}
     settings = dataclasses.replace(settings, **filled)
     if settings.log_every is None:
-        settings = dataclasses.replace(settings, log_every=min(50, max(1, round(settings.steps / 40))))
+        settings = dataclasses.replace(settings, log_every=_log_period(settings.steps))
 
     for name in ("batch", "seq", "steps", "log_every", "threads"):
         value = getattr(settings, name)
