@@ -34,7 +34,7 @@ def _check_device(settings: Settings) -> None:
     try:
         torch.empty(1, device=settings.device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        first = str(error).splitlines()[0]
+        first = str(error).splitlines()[0].split(". ")[0].rstrip(".")
         raise BadInput(
             f"cannot use --device {settings.device}: {first}; --device cpu works everywhere"
         ) from error
