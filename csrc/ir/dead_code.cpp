@@ -12,6 +12,7 @@ Graph eliminate_dead_code(const Graph& graph) {
   std::vector<bool> live(graph.nodes().size());
   for (size_t id = graph.nodes().size(); id-- > 0;) {
     const Node& node = graph.nodes()[id];
+    live[id] = node.results.empty();  // it is there for its effect: it may raise
     for (const ValueId result : node.results) live[id] = live[id] || used[result];
     if (!live[id]) continue;
     for (const ValueId operand : node.operands) used[operand] = true;

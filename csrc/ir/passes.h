@@ -14,7 +14,8 @@ namespace moai::ir {
 // Outputs that were different values stay different values, none of which becomes an input or a
 // view: every output is a storage of its own, and one value for two of them would be copied again.
 
-// Drops nodes none of whose results is used.
+// Drops nodes none of whose results is used. One without results is there for its effect, which is to
+// raise, and stays.
 Graph eliminate_dead_code(const Graph& graph);
 
 // Merges nodes that compute the same from the same operands. Never merges across the start of

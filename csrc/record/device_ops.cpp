@@ -3,6 +3,8 @@
 #include "record/device_ops.h"
 
 #include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/native/DispatchStub.h>
+#include <ATen/native/transformers/attention.h>
 #include <ATen/ops/_fused_sdp_choice_native.h>
 #include <ATen/ops/_local_scalar_dense.h>
 #include <ATen/ops/_reshape_alias_native.h>
@@ -23,6 +25,13 @@
 #include "engine/engine.h"
 #include "engine/stats.h"
 #include "record/recorder.h"
+
+// Note [Attention]
+// Attention is one op: the CPU's own fused one where its conditions hold, torch's composite of our
+// ops elsewhere (dropout draws our random numbers, a mask that wants a gradient).
+namespace at::native {
+REGISTER_PRIVATEUSE1_DISPATCH(_fused_sdp_choice_stub, &_fused_sdp_choice_cpp)
+}
 
 namespace moai::record {
 
@@ -103,6 +112,10 @@ void copy_from_host(const at::Tensor& self, const at::Tensor& source) {
 }
 
 at::Tensor& copy_(at::Tensor& self, const at::Tensor& source, bool non_blocking) {
+  if (is_moai(self) && !has_own_storage(*self.unsafeGetTensorImpl())) {
+    over_own_storage(self).copy_(source, non_blocking);
+    return self;
+  }
   if (!is_moai(self)) {
     self.copy_(to_cpu(source, Read::kShare, "copy to " + self.device().str()), non_blocking);
   } else if (!is_moai(source)) {
@@ -210,6 +223,15 @@ bool has_compatible_shallow_copy_type(const at::Tensor& self, const at::Tensor& 
   return ours(self) && ours(from);
 }
 
+void not_strided(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::Stack*) {
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      false, "moai holds strided tensors only, and ", op.operator_name(),
+      " was called for a sparse, nested or quantized one; call to_dense() (or dequantize(), or "
+      "to_padded_tensor()) first, or keep it on the CPU");
+}
+
+torch::CppFunction not_strided_boxed() { return torch::CppFunction::makeFromBoxedFunction<&not_strided>(); }
+
 }  // namespace
 
 void grow(Storage& storage, int64_t bytes) {
@@ -255,10 +277,19 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("histc", histc);
   m.impl("is_set_to", is_set_to);
   m.impl("_has_compatible_shallow_copy_type", has_compatible_shallow_copy_type);
-  // Attention is one op: the CPU's own fused one where its conditions hold, torch's composite of
-  // our ops elsewhere (dropout draws our random numbers, a mask that wants a gradient).
+  // See Note [Attention].
   m.impl("_fused_sdp_choice", TORCH_FN(at::native::_fused_sdp_choice_cpp));
 }
+
+// What is not strided is refused, whatever is asked of it.
+TORCH_LIBRARY_IMPL(aten, SparsePrivateUse1, m) { m.impl("_to_copy", not_strided_boxed()); }
+TORCH_LIBRARY_IMPL(aten, SparseCsrPrivateUse1, m) { m.impl("_to_copy", not_strided_boxed()); }
+TORCH_LIBRARY_IMPL(aten, NestedTensorPrivateUse1, m) { m.impl("_to_copy", not_strided_boxed()); }
+TORCH_LIBRARY_IMPL(aten, QuantizedPrivateUse1, m) { m.impl("_to_copy", not_strided_boxed()); }
+TORCH_LIBRARY_IMPL(_, SparsePrivateUse1, m) { m.fallback(not_strided_boxed()); }
+TORCH_LIBRARY_IMPL(_, SparseCsrPrivateUse1, m) { m.fallback(not_strided_boxed()); }
+TORCH_LIBRARY_IMPL(_, NestedTensorPrivateUse1, m) { m.fallback(not_strided_boxed()); }
+TORCH_LIBRARY_IMPL(_, QuantizedPrivateUse1, m) { m.fallback(not_strided_boxed()); }
 
 TORCH_LIBRARY_IMPL(aten, AutogradPrivateUse1, m) {
   m.impl("_has_compatible_shallow_copy_type", has_compatible_shallow_copy_type);

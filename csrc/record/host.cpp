@@ -62,6 +62,7 @@ CellPtr fetch(const at::Tensor& tensor, CutReason reason, const std::string& why
 }
 
 at::Tensor cpu_view(const at::Tensor& tensor, CutReason reason, const std::string& why) {
+  if (!has_own_storage(*tensor.unsafeGetTensorImpl())) return cpu_view(over_own_storage(tensor), reason, why);
   const CellPtr cell = fetch(tensor, reason, why);
   const at::Tensor view = over_block(cell->block, tensor.sizes(), tensor.strides(), tensor.storage_offset(),
                                      tensor.scalar_type());
@@ -98,12 +99,15 @@ void map_in_place(const OpSchema& op, Stack& stack, const Each& each) {
   }
 }
 
+bool is_plain(const at::Tensor& tensor) {
+  return tensor.defined() && tensor.layout() == at::kStrided && !tensor.is_quantized() && !tensor.is_nested();
+}
+
 // Moves what an op returned on the CPU to the device: adopts the memory, no copy.
 at::Tensor adopt(const at::Tensor& tensor) {
   if (!tensor.defined() || !tensor.device().is_cpu()) return tensor;
-  TORCH_CHECK_NOT_IMPLEMENTED(tensor.layout() == at::kStrided,
-                              "moai holds strided tensors only, and this op returned ", tensor.layout(),
-                              "; call it on CPU tensors");
+  TORCH_CHECK_NOT_IMPLEMENTED(is_plain(tensor), "moai holds strided tensors only, and this op returned a ",
+                              tensor.toString(), "; call it on CPU tensors");
   const at::Tensor whole = tensor.is_non_overlapping_and_dense() ? tensor : tensor.contiguous();
   const Layout* layout = intern_layout(whole.sizes(), whole.strides(), whole.scalar_type());
   auto block = std::make_shared<runtime::Block>(whole.data_ptr(), layout->bytes,
@@ -186,7 +190,7 @@ void run_at_once(const OpSchema& op, Stack& stack, const std::string& why) {
     if (!to_device) return tensor;
     // A storage's memory is its own: what the op returned of an argument becomes a copy.
     for (const auto& twin : twins) {
-      if (tensor.defined() && tensor.is_alias_of(twin)) return adopt(tensor.clone());
+      if (is_plain(tensor) && tensor.is_alias_of(twin)) return adopt(tensor.clone());
     }
     return adopt(tensor);
   };
@@ -226,6 +230,10 @@ void record_foreign(const OpSchema& op, Stack& stack) {
   bool changed = false;
   map_in_place(op, stack, [&](const at::Tensor& tensor, bool writes) {
     if (!tensor.defined()) return tensor;
+    if (is_moai(tensor) && !has_own_storage(*tensor.unsafeGetTensorImpl())) {
+      changed = true;
+      return over_own_storage(tensor);
+    }
     if (is_moai(tensor) && detail::is_lazily_changed(*tensor.unsafeGetTensorImpl())) {
       lazy_write |= writes;
       changed |= !writes;

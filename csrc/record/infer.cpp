@@ -1,8 +1,10 @@
 #include "record/infer.h"
 
+#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_strided.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
@@ -15,7 +17,7 @@ namespace moai::record {
 
 namespace {
 
-// Above this the CPU is not asked for its error text: the tensors would not fit.
+// Above this the CPU is not asked for sizes or its error text: the tensors would not fit.
 constexpr int64_t kMostReplayedBytes = int64_t{8} << 30;
 constexpr int64_t kMostProbedElements = 1 << 16;
 
@@ -50,7 +52,8 @@ at::IValue map_tensors(const at::IValue& value, const Each& each) {
   return value;
 }
 
-// The call's arguments with tensors replaced by `each` and devices by `device`.
+// The call's arguments with tensors replaced by `each`, devices by `device` and generators by one
+// that is nobody's.
 template <typename Each>
 torch::jit::Stack with_tensors(const OpSchema& op, at::ArrayRef<at::IValue> args, c10::Device device,
                                const Each& each) {
@@ -59,9 +62,17 @@ torch::jit::Stack with_tensors(const OpSchema& op, at::ArrayRef<at::IValue> args
   for (size_t i = 0; i < args.size(); ++i) {
     switch (op.args[i]) {
       case ArgKind::kTensor:
-      case ArgKind::kTensorList: stack.push_back(map_tensors(args[i], each)); break;
+      case ArgKind::kTensorList:
+        stack.push_back(map_tensors(args[i], [&](const at::Tensor& t) { return each(t, i); }));
+        break;
       case ArgKind::kDevice: stack.emplace_back(device); break;
-      case ArgKind::kGenerator: stack.emplace_back(); break;
+      case ArgKind::kGenerator:
+        if (device.is_cpu()) {
+          stack.emplace_back(at::make_generator<at::CPUGeneratorImpl>());
+        } else {
+          stack.emplace_back();
+        }
+        break;
       default: stack.push_back(args[i]);
     }
   }
@@ -73,18 +84,25 @@ void call(const OpSchema& op, torch::jit::Stack& stack) {
   op.handle.callBoxed(stack);
 }
 
-at::Tensor meta_like(const at::Tensor& tensor) {
+at::Tensor meta_like(const at::Tensor& tensor, size_t) {
   if (!is_moai(tensor)) return tensor;
   return at::empty_strided(tensor.sizes(), tensor.strides(),
                            at::TensorOptions(at::kMeta).dtype(tensor.scalar_type()));
 }
 
-// Zero pages that nobody has touched cost no memory.
-at::Tensor zero_like(const at::Tensor& tensor) {
-  if (!is_moai(tensor)) return tensor;
-  const ir::Type type{to_ir(tensor.scalar_type()), tensor.sizes().vec(), tensor.strides().vec()};
-  const at::Tensor flat = at::zeros({type.extent()}, at::TensorOptions(at::kCPU).dtype(tensor.scalar_type()));
-  return flat.as_strided(tensor.sizes(), tensor.strides());
+// The call's arguments on the CPU with zeros for values: pages that nobody has touched cost no
+// memory. LAPACK takes pivots as they are and counts them from one.
+torch::jit::Stack on_zeros(const OpSchema& op, at::ArrayRef<at::IValue> args) {
+  return with_tensors(op, args, at::kCPU, [&](const at::Tensor& tensor, size_t argument) {
+    if (!is_moai(tensor)) return tensor;
+    const ir::Type type{to_ir(tensor.scalar_type()), tensor.sizes().vec(), tensor.strides().vec()};
+    const auto options = at::TensorOptions(at::kCPU).dtype(tensor.scalar_type());
+    const bool is_pivots =
+        op.handle.schema().arguments()[argument].name().find("pivots") != std::string::npos;
+    const at::Tensor flat =
+        is_pivots ? at::ones({type.extent()}, options) : at::zeros({type.extent()}, options);
+    return flat.as_strided(tensor.sizes(), tensor.strides());
+  });
 }
 
 template <typename Each>
@@ -115,19 +133,36 @@ ReturnSpec fresh(const at::Tensor& tensor) {
     spec.kind = ReturnSpec::Kind::kUndefined;
     return spec;
   }
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      tensor.layout() == at::kStrided && !tensor.is_quantized() && !tensor.is_nested(),
+      "a graph holds plain tensors");
   spec.layout = layout_of(tensor);
   return spec;
 }
 
-// Runs the call on CPU zeros so that eager's own error is thrown; returns when the CPU accepts it.
-void throw_as_eager_would(const OpSchema& op, at::ArrayRef<at::IValue> args) {
+bool fits_on_cpu(at::ArrayRef<at::IValue> args) {
   int64_t bytes = 0;
   for_each_tensor(args, [&](const at::Tensor& t) {
     if (t.defined()) bytes += static_cast<int64_t>(t.nbytes());
   });
-  if (bytes > kMostReplayedBytes || op.random) return;
-  auto stack = with_tensors(op, args, at::kCPU, zero_like);
+  return bytes <= kMostReplayedBytes;
+}
+
+// Runs the call on CPU zeros so that eager's own error is thrown; returns when the CPU accepts it.
+void throw_as_eager_would(const OpSchema& op, at::ArrayRef<at::IValue> args) {
+  if (!fits_on_cpu(args) || op.random) return;
+  auto stack = on_zeros(op, args);
   call(op, stack);
+}
+
+// Is it an error about dtypes, dims or sizes, which zeros and the user's values have in common?
+bool speaks_of_types(const std::string& text) {
+  for (const char* words : {"not implemented for", "Dimension out of range", "Expected dtype", "xpected scalar type",
+                            "to have the same dtype", "can't be cast to", "Expected tensor for argument",
+                            "Expected reduction dim", "expected m1 and m2", "must have the same dtype"}) {
+    if (text.find(words) != std::string::npos) return true;
+  }
+  return false;
 }
 
 // Does the CPU have a kernel for these dtypes? What it says on zeros counts only where it speaks
@@ -145,11 +180,11 @@ void probe(const OpSchema& op, at::ArrayRef<at::IValue> args) {
     if (!seen->emplace(key, true).second) return;
   }
   try {
-    auto stack = with_tensors(op, args, at::kCPU, zero_like);
+    auto stack = on_zeros(op, args);
     call(op, stack);
   } catch (const c10::Error& error) {
     const std::string text = error.what_without_backtrace();
-    if (text.find("not implemented for") == std::string::npos) return;
+    if (!speaks_of_types(text)) return;
     const std::lock_guard<std::mutex> guard(*guard_of_seen);
     seen->erase(key);
     throw;
@@ -158,9 +193,9 @@ void probe(const OpSchema& op, at::ArrayRef<at::IValue> args) {
   }
 }
 
-Inferred run_meta(const OpSchema& op, at::ArrayRef<at::IValue> args) {
+// What the call on stand-ins for its tensors says.
+Inferred run_on(const OpSchema& op, at::ArrayRef<at::IValue> args, torch::jit::Stack stack) {
   Inferred inferred;
-  torch::jit::Stack stack = with_tensors(op, args, at::kMeta, meta_like);
   const torch::jit::Stack metas = stack;  // the call consumes its arguments
   call(op, stack);
   for (size_t i = 0; i < op.args.size(); ++i) {
@@ -196,6 +231,33 @@ Inferred run_meta(const OpSchema& op, at::ArrayRef<at::IValue> args) {
     inferred.returns.push_back(std::move(spec));
   }
   return inferred;
+}
+
+Inferred run_meta(const OpSchema& op, at::ArrayRef<at::IValue> args) {
+  return run_on(op, args, with_tensors(op, args, at::kMeta, meta_like));
+}
+
+// Without a meta kernel, sizes come from the CPU's on zeros: the table names the ops whose sizes
+// depend on data. Only torch's own are known well enough for that.
+bool lacks_meta_kernel(const OpSchema& op) {
+  using K = c10::DispatchKey;
+  for (const auto key : {K::Meta, K::CompositeExplicitAutograd, K::CompositeExplicitAutogradNonFunctional,
+                         K::CompositeImplicitAutograd}) {
+    if (op.handle.hasKernelForDispatchKey(key)) return false;
+  }
+  return op.is_aten;
+}
+
+Inferred ask_cpu(const OpSchema& op, at::ArrayRef<at::IValue> args) {
+  try {
+    return run_on(op, args, on_zeros(op, args));
+  } catch (const std::exception&) {
+    // The values may be to blame; what it makes of the user's is found out at once.
+    Inferred inferred;
+    inferred.at_once = true;
+    inferred.why = "has no meta kernel";
+    return inferred;
+  }
 }
 
 // The words of the call without which value each tensor is.
@@ -256,7 +318,13 @@ Inferred infer(const OpSchema& op, at::ArrayRef<at::IValue> args) {
   }
   Inferred inferred;
   try {
-    inferred = run_meta(op, args);
+    if (fits_on_cpu(args) && lacks_meta_kernel(op)) {
+      inferred = ask_cpu(op, args);
+    } else if (op.asks_cpu && fits_on_cpu(args)) {
+      inferred = run_on(op, args, on_zeros(op, args));
+    } else {
+      inferred = run_meta(op, args);
+    }
   } catch (const c10::NotImplementedError&) {
     inferred.at_once = true;
     inferred.why = "has no meta kernel";

@@ -28,21 +28,17 @@ const std::vector<Correction>& corrections() {
       {"bincount.*", H::kAtOnce, {}, false, false, kDataDependent},
       {"repeat_interleave.Tensor", H::kAtOnce, {}, false, false, kDataDependent},
       {"repeat_interleave.Tensor_out", H::kAtOnce, {}, false, false, kDataDependent},
-      {"histogram.*", H::kAtOnce, {}, false, false, kDataDependent},
-      {"histogramdd.*", H::kAtOnce, {}, false, false, kDataDependent},
-      {"_histogramdd_bin_edges.*", H::kAtOnce, {}, false, false, kDataDependent},
-      {"_histogramdd_from_bin_cts.*", H::kAtOnce, {}, false, false, kDataDependent},
-      {"_histogramdd_from_bin_tensors.*", H::kAtOnce, {}, false, false, kDataDependent},
+      {"_ctc_loss.Tensor", H::kAtOnce, {}, false, false, kDataDependent},
+      {"_ctc_loss.Tensor_out", H::kAtOnce, {}, false, false, kDataDependent},
+      {"linalg_lstsq", H::kAtOnce, {}, false, false, "the residuals' size depends on the rank"},
+      {"linalg_lstsq.out", H::kAtOnce, {}, false, false, "the residuals' size depends on the rank"},
+      {"_padded_dense_to_jagged_forward", H::kAtOnce, {}, false, false, kDataDependent},
       {"equal", H::kAtOnce, {}, false, false, kReadsHost},
-      {"_linalg_check_errors", H::kAtOnce, {}, false, false, "raises on what it reads"},
       // Writes that the schema does not announce.
-      {"native_batch_norm", H::kRecord, {3, 4}, false, false, "writes running_mean and running_var"},
-      {"_native_batch_norm_legit",
-       H::kRecord,
-       {3, 4},
-       false,
-       false,
-       "says so only in its schema's alias set"},
+      {"native_batch_norm", H::kRecord, {3, 4}, false, false, "writes running_mean and running_var", true},
+      {"_native_batch_norm_legit", H::kRecord, {3, 4}, false, false, "in its schema's alias set only", true},
+      {"_embedding_bag", H::kRecord, {}, false, false, "", true},
+      {"_embedding_bag_forward_only", H::kRecord, {}, false, false, "", true},
       {"cudnn_batch_norm", H::kRecord, {3, 4}, false, false, "writes running_mean and running_var"},
       {"miopen_batch_norm", H::kRecord, {3, 4}, false, false, "writes running_mean and running_var"},
       {"batch_norm_gather_stats", H::kRecord, {3, 4}, false, false, "writes running_mean and running_var"},
@@ -61,6 +57,7 @@ const std::vector<Correction>& corrections() {
       {"bernoulli_.Tensor", H::kRecord, {}, false, true, ""},
       {"bernoulli", H::kRecord, {}, false, true, ""},
       {"bernoulli.p", H::kRecord, {}, false, true, ""},
+      {"bernoulli.out", H::kRecord, {}, false, true, ""},
       {"random_", H::kRecord, {}, false, true, ""},
       {"random_.to", H::kRecord, {}, false, true, ""},
       {"random_.from", H::kRecord, {}, false, true, ""},
@@ -74,6 +71,7 @@ const std::vector<Correction>& corrections() {
       {"randperm.out", H::kRecord, {}, false, true, ""},
       {"randperm.generator_out", H::kRecord, {}, false, true, ""},
       {"multinomial", H::kRecord, {}, false, true, ""},
+      {"multinomial.out", H::kRecord, {}, false, true, ""},
       {"poisson", H::kRecord, {}, false, true, ""},
       {"binomial", H::kRecord, {}, false, true, ""},
       {"_standard_gamma", H::kRecord, {}, false, true, ""},
@@ -81,6 +79,9 @@ const std::vector<Correction>& corrections() {
       {"normal.Tensor_float", H::kRecord, {}, false, true, ""},
       {"normal.float_Tensor", H::kRecord, {}, false, true, ""},
       {"normal.Tensor_Tensor", H::kRecord, {}, false, true, ""},
+      {"normal.Tensor_float_out", H::kRecord, {}, false, true, ""},
+      {"normal.float_Tensor_out", H::kRecord, {}, false, true, ""},
+      {"normal.Tensor_Tensor_out", H::kRecord, {}, false, true, ""},
       {"rrelu_with_noise", H::kRecord, {1}, false, true, "writes its noise"},
       {"rrelu_with_noise_", H::kRecord, {1}, false, true, "writes its noise"},
       // Composites over the samplers and over empty, which must not be replayed whole.
@@ -91,6 +92,7 @@ const std::vector<Correction>& corrections() {
       {"randn_like.*", H::kDecompose, {}, false, false, kComposite},
       {"randint_like.*", H::kDecompose, {}, false, false, kComposite},
       {"normal.float_float", H::kDecompose, {}, false, false, kComposite},
+      {"normal.float_float_out", H::kDecompose, {}, false, false, kComposite},
       {"normal_functional", H::kDecompose, {}, false, false, kComposite},
       {"bernoulli.Tensor", H::kDecompose, {}, false, false, kComposite},
       {"empty_like.*", H::kDecompose, {}, false, false, kComposite},
@@ -263,6 +265,7 @@ OpSchema::OpSchema(const c10::OperatorHandle& handle_in) : handle(handle_in) {
       }
       random = row->random;
       static_numbers = row->static_numbers;
+      asks_cpu = row->asks_cpu;
       for (const int i : row->writes) {
         written[i] = true;
         writes_any = true;

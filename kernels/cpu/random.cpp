@@ -330,6 +330,16 @@ constexpr auto gamma = [](Stack& s, uint64_t seed, uint64_t counter) {
 constexpr auto dirichlet = [](Stack& s, uint64_t seed, uint64_t counter) {
   finish(s, at::_sample_dirichlet(arg(s, 0), whole_generator(seed, counter)));
 };
+// The same numbers, into the tensor behind the arguments.
+template <SamplerFn sampler>
+void into_out(Stack& stack, uint64_t seed, uint64_t counter) {
+  const at::Tensor out = stack.back().toTensor();
+  stack.pop_back();
+  sampler(stack, seed, counter);
+  out.copy_(arg(stack, 0));
+  finish(stack, out);
+}
+
 constexpr auto rrelu_new = [](Stack& s, uint64_t seed, uint64_t counter) { rrelu(s, seed, counter, false); };
 constexpr auto rrelu_in_place = [](Stack& s, uint64_t seed, uint64_t counter) {
   rrelu(s, seed, counter, true);
@@ -345,6 +355,7 @@ SamplerFn find_sampler(const std::string& op) {
       {"aten.bernoulli_.Tensor", bernoulli_tensor},
       {"aten.bernoulli", bernoulli},
       {"aten.bernoulli.p", bernoulli_p},
+      {"aten.bernoulli.out", into_out<bernoulli>},
       {"aten.random_", random_all},
       {"aten.random_.to", random_to},
       {"aten.random_.from", random_from},
@@ -356,6 +367,7 @@ SamplerFn find_sampler(const std::string& op) {
       {"aten.randperm.out", randperm_out},
       {"aten.randperm.generator_out", randperm_out},
       {"aten.multinomial", multinomial},
+      {"aten.multinomial.out", into_out<multinomial>},
       {"aten.poisson", poisson},
       {"aten.binomial", binomial},
       {"aten._standard_gamma", gamma},
@@ -363,6 +375,9 @@ SamplerFn find_sampler(const std::string& op) {
       {"aten.normal.Tensor_float", normal_tensor_float},
       {"aten.normal.float_Tensor", normal_float_tensor},
       {"aten.normal.Tensor_Tensor", normal_tensor_tensor},
+      {"aten.normal.Tensor_float_out", into_out<normal_tensor_float>},
+      {"aten.normal.float_Tensor_out", into_out<normal_float_tensor>},
+      {"aten.normal.Tensor_Tensor_out", into_out<normal_tensor_tensor>},
       {"aten.rrelu_with_noise", rrelu_new},
       {"aten.rrelu_with_noise_", rrelu_in_place},
   };

@@ -1,0 +1,113 @@
+"""Torch's op database against the CPU: a share that changes with the commit, or all (MOAI_TEST_FULL=1)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import zlib
+from pathlib import Path
+
+import opinfo
+import pytest
+import torch
+from opinfo_known import DEPENDS_ON_DATA, KNOWN, ON_CPU, TOLERANCES, UNDEFINED
+
+SHARE = 1 if os.environ.get("MOAI_TEST_FULL") == "1" else 3
+
+
+def commit() -> str:
+    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    return subprocess.run(git, capture_output=True, text=True).stdout.strip()
+
+
+def turn(name: str, commit: str = commit()) -> bool:
+    return zlib.crc32(f"{commit} {name}".encode()) % SHARE == 0
+
+
+def parameter(name: str):
+    marks = [pytest.mark.xfail(reason=KNOWN[name], strict=True)] if name in KNOWN else []
+    return pytest.param(name, marks=marks)
+
+
+@pytest.mark.parametrize("name", [parameter(n) for n in opinfo.EVERYTHING if turn(n) or n in KNOWN])
+def test_op(name):
+    outcome = opinfo.check(name)
+    assert outcome.equal and outcome.recorded, opinfo.report(outcome)
+
+
+def test_tables_name_ops_of_the_database():
+    named = set(KNOWN) | set(DEPENDS_ON_DATA) | set(UNDEFINED) | set(TOLERANCES) | ON_CPU
+    assert named <= set(opinfo.EVERYTHING)
+
+
+def test_a_wrong_value_is_seen():
+    case = next(opinfo.cases_of(opinfo.OPS["add"]))
+    ours, theirs = opinfo.evaluate(case, "moai", seed=7), opinfo.evaluate(case, "cpu", seed=7)
+    assert not list(opinfo.differences(case, ours, theirs))
+    theirs.tree = theirs.tree + 1
+    assert list(opinfo.differences(case, ours, theirs))
+
+
+def test_an_op_at_once_is_seen():
+    assert opinfo.check("nonzero").reasons["aten.nonzero"] > 0
+
+
+# ---- Random numbers: the database's samples are too small to say more than sizes and dtypes
+
+N = 40_000
+
+
+def sampled(draw, device):
+    torch.manual_seed(3)
+    return draw(torch.empty(N, device=device)).double().cpu()
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        pytest.param(lambda t: t.uniform_(-1, 3), id="uniform_"),
+        pytest.param(lambda t: t.normal_(1, 2), id="normal_"),
+        pytest.param(lambda t: t.exponential_(1.5), id="exponential_"),
+        pytest.param(lambda t: t.geometric_(0.3), id="geometric_"),
+        pytest.param(lambda t: t.log_normal_(0.1, 0.3), id="log_normal_"),
+        pytest.param(lambda t: t.cauchy_(1, 2).atan(), id="cauchy_"),
+        pytest.param(lambda t: t.random_(3, 9), id="random_.from"),
+        pytest.param(lambda t: t.random_(9), id="random_.to"),
+        pytest.param(lambda t: t.random_() / 2**24, id="random_"),
+        pytest.param(lambda t: t.bernoulli_(0.3), id="bernoulli_.float"),
+        pytest.param(lambda t: torch.bernoulli(torch.full_like(t, 0.7)), id="bernoulli"),
+        pytest.param(lambda t: torch.bernoulli(torch.full_like(t, 0.7), out=t), id="bernoulli.out"),
+        pytest.param(
+            lambda t: torch.normal(torch.full_like(t, 2.0), 0.5, out=t), id="normal.Tensor_float_out"
+        ),
+        pytest.param(lambda t: torch.normal(2.0, torch.full_like(t, 0.5)), id="normal.float_Tensor"),
+        pytest.param(lambda t: torch.normal(2.0, 0.5, (N,), out=t), id="normal.float_float_out"),
+        pytest.param(lambda t: torch.poisson(torch.full_like(t, 3.0)), id="poisson"),
+        pytest.param(lambda t: torch.binomial(torch.full_like(t, 9), torch.full_like(t, 0.4)), id="binomial"),
+        pytest.param(lambda t: torch._standard_gamma(torch.full_like(t, 2.0)), id="_standard_gamma"),
+        pytest.param(
+            lambda t: torch._sample_dirichlet(torch.full_like(t, 2.0).view(-1, 4)).flatten(),
+            id="_sample_dirichlet",
+        ),
+        pytest.param(lambda t: torch.multinomial(torch.ones(8, device=t.device), N, True), id="multinomial"),
+        pytest.param(lambda t: torch.nn.functional.dropout(torch.ones_like(t), 0.3), id="native_dropout"),
+        pytest.param(lambda t: torch.rrelu(torch.full_like(t, -1.0), 0.1, 0.5, True), id="rrelu_with_noise"),
+        pytest.param(lambda t: torch.randperm(N, device=t.device)[: N // 2], id="randperm"),
+        pytest.param(lambda t: torch.rand(N, device=t.device), id="rand"),
+        pytest.param(lambda t: torch.randn(N, device=t.device), id="randn"),
+        pytest.param(lambda t: torch.randint(2, 7, (N,), device=t.device), id="randint"),
+    ],
+)
+def test_sampler_has_the_cpus_distribution(draw):
+    ours, theirs = sampled(draw, "moai"), sampled(draw, "cpu")
+    assert torch.equal(ours, sampled(draw, "moai"))
+    error = 5 * theirs.std() * (2 / len(ours)) ** 0.5
+    torch.testing.assert_close(ours.mean(), theirs.mean(), atol=error.item(), rtol=0)
+    quantiles = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95], dtype=torch.float64)
+    for q in quantiles:
+        edge = theirs.quantile(q)
+        for ours_share, share in (
+            ((ours < edge).double().mean(), (theirs < edge).double().mean()),
+            ((ours <= edge).double().mean(), (theirs <= edge).double().mean()),
+        ):
+            torch.testing.assert_close(ours_share, share, atol=5 * (0.5 / len(ours)) ** 0.5, rtol=0)
