@@ -88,7 +88,7 @@ Encoded encode_tensor(Segment& segment, const at::Tensor& tensor, size_t known_i
         static_cast<int64_t>(tensor.scalar_type()) << 1 | (impl->is_wrapped_number() ? 1 : 0);
     return sink.word(kHostScalar) && sink.word(what) ? Encoded::kSame : Encoded::kDiffers;
   }
-  if (is_lazily_changed(*impl)) return Encoded::kForeign;
+  if (is_lazily_changed(*impl) || !has_own_storage(*impl)) return Encoded::kForeign;
   Storage& storage = storage_of(tensor);
   const ValueRef ref = ref_of(segment, storage);
   const auto sizes = impl->sizes();

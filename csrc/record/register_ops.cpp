@@ -26,6 +26,8 @@ const std::set<std::string>& own_kernels() {
                                            "aten::_unsafe_view",
                                            "aten::_efficientzerotensor",
                                            "aten::histc",
+                                           "aten::_thnn_fused_lstm_cell",
+                                           "aten::_thnn_fused_gru_cell",
                                            "aten::view.dtype",
                                            "aten::as_strided",
                                            "aten::unfold",

@@ -19,7 +19,7 @@ namespace {
 // byte, in which a freed slot is used again.
 class Addresses {
  public:
-  uintptr_t take(int64_t bytes, int* size_class) {
+  uintptr_t take(int64_t bytes, int* size_class, Storage* owner) {
     int c = 6;
     while (c < 48 && (int64_t{1} << c) < bytes) ++c;
     *size_class = c;
@@ -33,6 +33,8 @@ class Addresses {
         index = slot_range.freed.back();
         slot_range.freed.pop_back();
       }
+      if (slot_range.owners.size() <= index) slot_range.owners.resize(index + 1);
+      slot_range.owners[index] = owner;
     }
     return (static_cast<uintptr_t>(c + 1) << 56) | (static_cast<uintptr_t>(1) << 55) | (index << c);
   }
@@ -41,7 +43,20 @@ class Addresses {
     auto& slot_range = ranges_[size_class];
     const uint64_t index = (address & ((uintptr_t{1} << 55) - 1)) >> size_class;
     const std::lock_guard<SpinLock> guard(slot_range.lock);
+    slot_range.owners[index] = nullptr;
     slot_range.freed.push_back(index);
+  }
+
+  // The storage that an address lies in, and how far; null when there is none.
+  Storage* find(uintptr_t address, int64_t* offset) {
+    const int c = static_cast<int>(address >> 56) - 1;
+    if (c < 6 || c > 48) return nullptr;
+    const uintptr_t in_range = address & ((uintptr_t{1} << 55) - 1);
+    *offset = static_cast<int64_t>(in_range & ((uintptr_t{1} << c) - 1));
+    auto& slot_range = ranges_[c];
+    const std::lock_guard<SpinLock> guard(slot_range.lock);
+    const uint64_t index = in_range >> c;
+    return index < slot_range.owners.size() ? slot_range.owners[index] : nullptr;
   }
 
  private:
@@ -57,6 +72,7 @@ class Addresses {
     SpinLock lock;
     uint64_t next = 0;
     std::vector<uint64_t> freed;
+    std::vector<Storage*> owners;  // by index
   };
   Range ranges_[49];
 };
@@ -77,7 +93,7 @@ struct AddressAllocator final : c10::Allocator {
       int size_class;
     };
     auto* slot = new Slot;
-    slot->address = addresses().take(static_cast<int64_t>(bytes), &slot->size_class);
+    slot->address = addresses().take(static_cast<int64_t>(bytes), &slot->size_class, nullptr);
     return {reinterpret_cast<void*>(slot->address), slot,
             [](void* context) {
               auto* owned = static_cast<Slot*>(context);
@@ -110,7 +126,7 @@ Storage::Storage(const Layout* layout_in, int64_t bytes)
     : c10::StorageImpl(use_byte_size_t(), bytes, c10::DataPtr(nullptr, record::device()),
                        &record::allocator(), /*resizable=*/true),
       layout(layout_in),
-      address_(addresses().take(bytes, &address_class_)) {
+      address_(addresses().take(bytes, &address_class_, this)) {
   set_data_ptr_noswap(c10::DataPtr(reinterpret_cast<void*>(address_), record::device()));
 }
 
@@ -134,6 +150,24 @@ at::Tensor new_tensor(const Layout* layout, runtime::CellPtr cell) {
   at::Tensor tensor = new_tensor(layout);
   storage_of(tensor).cell = std::move(cell);
   return tensor;
+}
+
+bool has_own_storage(const c10::TensorImpl& impl) {
+  return impl.unsafe_storage().unsafeGetStorageImpl()->allocator() == &record::allocator();
+}
+
+at::Tensor over_own_storage(const at::Tensor& tensor) {
+  int64_t offset = 0;
+  auto* address = tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl()->data();
+  Storage* owner = addresses().find(reinterpret_cast<uintptr_t>(address), &offset);
+  TORCH_CHECK(owner != nullptr, "a moai tensor was made over memory that moai does not hold (", address,
+              "); make it with torch.empty(device=\"moai\") and copy");
+  auto impl = c10::make_intrusive<c10::TensorImpl>(
+      c10::Storage(c10::intrusive_ptr<c10::StorageImpl>::reclaim_copy(owner)),
+      c10::DispatchKeySet(c10::DispatchKey::PrivateUse1), tensor.dtype());
+  const auto item = static_cast<int64_t>(tensor.itemsize());
+  impl->set_sizes_and_strides(tensor.sizes(), tensor.strides(), tensor.storage_offset() + offset / item);
+  return at::Tensor(std::move(impl));
 }
 
 void register_storage() {

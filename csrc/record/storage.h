@@ -43,6 +43,14 @@ inline Storage& storage_of(const at::Tensor& tensor) {
   return *static_cast<Storage*>(tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl());
 }
 
+// Is the tensor's storage one of ours? Torch itself may wrap one's address in a plain StorageImpl
+// (`from_blob`, as pickling does).
+bool has_own_storage(const c10::TensorImpl& impl);
+
+// The same elements over the storage of ours whose address the tensor's plain storage wraps.
+// Throws when there is none.
+at::Tensor over_own_storage(const at::Tensor& tensor);
+
 inline bool is_moai(const at::Tensor& tensor) { return tensor.defined() && tensor.is_privateuseone(); }
 
 // A tensor over a new storage of that layout. The value is undefined.

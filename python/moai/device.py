@@ -7,6 +7,23 @@ import torch
 from moai import _C
 
 
+_initialized = True  # asked by torch.utils.checkpoint before it keeps the random state
+
+
+class device:
+    """Context manager that selects a device, as ``torch.cuda.device`` does; there is one to select."""
+
+    def __init__(self, device) -> None:
+        self.idx = 0
+        set_device(0 if device is None else device)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *exc) -> bool:
+        return False
+
+
 def is_available() -> bool:
     """True: without GPUs the device runs on the CPU."""
     return True
