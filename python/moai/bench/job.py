@@ -187,6 +187,7 @@ def run(settings: Settings) -> dict:
                 )
                 sample = {"prompt": readable(prompt), "text": readable(written)}
         except KeyboardInterrupt:
+            drain(device)  # what was asked for counts as finished only once it is
             interrupted = True
 
     finished = trainer.finished

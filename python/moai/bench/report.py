@@ -49,13 +49,12 @@ class Report:
             return
         self._bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
+            BarColumn(bar_width=28),
             MofNCompleteColumn(),
             TextColumn("steps, left"),
             TimeRemainingColumn(),
             console=Console(file=self._stream),
             transient=True,
-            expand=True,
         )
         self._task = self._bar.add_task("training", total=total, completed=done)
         self._bar.start()
