@@ -66,6 +66,8 @@ void uniform_(Stack& stack, uint64_t seed, uint64_t counter) {
   const at::Tensor self = arg(stack, 0);
   const double from = stack[1].toScalar().toDouble();
   const double to = stack[2].toScalar().toDouble();
+  TORCH_CHECK(from <= to, "uniform_ expects to return a [from, to) range, but found from=", from,
+              " > to=", to);
   if (self.is_complex()) {
     fill_floating(at::view_as_real(self), seed, counter,
                   [=](Philox& draws, int64_t n) { return draws.uniform(n) * (to - from) + from; });
@@ -336,6 +338,8 @@ void into_out(Stack& stack, uint64_t seed, uint64_t counter) {
   const at::Tensor out = stack.back().toTensor();
   stack.pop_back();
   sampler(stack, seed, counter);
+  TORCH_CHECK(arg(stack, 0).scalar_type() != at::kLong || out.scalar_type() == at::kLong,
+              "multinomial expects Long tensor out, got: ", out.scalar_type());
   out.copy_(arg(stack, 0));
   finish(stack, out);
 }

@@ -9,6 +9,7 @@ nothing is read before all are recorded, and then everything is compared with wh
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -27,7 +28,15 @@ from torch.testing._internal.common_methods_invocations import op_db
 from torch.utils._pytree import tree_flatten, tree_map
 
 sys.path.insert(0, str(Path(__file__).parent))
-from opinfo_known import DEPENDS_ON_DATA, KNOWN, ON_CPU, TOLERANCES, UNDEFINED  # noqa: E402
+from opinfo_known import (  # noqa: E402
+    ALIASED,
+    DEPENDS_ON_DATA,
+    KNOWN,
+    ON_CPU,
+    TOLERANCES,
+    UNDEFINED,
+    WRITES_A_COPY,
+)
 
 MOST_SAMPLES = 6
 # Samples are drawn evenly from this many: the first ones of an op are often alike.
@@ -58,6 +67,7 @@ class Outcome:
 
     name: str
     cases: int = 0
+    errors: int = 0
     problems: list[str] = dataclasses.field(default_factory=list)
     reasons: dict[str, int] = dataclasses.field(default_factory=dict)
     random: bool = False
@@ -312,8 +322,45 @@ def _check(op, outcome: Outcome) -> Outcome:
         for a, b in zip(tensors_in(ours.tree), tensors_in(theirs.tree), strict=False):
             if a.layout == b.layout == torch.strided and a.shape == b.shape and a.numel() > 1:
                 outcome.strides_differ |= a.stride() != b.stride()
+    outcome.problems += errors_that_differ(op, outcome)
     outcome.seconds = time.perf_counter() - start
     return outcome
+
+
+def errors_that_differ(op, outcome: Outcome) -> Iterator[str]:
+    """The database's wrong calls: is eager's own error raised, at the call or at the next read?"""
+    torch.manual_seed(0)
+    wrong = list(op.error_inputs("cpu")) if op.error_inputs_func is not None else []
+    for i, error in enumerate(wrong):
+        case = Case(
+            outcome.name, f"error {i}", error.sample_input, lambda s: op(s.input, *s.args, **s.kwargs)
+        )
+        try:
+            theirs = error_of(case, "cpu")
+        except Exception:  # noqa: BLE001  not a sample that can be copied
+            continue
+        if theirs is None or (ALIASED in theirs and outcome.name in WRITES_A_COPY):
+            continue
+        outcome.errors += 1
+        ours = error_of(case, "moai")
+        if ours is None:
+            yield f"{case.kind}: no error, where the CPU says {theirs[:200]}"
+        elif theirs not in ours:
+            yield f"{case.kind}: {ours[:200]}, where the CPU says {theirs[:200]}"
+
+
+def error_of(case: Case, device: str) -> str | None:
+    """Its first line, devices left out."""
+    sample, _ = on(device, case)
+    try:
+        for tensor in tensors_in(case.call(sample)):
+            tensor.cpu()
+    except Exception as error:  # noqa: BLE001
+        return str(error).split("\n")[0].replace("moai:0", "cpu").replace("moai", "cpu")
+    finally:
+        with contextlib.suppress(RuntimeError):
+            moai.sync()
+    return None
 
 
 def _not_recorded(before: dict, after: dict) -> dict[str, int]:
@@ -378,6 +425,7 @@ def summary(outcomes: list[Outcome]) -> str:
         f"| run at once or read, since they depend on data | {len(dependent)} | {len(dependent) / n:.1%} |",
         f"| random: same sizes and dtypes | {sum(o.random for o in outcomes)} | |",
         f"| cases run | {sum(o.cases for o in outcomes)} | |",
+        f"| wrong calls that raise eager's error | {sum(o.errors for o in outcomes)} | |",
         "",
         "## Known to differ",
         "",

@@ -62,3 +62,7 @@ ON_CPU = {"tensor_split"}
 TOLERANCES = {
     "nn.functional.scaled_dot_product_attention": {"atol": 5e-5, "rtol": 1e-5},
 }
+
+# Eager refuses an out= that shares memory with an input; here the op reads what was there before.
+ALIASED = "some elements of the input tensor and the written-to tensor refer to a single memory location"
+WRITES_A_COPY = {"cat", "gather", "kthvalue", "masked_select", "take"}

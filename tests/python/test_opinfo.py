@@ -10,7 +10,7 @@ from pathlib import Path
 import opinfo
 import pytest
 import torch
-from opinfo_known import DEPENDS_ON_DATA, KNOWN, ON_CPU, TOLERANCES, UNDEFINED
+from opinfo_known import DEPENDS_ON_DATA, KNOWN, ON_CPU, TOLERANCES, UNDEFINED, WRITES_A_COPY
 
 SHARE = 1 if os.environ.get("MOAI_TEST_FULL") == "1" else 3
 
@@ -36,7 +36,7 @@ def test_op(name):
 
 
 def test_tables_name_ops_of_the_database():
-    named = set(KNOWN) | set(DEPENDS_ON_DATA) | set(UNDEFINED) | set(TOLERANCES) | ON_CPU
+    named = set(KNOWN) | set(DEPENDS_ON_DATA) | set(UNDEFINED) | set(TOLERANCES) | ON_CPU | WRITES_A_COPY
     assert named <= set(opinfo.EVERYTHING)
 
 
