@@ -7,6 +7,7 @@ import subprocess
 import zlib
 from pathlib import Path
 
+import moai
 import opinfo
 import pytest
 import torch
@@ -50,6 +51,50 @@ def test_a_wrong_value_is_seen():
 
 def test_an_op_at_once_is_seen():
     assert opinfo.check("nonzero").reasons["aten.nonzero"] > 0
+
+
+# ---- What the database does not ask
+
+
+def test_an_op_without_results_raises_when_read():
+    moai.sync()
+    before = moai.stats()
+    inverse = torch.linalg.inv(torch.zeros(3, 3, device="moai"))
+    torch._assert_async(torch.ones((), device="moai"), "true")
+    assert moai.stats()["cuts"] == before["cuts"]
+    with pytest.raises(torch.linalg.LinAlgError, match="singular"):
+        inverse.cpu()
+    torch._assert_async(torch.zeros((), device="moai"), "false")
+    with pytest.raises(RuntimeError, match="false"):
+        moai.sync()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda t: t.to_sparse().to("moai"), id="coo"),
+        pytest.param(lambda t: t.to_sparse_csr().to("moai"), id="csr"),
+        pytest.param(lambda t: t.to("moai").to_sparse(), id="to_sparse"),
+        pytest.param(lambda t: torch.nested.nested_tensor([t]).to("moai"), id="nested"),
+        pytest.param(lambda t: torch.quantize_per_tensor(t, 1.0, 0, torch.qint8).to("moai"), id="quantized"),
+    ],
+)
+def test_what_is_not_strided_is_refused(make):
+    with pytest.raises(NotImplementedError, match="moai holds strided tensors only"):
+        make(torch.eye(3))
+
+
+@pytest.mark.parametrize("pick", [torch.max, torch.min, torch.median, torch.nanmedian])
+def test_gradient_of_a_picked_element_reads_nothing(pick):
+    x = torch.tensor([1.0, 3.0, 3.0, 1.0, 2.0])
+    ours, theirs = x.to("moai").requires_grad_(), x.clone().requires_grad_()
+    before = moai.stats()
+    (grad,) = torch.autograd.grad(pick(ours), ours)
+    after = moai.stats()
+    assert (after["cuts"], after["ops_at_once"]) == (before["cuts"], before["ops_at_once"])
+    assert torch.equal(grad.cpu(), torch.autograd.grad(pick(theirs), theirs)[0])
+    assert torch.func.grad(pick)(ours.detach()).shape == x.shape
+    assert torch.func.jvp(pick, (ours.detach(),), (ours.detach(),))[1].shape == ()
 
 
 # ---- Random numbers: the database's samples are too small to say more than sizes and dtypes
