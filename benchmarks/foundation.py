@@ -109,7 +109,6 @@ def llama70b() -> list[Figure]:
         repeated = [step() for _ in range(7)]
         ops = (moai.stats()["ops"] - ops) // 7
         memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
-        del model, optimizer
     return [
         number("Llama-70B, repeated step recorded", repeated, 0.15, "s", ops=ops),
         number("Llama-70B, first step recorded", [first], 2.0, "s"),

@@ -20,4 +20,7 @@ auto without_gil(const F& f) {
 // thread runs handlers; elsewhere it returns.
 void throw_on_signal();
 
+// Is the exception being handled Python's KeyboardInterrupt? That one is never an op's answer.
+bool is_interrupt();
+
 }  // namespace moai::record

@@ -12,6 +12,7 @@
 #include <unordered_map>
 
 #include "record/encode.h"
+#include "record/gil.h"
 
 namespace moai::record {
 
@@ -157,9 +158,10 @@ void throw_as_eager_would(const OpSchema& op, at::ArrayRef<at::IValue> args) {
 
 // Is it an error about dtypes, dims or sizes, which zeros and the user's values have in common?
 bool speaks_of_types(const std::string& text) {
-  for (const char* words : {"not implemented for", "Dimension out of range", "Expected dtype", "xpected scalar type",
-                            "to have the same dtype", "can't be cast to", "Expected tensor for argument",
-                            "Expected reduction dim", "expected m1 and m2", "must have the same dtype"}) {
+  for (const char* words :
+       {"not implemented for", "Dimension out of range", "Expected dtype", "xpected scalar type",
+        "to have the same dtype", "can't be cast to", "Expected tensor for argument",
+        "Expected reduction dim", "expected m1 and m2", "must have the same dtype"}) {
     if (text.find(words) != std::string::npos) return true;
   }
   return false;
@@ -260,6 +262,22 @@ Inferred ask_cpu(const OpSchema& op, at::ArrayRef<at::IValue> args) {
   }
 }
 
+// A grouped matrix multiply: torch's meta kernel speaks for bf16 on CUDA alone, though the sizes follow
+// from the operands' in every dtype. A 2-d operand holds the rows (or columns) of all groups.
+Inferred grouped_mm(at::ArrayRef<at::IValue> args) {
+  const at::Tensor& a = args[0].toTensor();
+  const at::Tensor& b = args[1].toTensor();
+  std::vector<int64_t> sizes{a.size(-2), b.size(-1)};
+  const bool per_group = a.dim() == b.dim();
+  if (per_group) sizes.insert(sizes.begin(), a.dim() == 3 ? a.size(0) : args[2].toTensor().size(0));
+  ReturnSpec spec;
+  spec.layout = intern_layout(sizes, ir::contiguous_strides(sizes),
+                              args[4].isNone() ? a.scalar_type() : args[4].toScalarType());
+  Inferred inferred;
+  inferred.returns.push_back(std::move(spec));
+  return inferred;
+}
+
 // The words of the call without which value each tensor is.
 std::vector<int64_t> type_key(const OpSchema& op, at::ArrayRef<at::IValue> args) {
   KeyWriter key;
@@ -316,9 +334,12 @@ Inferred infer(const OpSchema& op, at::ArrayRef<at::IValue> args) {
     const auto it = memo->find(key);
     if (it != memo->end()) return it->second;
   }
+  static const auto grouped_mm_name = ir::Symbol::intern("aten._grouped_mm");
   Inferred inferred;
   try {
-    if (fits_on_cpu(args) && lacks_meta_kernel(op)) {
+    if (op.name == grouped_mm_name && args[0].toTensor().dim() >= 2 && args[1].toTensor().dim() >= 2) {
+      inferred = grouped_mm(args);
+    } else if (fits_on_cpu(args) && lacks_meta_kernel(op)) {
       inferred = ask_cpu(op, args);
     } else if (op.asks_cpu && fits_on_cpu(args)) {
       inferred = run_on(op, args, on_zeros(op, args));
@@ -329,6 +350,7 @@ Inferred infer(const OpSchema& op, at::ArrayRef<at::IValue> args) {
     inferred.at_once = true;
     inferred.why = "has no meta kernel";
   } catch (const std::exception&) {
+    if (is_interrupt()) throw;
     throw_as_eager_would(op, args);
     // The CPU accepts what the meta kernel refuses.
     inferred.at_once = true;

@@ -2,6 +2,7 @@
 
 #include <Python.h>
 #include <frameobject.h>
+#include <pybind11/gil.h>
 #include <torch/csrc/Exceptions.h>
 #include <torch/csrc/autograd/graph_task.h>
 
@@ -39,9 +40,25 @@ std::string source_line() {
 
 bool in_backward() { return torch::autograd::get_current_graph_task_id() != -1; }
 
+bool is_interrupt() {
+  try {
+    throw;
+  } catch (const python_error& error) {
+    const pybind11::gil_scoped_acquire gil;
+    return PyErr_GivenExceptionMatches(error.type, PyExc_KeyboardInterrupt) != 0;
+  } catch (...) {
+    return false;
+  }
+}
+
 void throw_on_signal() {
-  if (!Py_IsInitialized() || !PyGILState_Check()) return;
-  if (PyErr_CheckSignals() != 0) throw python_error();
+  if (!Py_IsInitialized()) return;
+  // Taken here: torch's bindings let go of the GIL before they call an op.
+  const pybind11::gil_scoped_acquire gil;
+  if (PyErr_CheckSignals() == 0) return;
+  python_error error;
+  error.persist();
+  throw error;
 }
 
 }  // namespace moai::record

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import importlib.metadata
 
 import torch
 
-__version__ = "0.1.0"
+__version__ = importlib.metadata.version("moai")
 
 if not torch.__version__.startswith("2.11."):
     raise ImportError(

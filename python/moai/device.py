@@ -6,7 +6,6 @@ import torch
 
 from moai import _C
 
-
 _initialized = True  # asked by torch.utils.checkpoint before it keeps the random state
 
 
