@@ -82,6 +82,8 @@ torch::jit::Stack with_tensors(const OpSchema& op, at::ArrayRef<at::IValue> args
 
 void call(const OpSchema& op, torch::jit::Stack& stack) {
   const at::AutoDispatchBelowAutograd below;
+  // Torch's boxing drops the arguments before it copies a tuple of references to them.
+  const torch::jit::Stack held = stack;
   op.handle.callBoxed(stack);
 }
 
