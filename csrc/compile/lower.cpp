@@ -238,7 +238,8 @@ class Lowering {
       buffer = new_buffer(program_.buffers[buffer].bytes);
       copy(id, place_[root], same_view(place_[root], buffer));
     }
-    place_[whole] = same_view(place_[root], buffer);
+    // The base may itself be a view of its root, laid out otherwise.
+    place_[whole] = same_view(place_[node.operands[0]], buffer);
     const int32_t region = new_access(buffer, graph.type(node.operands[1]));
     program_.accesses[region].type.sizes = std::get<std::vector<int64_t>>(node.args[0]);
     program_.accesses[region].type.strides = std::get<std::vector<int64_t>>(node.args[1]);
