@@ -1,420 +1,328 @@
-"""``moai bench``: what it prints, what it saves, what it refuses, and that devices agree."""
+"""The parts of ``moai bench``: models against transformers, generation, clock, schedule, comparison."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import re
-import shutil
+import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from moai.bench import checkpoint, job
-from moai.bench.errors import BadInput
-from moai.bench.models import MODELS, parameter_count
+from moai.bench import checkpoint, compare, job, models
+from moai.bench.errors import BadInput, RunFailed
+from moai.bench.generate import generate, prompt_from, readable, window_length
+from moai.bench.measure import Interval, StepClock, matmul_rate
 from moai.bench.options import Settings, resolve
-from moai.bench.report import step_line
-from moai.bench.text import batch_at, read_text
-from moai.bench.trainer import Trainer
+from moai.bench.text import check_size, read_text
+from moai.bench.trainer import Trainer, learning_rate
 from moai.cli import main
+from torch.utils.flop_counter import FlopCounterMode
 
-DEVICES = ("moai", "cpu")
-on_each_device = pytest.mark.parametrize("device", DEVICES)
-LINE = re.compile(
-    r"\[Step (\d+)/(\d+)\] \| Loss: (\d+\.\d{5}) \| Duration: \d+\.\d\d \| Throughput: \d+\.\d\d tokens/sec"
-)
-
-
-@pytest.fixture(autouse=True)
-def quick_roofline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fixed rate of matrix multiplies: measuring it takes a second a run."""
-    monkeypatch.setattr(job, "matmul_rate", lambda device, dtype: 1e11)
+on_each_device = pytest.mark.parametrize("device", ("moai", "cpu"))
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Forty files of text, each unlike the others."""
-    folder = tmp_path_factory.mktemp("text")
-    for number in range(40):
-        lines = (f"def function_{number}_{i}(x):\n    return x + {i * number}\n" for i in range(60))
-        (folder / f"{number:02d}.py").write_text("".join(lines))
-    return str(folder)
-
-
-@dataclasses.dataclass
-class Bench:
-    """One run of the command."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def lines(self) -> list[tuple[int, int, float]]:
-        return [(int(m[1]), int(m[2]), float(m[3])) for m in map(LINE.fullmatch, self.out.splitlines()) if m]
+    """One file of text."""
+    path = tmp_path_factory.mktemp("text") / "text.py"
+    path.write_text("".join(f"def f{i}(x):\n    return x + {i}\n\n\n" for i in range(300)))
+    return str(path)
 
 
 @pytest.fixture
-def bench(capsys: pytest.CaptureFixture, data: str):
-    """Runs ``moai bench`` here, on little text, without a sample."""
+def trainer(data: str) -> Callable[..., Trainer]:
+    """Makes a small trainer; each gets the same weights and batches."""
 
-    def run(*options: str) -> Bench:
-        capsys.readouterr()
-        try:
-            status = main(["bench", "--model", "tiny", "--data", data, "--sample-bytes", "0", *options])
-        except SystemExit as stopped:  # argparse's own way
-            status = stopped.code
-        return Bench(status, *capsys.readouterr())
+    def make(device: str = "cpu", **settings: object) -> Trainer:
+        settings = {"model": "tiny", "batch": 2, "seq": 16, "steps": 10, "device": device, **settings}
+        return Trainer(resolve(Settings(**settings)), read_text(data), device)
 
-    return run
+    return make
 
 
-# ---- What it prints
+# ---- Models
 
 
-def test_a_log_line_reads_as_promised() -> None:
-    line = "[Step 4/17944] | Loss: 2.03125 | Duration: 1.27 | Throughput: 12882.87 tokens/sec"
-    assert step_line(4, 17944, 2.03125, 16384 / 12882.87, 16384) == line
-    assert LINE.fullmatch(line)
+@pytest.mark.parametrize("tied", [False, True])
+def test_llama_agrees_with_transformers(tied: bool) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = dataclasses.replace(models.named("tiny").config, tied=tied)
+    ours = config.build()
+    theirs = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            hidden_size=config.dim,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.kv_heads,
+            intermediate_size=config.hidden,
+            vocab_size=config.vocab,
+            rms_norm_eps=config.norm_eps,
+            tie_word_embeddings=tied,
+        )
+    )
+    keys = theirs.load_state_dict(ours.state_dict(), strict=False)
+    assert (keys.unexpected_keys, keys.missing_keys) == ([], ["lm_head.weight"] if tied else [])
+    tokens = torch.randint(256, (2, 40))
+    torch.testing.assert_close(ours(tokens), theirs(tokens).logits, rtol=1e-4, atol=1e-4)
+
+
+def test_gpt2_agrees_with_transformers() -> None:
+    transformers = pytest.importorskip("transformers")
+    config = models.named("gpt2-tiny").config
+    ours = config.build()
+    theirs = transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(
+            n_embd=config.dim,
+            n_layer=config.layers,
+            n_head=config.heads,
+            vocab_size=config.vocab,
+            n_positions=config.max_seq,
+        )
+    ).eval()
+    # Their projections are stored the other way round.
+    turned = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
+    state = {name: w.T.contiguous() if name.endswith(turned) else w for name, w in ours.state_dict().items()}
+    theirs.transformer.load_state_dict(state)
+    tokens = torch.randint(256, (2, 40))
+    torch.testing.assert_close(ours(tokens), theirs(tokens).logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["tiny", "small", "gpt2-small"])
+def test_flops_of_weights_are_those_that_torch_counts(name: str) -> None:
+    model, seq = models.named(name).config.build(), 64
+    weights = model.flops_per_token(0)
+    # All of its matrix products but attention's, which the counter sees only where it is one operator.
+    with FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, seq, dtype=torch.long)).sum().backward()
+    products = ("mm", "addmm", "bmm")
+    counted = sum(n for op, n in counter.get_flop_counts()["Global"].items() if op.__name__ in products)
+    assert counted == weights * seq
+    config = model.config
+    assert model.flops_per_token(seq) - weights == 6 * config.layers * config.dim * seq
+
+
+def test_same_seed_same_weights_on_each_device() -> None:
+    one, other = (models.create("tiny", torch.device(device), seed=3) for device in ("moai", "cpu"))
+    assert all(torch.equal(a.cpu(), b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+# ---- Generation
 
 
 @on_each_device
-def test_the_loss_falls_and_every_step_has_its_line(bench, device: str) -> None:
-    run = bench("--device", device, "--steps", "30")
-    assert run.status == 0, run.err
-    assert [step for step, _, _ in run.lines] == list(range(1, 31))
-    assert {steps for _, steps, _ in run.lines} == {30}
-    assert run.lines[0][2] > 5 and run.lines[-1][2] < 3
+def test_a_growing_text_shows_few_shapes(device: str) -> None:
+    model, shapes = models.create("tiny", torch.device(device), seed=0), []
+    model.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape)))
+    text = generate(model, b"def f(", 150, seq=100, device=torch.device(device), seed=0)
+    assert len(text) == len(shapes) == 150
+    assert set(shapes) == {(1, 32), (1, 64), (1, 100)}
+    assert model.training
 
 
-def test_devices_print_the_same_losses(bench) -> None:
-    moai, cpu = (bench("--device", device, "--steps", "8").lines for device in DEVICES)
-    assert len(moai) == 8
-    assert [loss for *_, loss in moai] == pytest.approx([loss for *_, loss in cpu], abs=2e-5)
-
-
-def test_fewer_lines_tell_the_same_losses(bench) -> None:
-    each, some = bench("--steps", "9"), bench("--steps", "9", "--log-every", "4")
-    assert some.lines == [each.lines[i] for i in (3, 7, 8)]
-
-
-def test_evaluation_is_told_and_changes_no_step(bench) -> None:
-    plain, evaluated = bench("--steps", "6"), bench("--steps", "6", "--eval-every", "2")
-    assert evaluated.lines == plain.lines
-    assert re.findall(r"\[Eval (\d)/6\] \| Held-out loss: \d\.\d{5}", evaluated.out) == ["2", "4"]
-
-
-def test_traces_are_told_for_moai_alone(bench) -> None:
-    assert re.search(r"^traces +\d+ seen, \d+ compiled$", bench("--steps", "4").out, re.MULTILINE)
-    assert "traces" not in bench("--steps", "4", "--device", "cpu").out
-
-
-def test_more_steps_make_no_more_compiles(bench) -> None:
-    compiled = [
-        re.search(r"traces .* (\d+) compiled", bench("--steps", n, "--seed", "7").out)[1]
-        for n in ("8", "24", "24")
-    ]
-    # Counts are the process's own: what is known from the first run is not compiled again in the next.
-    assert compiled[0] == compiled[1] == compiled[2]
-
-
-def test_the_sample_follows_held_out_text(bench, data: str) -> None:
-    out = bench("--steps", "4", "--sample-bytes", "40").out
-    sample = out[out.index("sample, going on from") :]
-    assert "def function_" in sample
-    assert len(sample.split("held-out   ")[0]) > 90
-
-
-def test_bf16_trains(bench) -> None:
-    half, whole = bench("--dtype", "bf16", "--steps", "20"), bench("--steps", "20")
-    assert half.lines[-1][2] == pytest.approx(whole.lines[-1][2], abs=0.1)
-    assert half.lines != whole.lines
-
-
-# ---- --compare
-
-
-def test_compare_prints_ratios_and_equal_losses(bench, tmp_path: Path) -> None:
-    run = bench("--steps", "8", "--compare", "eager", "--json", str(tmp_path / "r.json"))
-    assert run.status == 0, run.err
-    assert re.search(
-        r"^vs eager +\d+\.\d{3} x the speed \(\S+ to \S+ over 5 rounds\): \w+", run.out, re.MULTILINE
+def test_devices_write_the_same_text() -> None:
+    one, other = (
+        generate(models.create("tiny", torch.device(d), 0), b"x", 40, 32, torch.device(d), seed=1)
+        for d in ("moai", "cpu")
     )
-    assert float(re.search(r"differs from eager's by (\S+) at most", run.out)[1]) < 1e-4
-    compared = json.loads((tmp_path / "r.json").read_text())["compare"]
-    assert compared["speed_ratio"]["eager"]["rounds"] == 5
-    assert compared["loss_difference"]["eager"]["largest"] < 1e-4
-    assert compared["failures"] == {}
-
-
-# ---- --json
-
-KEYS = {
-    *(
-        "settings",
-        "torch",
-        "threads",
-        "parameters",
-        "text",
-        "steps_finished",
-        "interrupted",
-        "resumed_from",
-        "losses",
-    ),
-    *(
-        "held_out_losses",
-        "held_out_loss",
-        "throughput",
-        "flops_per_token",
-        "matmul_flops_per_second",
-        "mfu",
-        "seconds",
-    ),
-    *("peak_host_bytes", "peak_device_bytes", "cpu_seconds", "sample", "compare"),
-}
+    assert one == other
 
 
 @on_each_device
-def test_json_holds_the_run(bench, tmp_path: Path, device: str) -> None:
-    run = bench("--device", device, "--steps", "8", "--eval-every", "4", "--json", str(tmp_path / "r.json"))
-    results = json.loads((tmp_path / "r.json").read_text())
-    assert results.keys() == KEYS | ({"traces", "compiles"} if device == "moai" else set())
-    assert results["settings"]["device"] == device and results["settings"]["batch"] == 8
-    assert results["parameters"] == parameter_count("tiny")
-    assert results["steps_finished"] == 8 and results["interrupted"] is False
-    assert [step for step, _ in results["losses"]] == list(range(1, 9))
-    assert [loss for _, loss in results["losses"]] == pytest.approx(
-        [loss for *_, loss in run.lines], abs=1e-5
-    )
-    assert [step for step, _ in results["held_out_losses"]] == [4]
-    speed = results["throughput"]
-    assert speed["tokens_per_second"] == pytest.approx(8 * 64 / speed["step_seconds"])
-    assert results["mfu"] == pytest.approx(speed["tokens_per_second"] * results["flops_per_token"] / 1e11)
-    assert list(tmp_path.iterdir()) == [tmp_path / "r.json"]
+def test_padding_changes_no_logit(device: str) -> None:
+    model = models.create("tiny", torch.device(device), seed=0)
+    tokens = torch.randint(256, (1, 20))
+    padded = torch.nn.functional.pad(tokens, (0, window_length(20, 64) - 20))
+    assert padded.shape == (1, 32)
+    torch.testing.assert_close(model(padded.to(device))[:, :20].cpu(), model(tokens.to(device)).cpu())
 
 
-def test_ctrl_c_keeps_what_was_finished(bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    step = Trainer.step
-
-    def interrupted(self: Trainer) -> torch.Tensor:
-        if self.finished == 3:
-            raise KeyboardInterrupt
-        return step(self)
-
-    monkeypatch.setattr(Trainer, "step", interrupted)
-    run = bench("--steps", "9", "--json", str(tmp_path / "r.json"))
-    assert run.status == 130
-    assert "interrupted  after step 3 of 9" in run.out
-    results = json.loads((tmp_path / "r.json").read_text())
-    assert results["interrupted"] and results["steps_finished"] == 3 and len(results["losses"]) == 3
+def test_a_prompt_is_whole_lines() -> None:
+    text = b"".join(b"line %d\n" % i for i in range(100))
+    prompt = prompt_from(torch.tensor(list(text), dtype=torch.uint8))
+    assert prompt in text and prompt.startswith(b"line ") and prompt.endswith(b"\n") and len(prompt) <= 80
+    assert prompt_from(torch.tensor([65] * 10, dtype=torch.uint8)) == b"A" * 5
 
 
-# ---- Checkpoints
+def test_a_sample_cannot_disturb_the_terminal() -> None:
+    assert readable(b"a\tb\n\x1b[2J\xff") == "a\tb\n\N{REPLACEMENT CHARACTER}[2J\N{REPLACEMENT CHARACTER}"
 
 
-def tensors_in(path: Path) -> dict:
-    state = checkpoint.read(path)
-    moments = {f"{n}.{k}": v for n, part in state["optimizer"]["state"].items() for k, v in part.items()}
-    return state["model"] | moments
+# ---- Training step, clock, rate
+
+
+def test_the_rate_warms_up_then_falls_to_a_tenth() -> None:
+    factor = learning_rate(resolve(Settings(model="tiny", steps=100)))
+    rates = [factor(step) for step in range(100)]
+    assert rates[0] == 0.1 and rates[9] == 1.0 and max(rates) == 1.0
+    assert rates[10:] == sorted(rates[10:], reverse=True) and rates[-1] == pytest.approx(0.1, abs=0.001)
+
+
+def test_only_matrices_decay(trainer: Callable[..., Trainer]) -> None:
+    decays, others = trainer().optimizer.param_groups
+    assert (decays["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
+    assert {p.dim() for p in decays["params"]} == {2} and {p.dim() for p in others["params"]} == {1}
+
+
+@pytest.mark.parametrize("optimizer", ["foreach", "default"])
+@on_each_device
+def test_optimizers_agree(trainer: Callable[..., Trainer], device: str, optimizer: str) -> None:
+    fused, other = trainer(device), trainer(device, optimizer=optimizer)
+    for _ in range(4):
+        assert fused.step().item() == pytest.approx(other.step().item(), rel=1e-4)
+
+
+def test_a_clock_counts_whole_intervals_after_warm_up() -> None:
+    clock = StepClock()
+    clock.start(0)
+    clock.finish(2)  # from a drained device to a read: not whole
+    clock.finish(4)  # whole, but with a step of warm-up
+    clock.finish(6)
+    clock.finish(8, drained=True)  # from a read to a drained device: not whole
+    clock.start(8)
+    clock.finish(10, drained=True)
+    assert [interval.whole for interval in clock.intervals] == [False, True, True, False, True]
+    assert [(interval.first, interval.last) for interval in clock.measured()] == [(4, 6), (8, 10)]
+
+
+def test_a_clock_of_one_interval_still_measures() -> None:
+    clock = StepClock()
+    assert clock.measured() == []
+    clock.intervals = [Interval(0, 1, 0.5, False)]
+    assert clock.measured() == clock.intervals
 
 
 @on_each_device
-@pytest.mark.parametrize(
-    "more", [(), ("--dtype", "bf16"), ("--optimizer", "default")], ids=lambda m: "-".join(m)
-)
-def test_a_resumed_run_is_the_unbroken_one(bench, tmp_path: Path, device: str, more: tuple[str, ...]) -> None:
-    options = ("--device", device, "--steps", "10", *more)
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    unbroken = bench(*options, "--checkpoint", str(whole), "--checkpoint-every", "5")
-    assert sorted(path.name for path in whole.iterdir()) == ["step-00000005.pt", "step-00000010.pt"]
-    broken.mkdir()
-    shutil.copy(whole / "step-00000005.pt", broken)
-    resumed = bench(*options, "--checkpoint", str(broken), "--resume")
-    assert resumed.status == 0, resumed.err
-    assert "after step 5, from" in resumed.out
-    assert resumed.lines == unbroken.lines[5:]
-    got, want = tensors_in(broken / "step-00000010.pt"), tensors_in(whole / "step-00000010.pt")
-    assert got.keys() == want.keys() and len(got) > 40
-    assert [name for name in want if not torch.equal(got[name], want[name])] == []
-
-
-def test_the_newest_two_checkpoints_are_kept(bench, tmp_path: Path) -> None:
-    bench("--steps", "5", "--checkpoint", str(tmp_path), "--checkpoint-every", "1")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000004.pt", "step-00000005.pt"]
-
-
-def truncate(content: bytes) -> bytes:
-    return content[: len(content) // 2]
-
-
-def flip_a_bit(content: bytes) -> bytes:
-    middle = len(content) // 2
-    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
-
-
-@pytest.mark.parametrize(
-    "damage", [truncate, flip_a_bit, lambda content: b""], ids=["truncated", "flipped", "empty"]
-)
-def test_a_damaged_checkpoint_is_refused_and_the_model_untouched(
-    bench, data: str, tmp_path: Path, damage
-) -> None:
-    options = ("--steps", "4", "--checkpoint", str(tmp_path))
-    bench(*options, "--checkpoint-every", "2")
-    newest = tmp_path / "step-00000004.pt"
-    newest.write_bytes(damage(newest.read_bytes()))
-    settings = resolve(Settings(model="tiny", data=data, steps=4))
-    trainer = Trainer(settings, read_text(data), "moai")
-    before = {name: value.clone().cpu() for name, value in trainer.model.state_dict().items()}
-    with pytest.raises(BadInput, match="truncated or damaged"):
-        checkpoint.resume(str(tmp_path), trainer)
-    assert trainer.finished == 0 and not trainer.optimizer.state
-    assert all(torch.equal(value.cpu(), before[name]) for name, value in trainer.model.state_dict().items())
-    run = bench(*options, "--resume")
-    assert run.status == 2
-    assert str(newest) in run.err and "delete it to go on from step-00000002.pt" in run.err
-
-
-@pytest.mark.parametrize(
-    "change", [("--seed", "3"), ("--lr", "0.5"), ("--batch", "4"), ("--steps", "6")], ids=" ".join
-)
-def test_a_checkpoint_of_another_run_is_refused(bench, tmp_path: Path, change: tuple[str, str]) -> None:
-    options = ("--steps", "4", "--checkpoint", str(tmp_path))
-    bench(*options)
-    run = bench(*options, "--resume", *change)
-    assert run.status == 2
-    assert f"was made with {change[0]}" in run.err and f"this run has {change[1]}" in run.err
-
-
-# ---- What it refuses
-
-BAD_INPUT = {
-    "model": (("--model", "gpt9"), "unknown model 'gpt9': choose from tiny, mini"),
-    "device": (("--device", "nope"), "--device nope is no device that torch knows: give moai or cpu"),
-    "other_device": (("--device", "xla"), "cannot use --device xla"),
-    "data": (("--data", "/no/such"), "no such file or folder: /no/such"),
-    "steps": (("--steps", "0"), "--steps is 0: give 1 or more"),
-    "batch": (("--batch", "-2"), "--batch is -2: give 1 or more"),
-    "large_batch": (("--batch", "100000"), "is shorter than one batch"),
-    "seq": (("--seq", "999999"), "--seq 999999: tiny has"),
-    "lr": (("--lr", "-1"), "--lr is -1.0: give a number above 0"),
-    "lr_text": (("--lr", "fast"), "argument --lr: invalid float value: 'fast'"),
-    "dtype": (("--dtype", "fp8"), "argument --dtype: invalid choice: 'fp8' (choose from"),
-    "threads": (("--threads", "0"), "--threads is 0: give 1 or more"),
-    "eval_every": (("--eval-every", "-1"), "--eval-every is -1: give 0 or more"),
-    "resume_nothing": (("--resume",), "--resume needs a folder: give --checkpoint DIR too"),
-    "resume_empty": (("--resume", "--checkpoint", "/no/such"), "no checkpoint in /no/such"),
-    "json": (("--json", "/no/such/r.json"), "there is no folder /no/such"),
-    "json_folder": (("--json", "/tmp"), "--json /tmp is a folder: name a file"),
-    "compare": (("--compare", "jax"), "--compare has no side 'jax': choose from eager, compile"),
-    "compare_twice": (("--compare", "eager,eager"), "names a side twice"),
-    "compare_short": (
-        ("--compare", "eager", "--steps", "3"),
-        "--compare needs 8 steps or more: give --steps 8",
-    ),
-    "compare_checkpoint": (("--compare", "eager", "--checkpoint", "/tmp/c"), "do not go together"),
-}
-
-
-@pytest.mark.parametrize(("options", "text"), BAD_INPUT.values(), ids=BAD_INPUT.keys())
-def test_bad_input_is_named_and_exits_2(bench, options: tuple[str, ...], text: str) -> None:
-    run = (
-        bench("--steps", "2", *options)
-        if "--steps" not in options and "--compare" not in options
-        else bench(*options)
-    )
-    assert run.status == 2
-    assert text in run.err
-    assert run.err.splitlines()[-1].startswith("moai bench: ")
-    assert len(run.err.splitlines()) <= 2 and "Traceback" not in run.err
-    assert run.lines == []
-
-
-def test_a_loss_that_is_no_number_ends_the_run(bench) -> None:
-    run = bench("--steps", "20", "--lr", "1e30")
-    assert run.status == 1
-    assert re.match(
-        r"moai bench: the loss is (nan|inf) at step \d+: try a lower --lr \(now 1e\+30\)\n", run.err
-    )
-
-
-def test_empty_files_and_binaries_are_no_text(bench, tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"")
-    (tmp_path / "b").write_bytes(b"\x7fELF\0\0")
-    assert "no text in" in bench("--data", str(tmp_path)).err
+def test_the_matrix_rate_is_a_rate(device: str) -> None:
+    assert 1e8 < matmul_rate(torch.device(device), torch.float32, budget_seconds=0.0) < 1e16
 
 
 # ---- Text
 
 
-def test_whole_files_are_held_out_and_never_trained_on(data: str) -> None:
-    text = read_text(data)
-    train, held_out = (bytes(part.tolist()) for part in (text.train, text.held_out))
-    files = [path.read_bytes() for path in sorted(Path(data).iterdir())]
-    assert [number for number, content in enumerate(files) if content in held_out] == [19, 39]
-    assert [number for number, content in enumerate(files) if content not in train] == [19, 39]
-    assert len(train) + len(held_out) == sum(map(len, files))
+def test_the_hint_for_short_text_would_work(tmp_path: Path) -> None:
+    (tmp_path / "short").write_text("x = 1\n" * 100)
+    text = read_text(str(tmp_path / "short"))
+    with pytest.raises(BadInput, match="570 bytes to train on.* needs 585; .* or --batch 8$"):
+        check_size(text, batch=9, seq=64)
+    with pytest.raises(BadInput, match="is shorter than one batch: .* or --seq 62$"):
+        check_size(text, batch=9, seq=900)
+    with pytest.raises(BadInput, match="30 bytes are held out, --seq 62 needs 63; .* or --seq 29$"):
+        check_size(text, batch=9, seq=62)
+    check_size(text, batch=9, seq=29)
 
 
-def test_of_one_file_the_last_twentieth_is_held_out(tmp_path: Path) -> None:
-    content = bytes(1 + i % 251 for i in range(2000))
-    (tmp_path / "one").write_bytes(content)
-    text = read_text(str(tmp_path / "one"))
-    assert bytes(text.train.tolist()) == content[:1900] and bytes(text.held_out.tolist()) == content[1900:]
+def test_python_itself_is_the_default_text() -> None:
+    text = read_text()
+    assert text.files > 200 and len(text.train) > 10 * len(text.held_out) > 1_000_000
 
 
-def test_batches_are_windows_of_their_part_and_functions_of_the_step() -> None:
-    part = torch.arange(40, dtype=torch.uint8)
-    seen = set()
-    for step in range(60):
-        tokens, targets = batch_at(part, step, 4, 8, seed=1)
-        assert tokens.shape == targets.shape == (4, 8)
-        assert torch.equal(targets, tokens + 1) and torch.equal(tokens, tokens[:, :1] + torch.arange(8))
-        assert torch.equal(batch_at(part, step, 4, 8, seed=1)[0], tokens)
-        seen |= set(targets.flatten().tolist())
-    assert seen == set(range(1, 40))
-    assert not torch.equal(batch_at(part, 0, 4, 8, 1)[0], batch_at(part, 0, 4, 8, 2)[0])
+def test_a_model_too_large_for_the_host_is_refused() -> None:
+    with pytest.raises(BadInput, match="llama3-70b on cpu needs 1,051.3 GiB .* choose a smaller --model"):
+        job.run(Settings(model="llama3-70b", device="cpu"))
 
 
-# ---- Models and the command line
-
-PARAMETERS = {
-    "gpt2": 124_439_808,
-    "gpt2-medium": 354_823_168,
-    "gpt2-large": 774_030_080,
-    "gpt2-xl": 1_557_611_200,
-}
-PARAMETERS |= {"llama3-1b": 1_235_814_400, "llama3-8b": 8_030_261_248, "llama3-70b": 70_553_706_496}
+# ---- Checkpoints
 
 
-@pytest.mark.parametrize(("name", "count"), PARAMETERS.items())
-def test_a_model_has_as_many_parameters_as_published(name: str, count: int) -> None:
-    assert parameter_count(name) == count
+def test_a_checkpoint_of_other_text_is_refused(trainer: Callable[..., Trainer], tmp_path: Path) -> None:
+    checkpoint.save(str(tmp_path), trainer())
+    other = trainer()
+    other.text = dataclasses.replace(other.text, digest="another")
+    with pytest.raises(BadInput, match="was made on other text: give the same --data"):
+        checkpoint.resume(str(tmp_path), other)
 
 
-def test_help_names_every_option_and_every_model(capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(["bench", "--help"])
-    assert stopped.value.code == 0
-    text = " ".join(capsys.readouterr().out.split())
-    for field in dataclasses.fields(Settings):
-        assert f"--{field.name.replace('_', '-')} " in text
-    assert all(name in text for name in MODELS)
+def test_a_checkpoint_of_one_device_goes_on_on_another(
+    trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    begun, other = trainer("moai"), trainer("cpu")
+    begun.step()
+    checkpoint.save(str(tmp_path), begun)
+    checkpoint.resume(str(tmp_path), other)
+    assert other.finished == 1
+    assert other.step().item() == pytest.approx(begun.step().item(), abs=1e-5)
 
 
-def test_moai_alone_prints_its_help_and_exits_2(capsys: pytest.CaptureFixture) -> None:
-    assert main([]) == 2
-    captured = capsys.readouterr()
-    assert captured.out == "" and "bench" in captured.err
+def test_a_full_disk_leaves_no_file_and_is_told(
+    trainer: Callable[..., Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunFailed, match="No space left on device; free some room"):
+        checkpoint.save(str(tmp_path), trainer())
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_a_reader_that_goes_away_ends_the_run_quietly(data: str) -> None:
-    command = [sys.executable, "-m", "moai", "bench", "--model", "tiny", "--data", data, "--steps", "3000"]
+# ---- Comparison
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "verdict"),
+    [
+        ([1, 1, 1], [2, 3, 4], "faster"),
+        ([2, 3, 4], [1, 1, 1], "slower"),
+        ([1, 1, 1], [0.9, 2, 3], "no difference shown"),
+    ],
+)
+def test_a_ratio_is_real_only_if_its_range_excludes_1(mine: list, theirs: list, verdict: str) -> None:
+    assert compare.speed_ratio(mine, theirs)["verdict"] == verdict
+
+
+@pytest.mark.parametrize("steps", [8, 9, 20, 23, 100])
+def test_rounds_use_up_the_steps(steps: int) -> None:
+    warmup, rounds, block = compare.schedule(steps)
+    assert warmup + rounds * block == steps and rounds >= 5 and warmup >= 3
+
+
+def test_a_side_that_fails_drops_out_with_its_reason(
+    data: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_sides = compare.make_sides
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("no C++ compiler\nand much more")
+
+    def broken(*arguments: object) -> list[compare.Side]:
+        sides = make_sides(*arguments)
+        sides[1].trainer.loss = fail
+        return sides
+
+    monkeypatch.setattr(compare, "make_sides", broken)
+    options = ["--device", "cpu", "--model", "tiny", "--steps", "8", "--sample-bytes", "0", "--data", data]
+    assert main(["bench", *options, "--compare", "compile"]) == 0
+    assert "vs compile   not compared: no C++ compiler\n" in capsys.readouterr().out
+
+
+# ---- The command line
+
+
+def test_a_preset_fills_in_what_the_command_line_leaves_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(job, "run", lambda settings: seen.append(settings) or {"interrupted": False})
+    assert main(["bench", "--preset", "demo", "--eval-every", "7"]) == 0
+    assert (seen[0].model, seen[0].eval_every, seen[0].sample_bytes) == ("mini", 7, 480)
+
+
+@pytest.mark.parametrize(("steps", "period"), [(1, 1), (60, 2), (200, 5), (700, 20), (17944, 50)])
+def test_log_lines_come_at_round_steps(steps: int, period: int) -> None:
+    assert resolve(Settings(steps=steps)).log_every == period
+
+
+@on_each_device
+def test_a_signal_ends_a_real_run_with_130(data: str, device: str) -> None:
+    command = [sys.executable, "-m", "moai", "bench", "--device", device, "--model", "tiny", "--data", data]
+    command += ["--steps", "100000", "--log-every", "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
-        assert run.stdout.readline().startswith("model ")
-        run.stdout.close()
-        said = run.stderr.read()
-        assert run.wait(timeout=120) == 141
-    assert said == ""
+        for line in run.stdout:
+            if line.startswith("[Step 3/"):
+                run.send_signal(signal.SIGINT)
+                break
+        said = run.stdout.read()
+        assert run.wait(timeout=60) == 130
+        assert "interrupted" in said and "throughput" in said and run.stderr.read() == ""
