@@ -163,7 +163,22 @@ ValueRef ref_of(Segment& segment, Storage& storage) {
   segment.inputs.push_back(storage.cell);
   segment.input_layouts.push_back(storage.layout);
   segment.donated.push_back(false);
+  segment.captured.push_back(&storage);
   return storage.ref;
+}
+
+// Takes back what encoding an op that is not recorded after all has added. Without this the input
+// that a failed op was the first to use would enter the trace with no word of its layout.
+void take_back(Segment& segment, size_t first_number) {
+  for (Storage* storage : segment.captured) {
+    storage->segment = 0;
+    storage->ref = kUndefined;
+  }
+  segment.captured.clear();
+  segment.inputs.resize(segment.op_first_input);
+  segment.input_layouts.resize(segment.op_first_input);
+  segment.donated.resize(segment.op_first_input);
+  segment.numbers.resize(first_number);
 }
 
 void set_value(Storage& storage, const Layout* layout, CellPtr cell) {
@@ -396,6 +411,7 @@ void Recorder::record(const OpSchema& op, Stack& stack) {
     const auto args = torch::jit::last(stack, n);
     if (segment.at == nullptr) segment.at = &trace_root();
     segment.op_first_input = segment.inputs.size();
+    segment.captured.clear();
     const size_t first_number = segment.numbers.size();
     TraceNode& at = *segment.at;
     TraceNode* found = nullptr;
@@ -419,14 +435,14 @@ void Recorder::record(const OpSchema& op, Stack& stack) {
       }
     }
     if (encoded == Encoded::kForeign) {
-      segment.numbers.resize(first_number);
+      take_back(segment, first_number);
       guard.unlock();
       record_foreign(op, stack);
       return;
     }
     if (found == nullptr) {
       if (!have_inferred) {
-        segment.numbers.resize(first_number);
+        take_back(segment, first_number);
         guard.unlock();
         if (const char* why = not_recordable(op, torch::jit::last(stack, n)))
           return run_at_once(op, stack, why);
