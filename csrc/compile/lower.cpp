@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "compile/program.h"
+#include "compile/roots.h"
 #include "ir/error.h"
 #include "ops/traits.h"
 
@@ -15,22 +16,27 @@ using ir::Node;
 using ir::NodeId;
 using ir::NodeKind;
 using ir::ValueId;
+using RootId = Roots::RootId;
 
 // Results smaller than this may be of the size of a kernel's own scalars.
 constexpr int64_t kSmallestReused = 64;
 
 class Lowering {
  public:
-  Lowering(Graph graph, const LowerOptions& options) : options_(options) {
+  Lowering(Graph graph, const LowerOptions& options) : options_(options), roots_(find_roots(graph)) {
     program_.graph = std::move(graph);
   }
 
   Program run() {
-    find_roots_and_last_uses();
     const Graph& graph = program_.graph;
-    place_.assign(graph.values().size(), kNone);
+    const auto end = static_cast<NodeId>(graph.nodes().size());
+    for (NodeId id = 0; id < end; ++id) {
+      if (graph.node(id).kind == NodeKind::kOp && ops::traits(graph.node(id).op).can_raise)
+        last_raising_ = id;
+    }
+    place_.assign(roots_.last_use.size(), kNone);
     for (size_t i = 0; i < graph.inputs().size(); ++i) place_input(static_cast<int32_t>(i));
-    for (NodeId id = 0; id < static_cast<NodeId>(graph.nodes().size()); ++id) {
+    for (NodeId id = 0; id < end; ++id) {
       switch (graph.node(id).kind) {
         case NodeKind::kOp: lower_op(id); break;
         case NodeKind::kView: lower_view(id); break;
@@ -43,26 +49,6 @@ class Lowering {
   }
 
  private:
-  // The root of a view is the value whose memory it shows; every other value is its own root.
-  void find_roots_and_last_uses() {
-    const Graph& graph = program_.graph;
-    root_.resize(graph.values().size());
-    for (size_t v = 0; v < root_.size(); ++v) root_[v] = static_cast<ValueId>(v);
-    last_use_.assign(graph.values().size(), kNone);
-    for (NodeId id = 0; id < static_cast<NodeId>(graph.nodes().size()); ++id) {
-      const Node& node = graph.node(id);
-      if (node.kind == NodeKind::kView) root_[node.results[0]] = root_[node.operands[0]];
-      // What an update replaces is not read by it, as far as memory is concerned.
-      const size_t first = node.kind == NodeKind::kUpdate ? 1 : 0;
-      for (size_t i = first; i < node.operands.size(); ++i) {
-        if (node.operands[i] != ir::kNone) last_use_[root_[node.operands[i]]] = id;
-      }
-      if (node.kind == NodeKind::kUpdate) update_of_[node.operands[1]] = id;
-      if (node.kind == NodeKind::kOp && ops::traits(node.op).can_raise) last_raising_ = id;
-    }
-    for (const ValueId v : graph.outputs()) last_use_[root_[v]] = static_cast<NodeId>(graph.nodes().size());
-  }
-
   int32_t new_buffer(int64_t bytes) {
     Buffer buffer;
     buffer.bytes = bytes;
@@ -70,18 +56,13 @@ class Lowering {
     return static_cast<int32_t>(program_.buffers.size()) - 1;
   }
 
-  int32_t new_access(int32_t buffer, const ir::Type& type) {
+  int32_t new_access(int32_t buffer, const ir::Type& type, const Start& start = {}) {
     Access access;
     access.buffer = buffer;
     access.type = type;
+    access.offset = start.bytes / ir::element_bytes(type.dtype);
+    access.offset_number = start.number;
     program_.accesses.push_back(std::move(access));
-    return static_cast<int32_t>(program_.accesses.size()) - 1;
-  }
-
-  int32_t same_view(int32_t access, int32_t buffer) {
-    Access copy = program_.accesses[access];
-    copy.buffer = buffer;
-    program_.accesses.push_back(std::move(copy));
     return static_cast<int32_t>(program_.accesses.size()) - 1;
   }
 
@@ -93,18 +74,18 @@ class Lowering {
     place_[value] = new_access(buffer, program_.graph.type(value));
   }
 
-  const Buffer& buffer_of(ValueId value) const {
-    return program_.buffers[program_.accesses[place_[value]].buffer];
-  }
-  int32_t buffer_id(ValueId value) const { return program_.accesses[place_[value]].buffer; }
+  int32_t buffer_id(RootId root) const { return program_.accesses[place_[root]].buffer; }
+  const Buffer& buffer_of(RootId root) const { return program_.buffers[buffer_id(root)]; }
 
-  // May node `id` write over the memory of `root`?
-  bool may_overwrite(ValueId root, NodeId id) const {
-    if (last_use_[root] > id) return false;
-    const Buffer& buffer = buffer_of(root);
-    if (buffer.home != Buffer::Home::kInput) return true;
-    return static_cast<size_t>(buffer.input) < options_.donated.size() && options_.donated[buffer.input] &&
-           id > last_raising_;
+  // May node `id` write over the memory of `value`? Only a root's: of the rest of it, others are.
+  bool may_overwrite(ValueId value, NodeId id) const {
+    if (!roots_.is_root(value) || roots_.last_use[value] > id) return false;
+    const Buffer& buffer = buffer_of(value);
+    return buffer.home != Buffer::Home::kInput || (is_donated(buffer.input) && id > last_raising_);
+  }
+
+  bool is_donated(int32_t input) const {
+    return static_cast<size_t>(input) < options_.donated.size() && options_.donated[input];
   }
 
   void copy(NodeId id, int32_t from, int32_t to) {
@@ -116,50 +97,57 @@ class Lowering {
     program_.instructions.push_back(std::move(instruction));
   }
 
+  // A buffer of its own that holds what `value` shows, gaps between its elements included.
+  int32_t copy_whole(NodeId id, ValueId value) {
+    const ir::Type& type = program_.graph.type(value);
+    const int32_t buffer = new_buffer(type.bytes());
+    if (type.is_dense()) {
+      copy(id, place_[value], new_access(buffer, type));
+    } else {
+      const ir::Type flat = ir::Type::contiguous(type.dtype, {type.extent()});
+      copy(id, new_access(buffer_id(value), flat, start_of(value)), new_access(buffer, flat));
+    }
+    return buffer;
+  }
+
+  // Where a value lies in its buffer: roots are at its beginning.
+  const Start& start_of(ValueId value) const { return roots_.start[value]; }
+
   void lower_view(NodeId id) {
     const Node& node = program_.graph.node(id);
     const ValueId result = node.results[0];
-    const int32_t access = new_access(buffer_id(root_[result]), program_.graph.type(result));
-    set_offset(access, node.args[0]);
-    place_[result] = access;
-  }
-
-  void set_offset(int32_t access, const ir::Arg& arg) {
-    if (const auto* number = std::get_if<ir::NumberRef>(&arg)) {
-      program_.accesses[access].offset_number = number->index;
-    } else {
-      program_.accesses[access].offset = std::get<int64_t>(arg);
+    const RootId root = roots_.root[result];
+    if (place_[root] == kNone) {
+      const ir::Type& type = program_.graph.type(node.operands[0]);
+      const int32_t buffer = copy_whole(id, node.operands[0]);
+      place_[root] = new_access(buffer, type);
     }
+    place_[result] = new_access(buffer_id(root), program_.graph.type(result), start_of(result));
   }
 
   // Gives a tied result its memory and returns the access through which the op writes it.
   int32_t place_tied(NodeId id, ValueId operand, ValueId result) {
     const Graph& graph = program_.graph;
-    const ValueId root = root_[operand];
-    // An operand that the op sees twice must not change under its hands.
-    const bool writable = may_overwrite(root, id) && times_used_[root] == 1;
-    const auto update = update_of_.find(result);
-    const bool through_view = root != operand;
-    if (through_view && update != update_of_.end() && graph.node(update->second).operands[0] == root) {
-      // `update` puts the written view back: write the base itself, or a copy of it.
-      const ValueId whole = graph.node(update->second).results[0];
-      int32_t buffer = buffer_id(root);
-      if (!writable) {
-        buffer = new_buffer(program_.buffers[buffer].bytes);
-        copy(id, place_[root], same_view(place_[root], buffer));
-      }
-      place_[result] = same_view(place_[operand], buffer);
-      place_[whole] = same_view(place_[root], buffer);
-      return place_[result];
+    const auto folded = roots_.folded.find(result);
+    if (folded != roots_.folded.end()) {
+      const Node& update = graph.node(folded->second);
+      const ValueId base = update.operands[0];
+      const ValueId whole = update.results[0];
+      const int32_t buffer = is_writable(base, id) ? buffer_id(base) : copy_whole(id, base);
+      place_[whole] = new_access(buffer, graph.type(whole));
+      place_[result] = new_access(buffer, graph.type(result), start_of(result));
+    } else if (is_writable(operand, id)) {
+      place_[result] = place_[operand];
+    } else {
+      place_[result] = new_access(copy_whole(id, operand), graph.type(result));
     }
-    if (!through_view && writable) {
-      place_[result] = place_[root];
-      return place_[result];
-    }
-    const int32_t buffer = new_buffer(graph.type(result).bytes());
-    place_[result] = new_access(buffer, graph.type(result));
-    copy(id, place_[operand], place_[result]);
     return place_[result];
+  }
+
+  // An operand that the op sees twice must not change under its hands.
+  bool is_writable(ValueId value, NodeId id) const {
+    const auto uses = times_used_.find(roots_.root[value]);
+    return may_overwrite(value, id) && uses != times_used_.end() && uses->second == 1;
   }
 
   void lower_op(NodeId id) {
@@ -172,7 +160,7 @@ class Lowering {
     times_used_.clear();
     if (!node.tied.empty()) {
       for (const ValueId operand : node.operands) {
-        if (operand != ir::kNone) ++times_used_[root_[operand]];
+        if (operand != ir::kNone) ++times_used_[roots_.root[operand]];
       }
     }
     for (size_t r = 0; r < node.results.size(); ++r) {
@@ -200,7 +188,7 @@ class Lowering {
     if (node.results.size() == 1 && ops::traits(node.op).pointwise && type.bytes() >= kSmallestReused &&
         keeps_dtype(node, type.dtype)) {
       for (const ValueId operand : node.operands) {
-        if (operand == ir::kNone || root_[operand] != operand || graph.type(operand) != type) continue;
+        if (operand == ir::kNone || !roots_.is_root(operand) || graph.type(operand) != type) continue;
         if (buffer_of(operand).home == Buffer::Home::kInput || !may_overwrite(operand, id)) continue;
         if (is_seen_otherwise(node, operand)) continue;
         return place_[operand];
@@ -212,7 +200,7 @@ class Lowering {
   // Does the op also read `value` through a view, at other indices than those it writes?
   bool is_seen_otherwise(const Node& node, ValueId value) const {
     return std::any_of(node.operands.begin(), node.operands.end(),
-                       [&](ValueId v) { return v != ir::kNone && v != value && root_[v] == value; });
+                       [&](ValueId v) { return v != ir::kNone && v != value && roots_.root[v] == value; });
   }
 
   // A kernel that must first convert an operand does so into scratch, which is not to be mistaken
@@ -230,21 +218,27 @@ class Lowering {
   void lower_update(NodeId id) {
     const Graph& graph = program_.graph;
     const Node& node = graph.node(id);
+    const ValueId base = node.operands[0];
+    const ValueId source = node.operands[1];
     const ValueId whole = node.results[0];
-    if (place_[whole] != kNone) return;  // written through its view already
-    const ValueId root = root_[node.operands[0]];
-    int32_t buffer = buffer_id(root);
-    if (!may_overwrite(root, id)) {
-      buffer = new_buffer(program_.buffers[buffer].bytes);
-      copy(id, place_[root], same_view(place_[root], buffer));
-    }
-    // The base may itself be a view of its root, laid out otherwise.
-    place_[whole] = same_view(place_[node.operands[0]], buffer);
-    const int32_t region = new_access(buffer, graph.type(node.operands[1]));
-    program_.accesses[region].type.sizes = std::get<std::vector<int64_t>>(node.args[0]);
-    program_.accesses[region].type.strides = std::get<std::vector<int64_t>>(node.args[1]);
+    const auto folded = roots_.folded.find(source);
+    if (folded != roots_.folded.end() && folded->second == id) return;
+    const bool in_place = may_overwrite(base, id) && roots_.root[source] != base;
+    const int32_t buffer = in_place ? buffer_id(base) : copy_whole(id, base);
+    place_[whole] = new_access(buffer, graph.type(whole));
+    const int32_t region = new_access(buffer, graph.type(base));
+    program_.accesses[region].type.sizes = std::get<ir::Dims>(node.args[0]);
+    program_.accesses[region].type.strides = std::get<ir::Dims>(node.args[1]);
     set_offset(region, node.args[2]);
-    copy(id, place_[node.operands[1]], region);
+    copy(id, place_[source], region);
+  }
+
+  void set_offset(int32_t access, const ir::Arg& arg) {
+    if (const auto* number = std::get_if<ir::NumberRef>(&arg)) {
+      program_.accesses[access].offset_number = number->index;
+    } else {
+      program_.accesses[access].offset = std::get<int64_t>(arg);
+    }
   }
 
   void place_outputs() {
@@ -254,21 +248,16 @@ class Lowering {
     for (const ValueId value : graph.outputs()) {
       int32_t buffer = buffer_id(value);
       const Buffer& now = program_.buffers[buffer];
-      const bool foreign = now.home == Buffer::Home::kInput && !may_overwrite_at_end(now.input);
-      if (foreign || taken[buffer] || root_[value] != value) {
-        buffer = new_buffer(graph.type(value).bytes());
+      const bool is_ours = now.home != Buffer::Home::kInput || is_donated(now.input);
+      if (!is_ours || taken[buffer] || !roots_.is_root(value)) {
+        buffer = copy_whole(end, value);
         taken.push_back(false);
-        copy(end, place_[value], new_access(buffer, graph.type(value)));
       }
       taken[buffer] = true;
       if (program_.buffers[buffer].home == Buffer::Home::kArena)
         program_.buffers[buffer].home = Buffer::Home::kOutput;
       program_.output_buffers.push_back(buffer);
     }
-  }
-
-  bool may_overwrite_at_end(int32_t input) const {
-    return static_cast<size_t>(input) < options_.donated.size() && options_.donated[input];
   }
 
   void set_lifetimes() {
@@ -286,11 +275,9 @@ class Lowering {
 
   const LowerOptions& options_;
   Program program_;
-  std::vector<ValueId> root_;                        // by value
-  std::vector<NodeId> last_use_;                     // by root: last node that reads it or a view of it
-  std::vector<int32_t> place_;                       // by value: access
-  std::unordered_map<ValueId, NodeId> update_of_;    // by written value: the update that puts it back
-  std::unordered_map<ValueId, int32_t> times_used_;  // of the node being lowered, by root
+  const Roots roots_;
+  std::vector<int32_t> place_;                      // by value, and by root: access
+  std::unordered_map<RootId, int32_t> times_used_;  // of the node being lowered
   NodeId last_raising_ = kNone;
 };
 
