@@ -153,7 +153,7 @@ bool fits_on_cpu(at::ArrayRef<at::IValue> args) {
 
 // Runs the call on CPU zeros so that eager's own error is thrown; returns when the CPU accepts it.
 void throw_as_eager_would(const OpSchema& op, at::ArrayRef<at::IValue> args) {
-  if (!fits_on_cpu(args) || op.random) return;
+  if (!fits_on_cpu(args)) return;
   auto stack = on_zeros(op, args);
   call(op, stack);
 }
@@ -354,9 +354,12 @@ Inferred infer(const OpSchema& op, at::ArrayRef<at::IValue> args) {
   } catch (const std::exception&) {
     if (is_interrupt()) throw;
     throw_as_eager_would(op, args);
-    // The CPU accepts what the meta kernel refuses.
+    if (op.random) throw;  // at once it would draw from the CPU's generator
+    // The CPU accepts what the meta kernel refuses. Not remembered: a number may have been to blame,
+    // and numbers are not in the key.
     inferred.at_once = true;
     inferred.why = "its meta kernel refuses the call";
+    return inferred;
   }
   if (!inferred.at_once) probe(op, args);
   const std::lock_guard<std::mutex> guard(*guard_of_memo);

@@ -84,6 +84,15 @@ def test_what_is_not_strided_is_refused(make):
         make(torch.eye(3))
 
 
+def test_a_refused_number_is_not_remembered():
+    x = torch.empty(7, 3, device="moai")
+    with pytest.raises(RuntimeError, match="std >= 0.0, but found std -1$"):
+        x.normal_(0, -1)
+    before = moai.stats()["ops_at_once"]
+    x.normal_(0, 1)
+    assert moai.stats()["ops_at_once"] == before
+
+
 @pytest.mark.parametrize("pick", [torch.max, torch.min, torch.median, torch.nanmedian])
 def test_gradient_of_a_picked_element_reads_nothing(pick):
     x = torch.tensor([1.0, 3.0, 3.0, 1.0, 2.0])
