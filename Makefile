@@ -72,7 +72,7 @@ test-py: build  ## The quick Python tests
 
 .PHONY: test-full
 test-full: test-cpp asan tsan  ## Every test there is, sanitizers included; GPU tests where there is a GPU
-	$(PY) -m pytest -n $(PYTEST_JOBS)
+	MOAI_TEST_FULL=1 $(PY) -m pytest -n $(PYTEST_JOBS)
 
 .PHONY: asan tsan
 asan: build/asan/build.ninja  ## The C++ tests under ASan and UBSan

@@ -146,9 +146,7 @@ TEST_CASE("verify_of_a_program_says_what_is_wrong") {
       {"instruction 0 has 1 operands, its node 2", [](Program& p) { p.instructions[0].operands.pop_back(); }},
       {"instruction 0 has 0 results, its node 1", [](Program& p) { p.instructions[0].results.clear(); }},
       {"instruction 0 has result 0 of type f32[2,4], its node f32[4,4]",
-       [&](Program& p) {
-         access(p, 0, 0).type = ir::Type::contiguous(ir::DType::kF32, {2, 4});
-       }},
+       [&](Program& p) { access(p, 0, 0).type = ir::Type::contiguous(ir::DType::kF32, {2, 4}); }},
       {"instruction 1 is a copy and has not one operand and one result",
        [](Program& p) { p.instructions[1].operands.clear(); }},
       {"instruction 1 copies", [&](Program& p) { access(p, 1, 0).type.sizes = {1}; }},
