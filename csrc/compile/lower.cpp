@@ -227,6 +227,7 @@ class Lowering {
     const int32_t buffer = in_place ? buffer_id(base) : copy_whole(id, base);
     place_[whole] = new_access(buffer, graph.type(whole));
     const int32_t region = new_access(buffer, graph.type(base));
+    program_.accesses[region].type.dtype = graph.type(source).dtype;
     program_.accesses[region].type.sizes = std::get<ir::Dims>(node.args[0]);
     program_.accesses[region].type.strides = std::get<ir::Dims>(node.args[1]);
     set_offset(region, node.args[2]);

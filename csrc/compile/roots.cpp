@@ -85,14 +85,16 @@ class Search {
     const Node& view = graph_.node(shown.producer);
     if (view.kind != NodeKind::kView || view.operands[0] != update.operands[0]) return;
     const Type& base = graph_.type(update.operands[0]);
-    const Type region = region_of(update, base);
+    const Type region = region_of(update);
     if (region != shown.type || written.type != shown.type) return;
     if (!(start_within(base, region, update.args[2]) == start_within(base, shown.type, view.args[0]))) return;
     found_.folded.emplace(update.operands[1], id);
   }
 
-  static Type region_of(const Node& update, const Type& base) {
-    return {base.dtype, std::get<ir::Dims>(update.args[0]), std::get<ir::Dims>(update.args[1])};
+  // Of the written value's type: a storage that torch makes is bytes, whatever is put there.
+  Type region_of(const Node& update) const {
+    return {graph_.type(update.operands[1]).dtype, std::get<ir::Dims>(update.args[0]),
+            std::get<ir::Dims>(update.args[1])};
   }
 
   bool is_folded(NodeId id, const Node& update) const {
@@ -127,7 +129,7 @@ class Search {
     const Node& update = graph_.node(folded->second);
     const Type& base = graph_.type(update.operands[0]);
     found_.root[written] = update.results[0];
-    found_.start[written] = start_within(base, region_of(update, base), update.args[2]);
+    found_.start[written] = start_within(base, region_of(update), update.args[2]);
   }
 
   const Graph& graph_;

@@ -158,7 +158,7 @@ class Graph {
 //   [1,2]  [0.5, nan]  [true]  []  float[]  bool[]        # static lists; the empty ones keep their kind
 //   %1  [%1, none]  tensor[]                              # operands
 //   n0  [n0, n1]  number[]  host(n0, f64, wrapped)        # numbers of the step, host scalars
-//   update(%0, %1, [4,4]{8,1}, offset=2)                  # the region's sizes and strides
+//   update(%0, %1, [4,4]{8,1}, offset=2)                  # the region's sizes and strides; of %1's dtype
 //   aten.f[%1, %2]($1, $0)                                # operands in another order than arguments
 //
 // A name that is no plain word is quoted: `"my op"(%0)`.

@@ -198,12 +198,12 @@ class Verifier {
     if (graph_.type(node.results[0]) != whole) {
       fail("the result is ", graph_.type(node.results[0]).str(), ", but updates ", whole.str());
     }
-    if (source.dtype != whole.dtype || source.sizes != *sizes) {
-      fail("the region is ", Type::contiguous(whole.dtype, *sizes).str(), ", but its source ", source.str());
+    if (source.sizes != *sizes) {
+      fail("the region is ", Type::contiguous(source.dtype, *sizes).str(), ", but its source ", source.str());
     }
     if (strides->size() != sizes->size()) fail("the region has another number of strides than of sizes");
     if (any_negative(*strides)) fail("the region has a negative stride");
-    region(whole, {whole.dtype, *sizes, *strides}, node.args[2]);
+    region(whole, {source.dtype, *sizes, *strides}, node.args[2]);
   }
 
   const Graph& graph_;

@@ -172,6 +172,7 @@ class Meaning {
     } else if (node.kind == ir::NodeKind::kUpdate) {
       memory_[node.results[0]] = memory_[node.operands[0]];
       Shown region = shown(node.results[0]);
+      region.type.dtype = graph_.type(node.operands[1]).dtype;
       region.type.sizes = std::get<ir::Dims>(node.args[0]);
       region.type.strides = std::get<ir::Dims>(node.args[1]);
       region.offset = offset(node.args[2]);
