@@ -48,7 +48,9 @@ at::Tensor recorded(const OpSchema& op, Args&&... args) {
   return stack.back().toTensor();
 }
 
-void check_options(std::optional<at::Layout> layout, std::optional<bool> pin_memory) {
+void check_options(std::optional<at::Layout> layout, std::optional<at::Device> device,
+                   std::optional<bool> pin_memory) {
+  TORCH_CHECK(!device.has_value() || device->index() <= 0, "moai is one device: there is no ", *device);
   TORCH_CHECK_NOT_IMPLEMENTED(!layout.has_value() || *layout == at::kStrided,
                               "moai holds strided tensors only, not ", *layout,
                               "; make the tensor on the CPU");
@@ -56,9 +58,9 @@ void check_options(std::optional<at::Layout> layout, std::optional<bool> pin_mem
 }
 
 at::Tensor empty_strided(at::IntArrayRef sizes, at::IntArrayRef strides, std::optional<at::ScalarType> dtype,
-                         std::optional<at::Layout> layout, std::optional<at::Device>,
+                         std::optional<at::Layout> layout, std::optional<at::Device> device,
                          std::optional<bool> pin_memory) {
-  check_options(layout, pin_memory);
+  check_options(layout, device, pin_memory);
   register_new_ops();
   for (const int64_t size : sizes)
     TORCH_CHECK(size >= 0, "Trying to create tensor with negative dimension ", size, ": ", sizes);
@@ -141,7 +143,7 @@ at::Tensor to_copy(const at::Tensor& self, std::optional<at::ScalarType> dtype,
     return at::_to_copy(to_cpu(self, Read::kShare, "to(" + device->str() + ")"), dtype, layout, device,
                         pin_memory, non_blocking, format);
   }
-  check_options(layout, pin_memory);
+  check_options(layout, device, pin_memory);
   static const OpSchema& op = schema_of("aten::_to_copy", "");
   return recorded(op, self, dtype, std::optional<at::Layout>(), std::optional<at::Device>(),
                   std::optional<bool>(), non_blocking, format);

@@ -267,6 +267,9 @@ void record_foreign(const OpSchema& op, Stack& stack) {
     return tensor;
   });
   if (!has_foreign) return run_at_once(op, stack, "takes an argument that a graph does not hold");
+  // Only a generator of ours can have brought a call here that has no tensor of ours.
+  TORCH_CHECK(!first.is_cpu() || !op.random, "Expected a '", other.type(),
+              "' device type for generator but found '", c10::DeviceType::PrivateUse1, "'");
   TORCH_CHECK(movable, "Expected all tensors to be on the same device, but found at least two devices, ",
               first, " and ", other, "!");
   map_in_place(op, stack, [&](const at::Tensor& tensor, bool) {
