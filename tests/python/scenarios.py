@@ -79,8 +79,10 @@ def assert_same(got: object, wanted: object, where: str) -> None:
         for n, pair in enumerate(zip(got, wanted, strict=True)):
             assert_same(*pair, f"{where}[{n}]")
     elif isinstance(wanted, (torch.Tensor, numpy.ndarray, float)):
+        is_double = getattr(wanted, "dtype", None) in (torch.float64, numpy.float64)
+        tolerance = {"rtol": 1e-9, "atol": 1e-9} if is_double else {"rtol": 1e-4, "atol": 1e-5}
         torch.testing.assert_close(
-            got, wanted, rtol=1e-4, atol=1e-5, equal_nan=True, msg=lambda text: f"{where}: {text}"
+            got, wanted, equal_nan=True, msg=lambda text: f"{where}: {text}", **tolerance
         )
     else:
         assert got == wanted, where
