@@ -216,6 +216,7 @@ OpSchema::OpSchema(const c10::OperatorHandle& handle_in) : handle(handle_in) {
   const auto& full = handle.operator_name();
   name = ir::Symbol::intern(symbol_name(full));
   is_aten = full.name.rfind("aten::", 0) == 0;
+  bumps_versions = full.name.rfind("aten::_foreach_", 0) == 0 && schema.returns().empty();
 
   const auto fail_to_at_once = [&](const char* reason) {
     if (handling == Handling::kRecord) {

@@ -56,6 +56,8 @@ struct OpSchema {
   bool random = false;
   bool static_numbers = false;
   bool is_aten = false;
+  // Autograd counts no version for ops that write lists and return nothing: their kernels do.
+  bool bumps_versions = false;
   bool asks_cpu = false;
   bool writes_any = false;
   bool is_out = false;  // has an `out` argument, which it may resize

@@ -536,6 +536,7 @@ void Recorder::follow(TraceNode& node, at::ArrayRef<at::IValue> args, Stack& ret
     if (const Layout* layout = node.uses[write.use].resized) resize(tensor, storage, layout);
     storage.segment = segment.id;
     storage.ref = value++;
+    if (node.op->bumps_versions && !tensor.is_inference()) tensor.unsafeGetTensorImpl()->bump_version();
     if (!listed) segment.written.emplace_back(tensor.storage().getWeakStorageImpl());
   }
   for (const auto& spec : node.returns) returns.push_back(make_return(segment, spec, args, &value));

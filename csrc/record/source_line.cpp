@@ -13,13 +13,19 @@ namespace moai::record {
 namespace {
 
 bool is_library(const std::string& file) {
-  return file.find("/torch/") != std::string::npos || file.find("/moai/") != std::string::npos;
+  // Not any folder of the name: a checkout of ours, or somebody's project, may be called moai.
+  for (const char* folder : {"/torch/", "-packages/moai/", "/python/moai/"}) {
+    if (file.find(folder) != std::string::npos) return true;
+  }
+  return false;
 }
 
 }  // namespace
 
 std::string source_line() {
-  if (!Py_IsInitialized() || !PyGILState_Check()) return {};
+  if (!Py_IsInitialized()) return {};
+  // Taken here: torch's bindings let go of the GIL before they call an op.
+  const pybind11::gil_scoped_acquire gil;
   PyFrameObject* frame = PyEval_GetFrame();
   Py_XINCREF(frame);
   std::string found;
@@ -53,7 +59,6 @@ bool is_interrupt() {
 
 void throw_on_signal() {
   if (!Py_IsInitialized()) return;
-  // Taken here: torch's bindings let go of the GIL before they call an op.
   const pybind11::gil_scoped_acquire gil;
   if (PyErr_CheckSignals() == 0) return;
   python_error error;

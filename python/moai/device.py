@@ -9,6 +9,10 @@ from moai import _C
 _initialized = True  # asked by torch.utils.checkpoint before it keeps the random state
 
 
+def _lazy_init() -> None:
+    """Nothing to set up; torch.accelerator asks for it before it synchronises."""
+
+
 class device:
     """Context manager that selects a device, as ``torch.cuda.device`` does; there is one to select."""
 
