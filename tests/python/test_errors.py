@@ -12,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import moai
 import pytest
@@ -95,6 +96,21 @@ BAD_CALLS: dict[str, Callable[[On], object]] = {
     "embedding_dtype": lambda on: F.embedding(on.f(2), on.f(4, 5)),
     "bool_minus_bool": lambda on: on.f(2, dtype=torch.bool) - on.f(2, dtype=torch.bool),
     "in_place_broadcast": lambda on: on.f(3).add_(on.f(2, 3)),
+    "in_place_grows_add": lambda on: on.f(1, 2).add_(on.f(4, 2)),
+    "in_place_grows_mask": lambda on: on.f(1, 2).masked_fill_(on.f(4, 2) > 0, 3),
+    "in_place_grows_pow": lambda on: on.f(1, 2).pow_(on.f(4, 2)),
+    "in_place_grows_eq": lambda on: on.f(1, 2).eq_(on.f(4, 2)),
+    "in_place_grows_clamp": lambda on: on.f(1, 2).clamp_(on.f(4, 2)),
+    "out_is_an_operand_and_grows": lambda on: torch.add(a := on.f(1, 2), on.f(4, 2), out=a),
+    "expanded_add": lambda on: on.f(2).expand(3, 2).add_(1),
+    "expanded_copy": lambda on: on.f(2).expand(3, 2).copy_(on.f(3, 2)),
+    "expanded_item": lambda on: on.f(2).expand(3, 2).__setitem__(slice(None), 7),
+    "fill_with_many": lambda on: on.f(2, 3).fill_(on.f(3)),
+    "index_add_shape": lambda on: on.f(1, 2).index_add_(0, on.i(0), on.f(1, 3)),
+    "index_copy_shape": lambda on: on.f(1, 2).index_copy_(0, on.i(0), on.f(2, 2)),
+    "mask_written_shape": lambda on: on.f(1, 2).__setitem__(on.f(4, 2) > 0, 1.0),
+    "masked_scatter_shape": lambda on: on.f(1, 2).masked_scatter_(on.f(4, 2) > 0, on.f(8)),
+    "addmm_empty_bias": lambda on: torch.addmm(on.f(0), on.f(1, 1), on.f(1, 1)),
     "in_place_cast": lambda on: on.i(1, 2).add_(1.5),
     "in_place_integer_division": lambda on: on.i(1, 2).div_(2),
     "out_dtype": lambda on: torch.add(on.f(2), on.f(2), out=on.i(1, 2)),
@@ -122,6 +138,32 @@ BAD_CALLS: dict[str, Callable[[On], object]] = {
     "backward_after_overwriting": saved_and_overwritten,
 }
 
+GROWS = "meta kernels resize what is written in place, which is taken for an out= that grows"
+OVERLAPS = "meta kernels do not look whether elements written share memory, so it is told at the read"
+LATE = "meta kernels do not check these sizes, so it is told at the read"
+TOLD_LATE = {
+    "in_place_grows_pow": GROWS,
+    "in_place_grows_eq": GROWS,
+    "in_place_grows_clamp": GROWS,
+    "out_is_an_operand_and_grows": GROWS,
+    "expanded_add": OVERLAPS,
+    "expanded_copy": OVERLAPS,
+    "expanded_item": OVERLAPS,
+    "fill_with_many": LATE,
+    "index_add_shape": LATE,
+    "index_copy_shape": LATE,
+    "mask_written_shape": LATE,
+    "masked_scatter_shape": LATE,
+    "addmm_empty_bias": LATE,
+}
+
+
+def bad_calls() -> list:
+    def marks(name: str) -> tuple:
+        return (pytest.mark.xfail(strict=True, reason=TOLD_LATE[name]),) if name in TOLD_LATE else ()
+
+    return [pytest.param(call, id=name, marks=marks(name)) for name, call in BAD_CALLS.items()]
+
 
 def error_of(call: Callable[[On], object], device: str) -> tuple[type, str]:
     with pytest.raises(Exception) as caught:  # noqa: PT011, B017  which one is compared
@@ -130,7 +172,7 @@ def error_of(call: Callable[[On], object], device: str) -> tuple[type, str]:
     return type(caught.value), text.replace("DEVICEFloatType", "DEVICE")
 
 
-@pytest.mark.parametrize("call", BAD_CALLS.values(), ids=BAD_CALLS.keys())
+@pytest.mark.parametrize("call", bad_calls())
 @pytest.mark.filterwarnings("ignore:Using a target size")
 def test_is_raised_at_the_call_as_on_the_cpu(call: Callable[[On], object]) -> None:
     assert error_of(call, "moai") == error_of(call, "cpu")
@@ -275,6 +317,54 @@ def test_a_failed_step_that_nobody_reads_is_told_later() -> None:
     step(model, optimizer, [1, 99, 2])
     with pytest.raises(IndexError, match="aten.embedding"):
         moai.sync()
+
+
+@pytest.mark.parametrize("cut_off", ["in_the_middle", "in_the_directory", "at_once"])
+def test_a_checkpoint_that_was_cut_off_leaves_the_model_as_it_was(cut_off: str, tmp_path: Path) -> None:
+    model = small_model("moai")
+    optimizer = TRAINERS["adamw"](model.parameters())
+    step(model, optimizer, [1, 2, 3])
+    path = tmp_path / "checkpoint.pt"
+    torch.save([model.state_dict(), optimizer.state_dict()], path)
+    step(model, optimizer, [4, 5, 6])
+    whole = path.read_bytes()
+    left = {"in_the_middle": len(whole) // 2, "in_the_directory": len(whole) - 10, "at_once": 0}[cut_off]
+    path.write_bytes(whole[:left])
+    before = state_of(model, optimizer)
+    for map_location in (None, "moai", "cpu"):
+        with pytest.raises((RuntimeError, EOFError, OSError, ValueError)):
+            model.load_state_dict(torch.load(path, map_location=map_location)[0])
+    torch.testing.assert_close(state_of(model, optimizer), before, rtol=0, atol=0)
+    path.write_bytes(whole)
+    weights, moments = torch.load(path, map_location="moai")
+    model.load_state_dict(weights)
+    optimizer.load_state_dict(moments)
+    assert step(model, optimizer, [4, 5, 6]).isfinite()
+
+
+def test_weights_of_another_shape_are_refused_as_on_the_cpu() -> None:
+    texts = []
+    for device in ("moai", "cpu"):
+        model = small_model(device)
+        before = {name: value.cpu().clone() for name, value in model.state_dict().items()}
+        bad = {**model.state_dict(), "1.weight": torch.ones(3, 3, device=device), "2.bias": torch.ones(1)}
+        with pytest.raises(RuntimeError, match="size mismatch for 1.weight") as caught:
+            model.load_state_dict(bad)
+        texts.append(str(caught.value))
+        after = {name: value.cpu() for name, value in model.state_dict().items()}
+        torch.testing.assert_close(after, before, rtol=0, atol=0)
+    assert texts[0] == texts[1]
+
+
+def test_the_users_line_is_named_where_a_step_fails_late() -> None:
+    def wrong() -> torch.Tensor:
+        return F.embedding(torch.tensor([99]).to("moai"), torch.ones(4, 5, device="moai"))
+
+    result = wrong()
+    with pytest.raises(IndexError) as caught:
+        result.cpu()
+    line = wrong.__code__.co_firstlineno + 1
+    assert f"test_errors.py:{line}" in str(caught.value)
 
 
 def test_a_dry_run_has_shapes_and_no_values() -> None:
