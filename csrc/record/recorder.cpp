@@ -167,19 +167,43 @@ ValueRef ref_of(Segment& segment, Storage& storage) {
   return storage.ref;
 }
 
-// Takes back what encoding an op that is not recorded after all has added. Without this the input
-// that a failed op was the first to use would enter the trace with no word of its layout.
-void take_back(Segment& segment, size_t first_number) {
-  for (Storage* storage : segment.captured) {
-    storage->segment = 0;
-    storage->ref = kUndefined;
+// Takes back what encoding an op has added to the segment, unless the op was recorded: left behind,
+// its numbers would shift those of the next ops in a trace that later steps follow, and an input that
+// it was the first to use would enter the trace with no word of its layout. Also where the encoding
+// throws. Lives within one hold of the lock.
+class Attempt {
+ public:
+  explicit Attempt(Segment& segment) : segment_(segment), first_number_(segment.numbers.size()) {
+    segment.op_first_input = segment.inputs.size();
+    segment.captured.clear();
   }
-  segment.captured.clear();
-  segment.inputs.resize(segment.op_first_input);
-  segment.input_layouts.resize(segment.op_first_input);
-  segment.donated.resize(segment.op_first_input);
-  segment.numbers.resize(first_number);
-}
+  Attempt(const Attempt&) = delete;
+  Attempt& operator=(const Attempt&) = delete;
+  ~Attempt() {
+    if (open_) take_back();
+  }
+
+  size_t first_number() const { return first_number_; }
+  void drop_numbers() { segment_.numbers.resize(first_number_); }
+  void keep() { open_ = false; }
+  void take_back() {
+    open_ = false;
+    for (Storage* storage : segment_.captured) {
+      storage->segment = 0;
+      storage->ref = kUndefined;
+    }
+    segment_.captured.clear();
+    segment_.inputs.resize(segment_.op_first_input);
+    segment_.input_layouts.resize(segment_.op_first_input);
+    segment_.donated.resize(segment_.op_first_input);
+    drop_numbers();
+  }
+
+ private:
+  Segment& segment_;
+  size_t first_number_;
+  bool open_ = true;
+};
 
 void set_value(Storage& storage, const Layout* layout, CellPtr cell) {
   if (storage.segment != 0) {
@@ -410,9 +434,7 @@ void Recorder::record(const OpSchema& op, Stack& stack) {
     Guard guard(lock());
     const auto args = torch::jit::last(stack, n);
     if (segment.at == nullptr) segment.at = &trace_root();
-    segment.op_first_input = segment.inputs.size();
-    segment.captured.clear();
-    const size_t first_number = segment.numbers.size();
+    Attempt attempt(segment);
     TraceNode& at = *segment.at;
     TraceNode* found = nullptr;
     Encoded encoded = Encoded::kDiffers;
@@ -420,7 +442,7 @@ void Recorder::record(const OpSchema& op, Stack& stack) {
       KeyMatcher matcher(at.next.front()->key);
       encoded = encode(segment, op, args, matcher);
       if (encoded == Encoded::kSame && matcher.complete()) found = at.next.front().get();
-      if (found == nullptr) segment.numbers.resize(first_number);
+      if (found == nullptr) attempt.drop_numbers();
     }
     KeyWriter writer;
     if (found == nullptr && encoded != Encoded::kForeign) {
@@ -435,14 +457,14 @@ void Recorder::record(const OpSchema& op, Stack& stack) {
       }
     }
     if (encoded == Encoded::kForeign) {
-      take_back(segment, first_number);
+      attempt.take_back();
       guard.unlock();
       record_foreign(op, stack);
       return;
     }
     if (found == nullptr) {
       if (!have_inferred) {
-        take_back(segment, first_number);
+        attempt.take_back();
         guard.unlock();
         if (const char* why = not_recordable(op, torch::jit::last(stack, n)))
           return run_at_once(op, stack, why);
@@ -457,7 +479,7 @@ void Recorder::record(const OpSchema& op, Stack& stack) {
       auto node = std::make_unique<TraceNode>();
       node->op = &op;
       node->key = std::move(writer.key);
-      node->first_number = static_cast<int32_t>(first_number);
+      node->first_number = static_cast<int32_t>(attempt.first_number());
       node->first_value = segment.next_value;
       node->depth = at.depth + 1;
       node->section = in_backward() ? ir::Section::kBackward : ir::Section::kForward;
@@ -482,6 +504,7 @@ void Recorder::record(const OpSchema& op, Stack& stack) {
       engine::stats().ops_followed.fetch_add(1, std::memory_order_relaxed);
     }
     if (op.random) draw(op, args, segment.numbers);
+    attempt.keep();
     returns.reserve(found->returns.size());
     follow(*found, args, returns);
     if (found->cut_after) cut(found->depth >= kMostOps ? CutReason::kLimit : CutReason::kRepeat, "");

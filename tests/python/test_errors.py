@@ -6,6 +6,8 @@ leaves what was computed before as it was.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import re
 import subprocess
@@ -176,6 +178,41 @@ def error_of(call: Callable[[On], object], device: str) -> tuple[type, str]:
 @pytest.mark.filterwarnings("ignore:Using a target size")
 def test_is_raised_at_the_call_as_on_the_cpu(call: Callable[[On], object]) -> None:
     assert error_of(call, "moai") == error_of(call, "cpu")
+
+
+class OnKept(On):
+    """Makes each tensor once, so that a second call records nothing but what is refused."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__(device)
+        self.f, self.i = functools.cache(super().f), functools.cache(super().i)
+
+
+REFUSED = {name: call for name, call in BAD_CALLS.items() if name not in TOLD_LATE} | {
+    "generator": lambda on: torch.rand(3, device=on.device, generator=torch.Generator()),
+    "number_of_a_meta_tensor": lambda on: on.f(3) * torch.ones((), device="meta"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.filterwarnings("ignore:Using a target size")
+def test_a_refused_call_leaves_nothing_in_the_trace_that_it_interrupts(name: str) -> None:
+    on = OnKept("moai")
+    # A size of its own, so that the trace is made here.
+    data = {device: torch.arange(50.0 + list(REFUSED).index(name)).to(device) for device in ("moai", "cpu")}
+
+    def step(number: float, device: str) -> torch.Tensor:
+        t = data[device]
+        return (t[3:].mul(number) - t[1:-2] + number * 2).cumsum(0)
+
+    with contextlib.suppress(Exception):
+        REFUSED[name](on)
+    for i in range(6):
+        moai.sync()
+        if i % 2 == 0:
+            with contextlib.suppress(Exception):
+                REFUSED[name](on)
+        torch.testing.assert_close(step(i + 0.5, "moai").cpu(), step(i + 0.5, "cpu"))
 
 
 MIXED_CALLS: dict[str, Callable[[torch.Tensor, torch.Tensor], object]] = {
