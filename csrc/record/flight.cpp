@@ -31,6 +31,7 @@ std::deque<Flight>& flights() {
   return *all;
 }
 
+// Lets go of what was kept in case a run failed.
 void forget_finished(runtime::Worker& worker) {
   auto& all = flights();
   while (!all.empty() && worker.is_done(*all.front().run) && !all.front().run->error) all.pop_front();
@@ -103,6 +104,8 @@ void wait(const runtime::CellPtr& cell) {
   if (run != nullptr) {
     auto& worker = engine::engine().worker();
     wait_until([&](int ms) { return worker.wait_for(*run, ms); });
+    const Guard guard(lock());
+    forget_finished(worker);
   }
   rethrow_failure();
   if (cell->state.load(std::memory_order_acquire) == Cell::State::kFailed) {
@@ -127,6 +130,10 @@ void synchronize(CutReason reason) {
   if (!engine::engine_exists()) return;
   auto& worker = engine::engine().worker();
   wait_until([&](int ms) { return worker.wait_until_fewer_for(1, ms); });
+  {
+    const Guard guard(lock());
+    forget_finished(worker);
+  }
   rethrow_failure();
 }
 
