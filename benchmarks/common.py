@@ -22,7 +22,7 @@ class Figure:
 
     name: str
     value: float
-    bound: float
+    bound: float | None  # None: recorded, not held against anything
     better: str  # "lower" or "higher"
     unit: str
     low: float
@@ -32,6 +32,8 @@ class Figure:
     @property
     def reached(self) -> bool:
         """Whether the median lies on the right side of the bound."""
+        if self.bound is None:
+            return True
         return self.value <= self.bound if self.better == "lower" else self.value >= self.bound
 
 
@@ -72,23 +74,49 @@ def machine() -> dict:
     }
 
 
+def bound_text(bound: float | None, better: str) -> str:
+    """Return the bound as a table shows it."""
+    return "" if bound is None else f"{'≤' if better == 'lower' else '≥'} {bound:g}"
+
+
 def write(name: str, figures: list[Figure]) -> None:
-    """Write results/`name`.json and add its rows to results/README.md's table for that name."""
+    """Write results/`name`.json, print its rows, and write results/README.md anew from every file there."""
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
-    path.write_text(
-        json.dumps(
-            {"machine": machine(), "figures": [asdict(f) | {"reached": f.reached} for f in figures]}, indent=1
-        )
-        + "\n"
+    rows = [asdict(f) | {"reached": f.reached} for f in figures]
+    (RESULTS / f"{name}.json").write_text(
+        json.dumps({"machine": machine(), "figures": rows}, indent=1) + "\n"
     )
     for f in figures:
-        print(
-            f"{'ok    ' if f.reached else 'MISSED'} {f.value:.4g} {f.unit} ({f.low:.4g} to {f.high:.4g}; bound {f.bound:g})  {f.name}",
-            flush=True,
-        )
+        held = "" if f.bound is None else f"; bound {f.bound:g}"
+        mark = "ok    " if f.reached else "MISSED"
+        print(f"{mark} {f.value:.4g} {f.unit} ({f.low:.4g} to {f.high:.4g}{held})  {f.name}", flush=True)
         for key, value in f.detail.items():
-            print(
-                f"         {key}: {value:.4g}" if isinstance(value, float) else f"         {key}: {value}",
-                flush=True,
+            print(f"         {key}: {value:.4g}" if isinstance(value, float) else f"         {key}: {value}")
+    write_page()
+
+
+def write_page() -> None:
+    """Write results/README.md: every figure on record, and on what it was measured."""
+    lines = [
+        "# Results",
+        "",
+        "Written by the scripts in `benchmarks/`, from the `.json` files here, which hold more. Each value is a",
+        "median with its range; a ratio compares two sides of one run, in turn, on one machine.",
+        "",
+        "| what | value | range | bound | reached | file | commit | date |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    machines = set()
+    for path in sorted(RESULTS.glob("*.json")):
+        content = json.loads(path.read_text())
+        on = content["machine"]
+        machines.add(f"{on['cpu']}, {on['cores']} cores, torch {on['torch']}, Python {on['python']}")
+        for f in content["figures"]:
+            bound = bound_text(f["bound"], f["better"])
+            reached = "" if f["bound"] is None else "yes" if f["reached"] else "**no**"
+            lines.append(
+                f"| {f['name']} | {f['value']:.4g} {f['unit']} | {f['low']:.4g} to {f['high']:.4g} | {bound} "
+                f"| {reached} | `{path.name}` | {on['commit']} | {on['date']} |"
             )
+    lines += ["", "Machines:", "", *(f"- {m}" for m in sorted(machines))]
+    (RESULTS / "README.md").write_text("\n".join(lines) + "\n")
