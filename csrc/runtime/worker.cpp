@@ -39,6 +39,7 @@ void Worker::submit(RunPtr run) {
     const std::lock_guard<std::mutex> guard(lock_);
     if (failure_) {
       finish(run, failure_);
+      done_.notify_all();  // somebody may have waited for it since before it came
       return;
     }
     queue_.push_back(std::move(run));
