@@ -17,8 +17,11 @@ namespace {
 constexpr int64_t kHugePage = int64_t{2} << 20;
 // From here on a block is mapped for itself and can be given back to the system.
 constexpr int64_t kMapped = int64_t{1} << 20;
+// Beyond any machine's address space, and sums with it do not overflow.
+constexpr int64_t kTooMuch = int64_t{1} << 62;
 
 int64_t rounded(int64_t bytes) {
+  if (bytes >= kTooMuch) return kTooMuch;
   if (bytes >= kHugePage) return (bytes + kHugePage - 1) / kHugePage * kHugePage;
   if (bytes >= kMapped) return kHugePage;
   int64_t size = 64;
@@ -99,7 +102,7 @@ BlockPtr MemoryPool::allocate(int64_t bytes) {
   {
     const std::lock_guard<std::mutex> guard(state_->lock);
     auto& stats = state_->stats;
-    if (state_->limit_bytes >= 0 && stats.live_bytes + size > state_->limit_bytes) {
+    if (state_->limit_bytes >= 0 && size > state_->limit_bytes - stats.live_bytes) {
       throw Error(Phase::kRun, concat("out of memory: ", bytes, " bytes asked for, ", stats.live_bytes,
                                       " of ", state_->limit_bytes, " in use"))
           .hint("raise MOAI_DEVICE_MEMORY, or use a smaller batch");
