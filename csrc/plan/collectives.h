@@ -17,7 +17,7 @@ enum class Algorithm {
   kRing,          // one ring through all members, on as many channels as a unit has members
   kTree,          // a pair of binary trees (all-reduce, broadcast)
   kHierarchical,  // reduce-scatter inside, the collective across on a part each, all-gather inside
-  kSwitch,        // members of one unit send to a switch that adds (all-reduce)
+  kSwitch,        // members of one unit send to a switch that adds (all-reduce, reduce-scatter)
 };
 
 const char* collective_name(Collective collective);
