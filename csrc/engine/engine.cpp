@@ -107,7 +107,9 @@ void Engine::execute(Trace& trace, runtime::Run& run, const std::vector<ir::Valu
   std::vector<runtime::CellPtr> outputs(program.outputs.size());
   for (size_t i = 0; i < held.size(); ++i) {
     if (run.outputs[i].use_count() <= 1) continue;
-    const auto at = std::lower_bound(program.outputs.begin(), program.outputs.end(), held[i]);
+    auto at = std::lower_bound(program.outputs.begin(), program.outputs.end(), held[i]);
+    // A value held twice is an output twice.
+    while (at != program.outputs.end() && outputs[at - program.outputs.begin()] != nullptr) ++at;
     // A cell that died and came back is impossible; one that died since `wanted` just goes unfilled.
     if (at != program.outputs.end() && *at == held[i]) outputs[at - program.outputs.begin()] = run.outputs[i];
   }
