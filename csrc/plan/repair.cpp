@@ -1,0 +1,155 @@
+#include "plan/repair.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <limits>
+#include <utility>
+
+namespace moai::plan {
+
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kTolerance = 1e-9;
+
+}  // namespace
+
+Repair::Repair(const Pairwise& problem, const Resources& resources)
+    : problem_(problem), resources_(resources), edges_(problem.unary.size()), costs_(problem.unary) {
+  for (const double limit : resources.limits) scale_.push_back(limit > 0 ? limit : 1);
+  for (size_t e = 0; e < problem.edges.size(); ++e) {
+    edges_[problem.edges[e].a].push_back(static_cast<int32_t>(e));
+    edges_[problem.edges[e].b].push_back(static_cast<int32_t>(e));
+  }
+}
+
+void Repair::set(const std::vector<int32_t>& choice) {
+  choice_ = choice;
+  used_.assign(resources_.limits.size(), 0);
+  for (int32_t v = 0; v < problem_.variables(); ++v) {
+    look_around(v);
+    if (resources_.uses[v].empty()) continue;
+    const double* row = resources_.uses[v].data() + static_cast<ptrdiff_t>(choice[v]) * used_.size();
+    for (size_t k = 0; k < used_.size(); ++k) used_[k] += row[k];
+  }
+  cost_ = problem_.cost(choice);
+  excess_ = excess_after(0, choice[0]);
+}
+
+void Repair::look_around(int32_t variable) {
+  std::vector<double>& costs = costs_[variable];
+  costs = problem_.unary[variable];
+  for (const int32_t e : edges_[variable]) {
+    const Pairwise::Edge& edge = problem_.edges[e];
+    const auto columns = static_cast<size_t>(problem_.options(edge.b));
+    const bool is_a = edge.a == variable;
+    const double* at = edge.table->data() + (is_a ? static_cast<size_t>(choice_[edge.b])
+                                                  : static_cast<size_t>(choice_[edge.a]) * columns);
+    const size_t stride = is_a ? columns : 1;
+    for (size_t i = 0; i < costs.size(); ++i) costs[i] += at[i * stride];
+  }
+}
+
+double Repair::change_cost(int32_t variable, int32_t option) const {
+  return costs_[variable][option] - costs_[variable][choice_[variable]];
+}
+
+double Repair::excess_after(int32_t variable, int32_t option) const {
+  const std::vector<double>& uses = resources_.uses[variable];
+  const size_t count = used_.size();
+  double excess = 0;
+  for (size_t k = 0; k < count; ++k) {
+    const double more =
+        uses.empty() ? 0
+                     : uses[option * count + k] - uses[static_cast<size_t>(choice_[variable]) * count + k];
+    const double over = (used_[k] + more - resources_.limits[k]) / scale_[k];
+    if (over > kTolerance) excess += over;
+  }
+  return excess;
+}
+
+void Repair::change(int32_t variable, int32_t option) {
+  cost_ += change_cost(variable, option);
+  excess_ = excess_after(variable, option);
+  const std::vector<double>& uses = resources_.uses[variable];
+  const size_t count = used_.size();
+  for (size_t k = 0; k < count && !uses.empty(); ++k) {
+    used_[k] += uses[option * count + k] - uses[static_cast<size_t>(choice_[variable]) * count + k];
+  }
+  choice_[variable] = option;
+  for (const int32_t e : edges_[variable]) {
+    const Pairwise::Edge& edge = problem_.edges[e];
+    look_around(edge.a == variable ? edge.b : edge.a);
+  }
+}
+
+bool Repair::repair(double most) {
+  while (excess_ > 0) {
+    Change best{-1, -1, 0};
+    std::pair<bool, double> least{true, kInfinity};  // what gains comes before all that costs
+    for (int32_t v = 0; v < problem_.variables(); ++v) {
+      if (resources_.uses[v].empty()) continue;
+      for (int32_t i = 0; i < problem_.options(v); ++i) {
+        const double cost = change_cost(v, i);
+        if (i == choice_[v] || !(cost < kInfinity)) continue;
+        const double removed = excess_ - excess_after(v, i);
+        if (removed <= kTolerance * excess_) continue;
+        const std::pair<bool, double> rank{cost > 0, cost > 0 ? cost / removed : cost};
+        if (rank >= least) continue;
+        least = rank;
+        best = {v, i, cost};
+      }
+    }
+    if (best.variable < 0 || cost_ + best.cost > most) return false;
+    change(best.variable, best.option);
+  }
+  return true;
+}
+
+// One pass of single changes that gain and keep the limits.
+bool Repair::gain() {
+  bool any = false;
+  for (int32_t v = 0; v < problem_.variables(); ++v) {
+    int32_t best = -1;
+    double least = -kTolerance * std::fabs(cost_);
+    for (int32_t i = 0; i < problem_.options(v); ++i) {
+      const double cost = change_cost(v, i);
+      if (cost >= least || excess_after(v, i) > 0) continue;
+      least = cost;
+      best = i;
+    }
+    if (best < 0) continue;
+    change(v, best);
+    any = true;
+  }
+  return any;
+}
+
+void Repair::improve(int32_t forced) {
+  while (gain()) {
+  }
+  std::vector<Change> changes;
+  for (int32_t v = 0; v < problem_.variables(); ++v) {
+    for (int32_t i = 0; i < problem_.options(v); ++i) {
+      const double cost = change_cost(v, i);
+      if (cost < 0) changes.push_back({v, i, cost});
+    }
+  }
+  std::stable_sort(changes.begin(), changes.end(),
+                   [](const Change& a, const Change& b) { return a.cost < b.cost; });
+  if (changes.size() > static_cast<size_t>(forced)) changes.resize(forced);
+  for (const Change& forced_change : changes) {
+    const std::vector<int32_t> before = choice_;
+    const double cost = cost_;
+    change(forced_change.variable, forced_change.option);
+    const bool repaired = repair(cost);
+    if (repaired) {
+      while (gain()) {
+      }
+    }
+    if (!repaired || cost_ >= cost - kTolerance * std::fabs(cost)) set(before);
+  }
+}
+
+}  // namespace moai::plan

@@ -1,0 +1,219 @@
+#include "plan/search.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <utility>
+
+#include "plan/exact.h"
+#include "plan/order.h"
+
+namespace moai::plan {
+
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kTolerance = 1e-9;  // of costs: closer ones count as equal
+
+constexpr int32_t kLook = 8;         // sweeps between looks at what the dual has achieved
+constexpr double kStalled = 0.01;    // of the gap: less than this between looks is a standstill
+constexpr int32_t kNodeSweeps = 16;  // below the root
+constexpr int32_t kBlocksInVain = 6;
+constexpr EliminationLimits kBlock{1 << 14, 1 << 24, 2e8, 8};
+
+// What remains when the variables not in `order` keep their choice; variables are those of `order`.
+Pairwise hold_others(const Pairwise& problem, const std::vector<int32_t>& order,
+                     const std::vector<int32_t>& choice) {
+  std::vector<int32_t> index(problem.unary.size(), -1);
+  Pairwise free;
+  for (const int32_t v : order) {
+    index[v] = free.variables();
+    free.unary.push_back(problem.unary[v]);
+  }
+  for (const Pairwise::Edge& edge : problem.edges) {
+    const int32_t a = index[edge.a];
+    const int32_t b = index[edge.b];
+    const auto columns = static_cast<size_t>(problem.options(edge.b));
+    const std::vector<double>& table = *edge.table;
+    if (a >= 0 && b >= 0) {
+      free.edges.push_back({a, b, edge.table});
+    } else if (a >= 0) {
+      for (size_t i = 0; i < free.unary[a].size(); ++i)
+        free.unary[a][i] += table[i * columns + choice[edge.b]];
+    } else if (b >= 0) {
+      for (size_t j = 0; j < columns; ++j) free.unary[b][j] += table[choice[edge.a] * columns + j];
+    }
+  }
+  return free;
+}
+
+}  // namespace
+
+void count(const EliminationOrder& order, Solution* counters) {
+  counters->steps += order.steps;
+  counters->tables += static_cast<int32_t>(order.order.size());
+  counters->largest_table = std::max(counters->largest_table, order.largest);
+}
+
+Search::Search(const Pairwise& problem, const SolveOptions& options, Solution* counters)
+    : problem_(problem),
+      options_(options),
+      counters_(counters),
+      upper_(kInfinity),
+      bound_(-kInfinity),
+      times_held_(problem.unary.size(), 0) {}
+
+void Search::set_start(const std::vector<int32_t>& choice) {
+  record(choice);
+  improve(choice);
+}
+
+void Search::set_upper(double cost) { upper_ = std::min(upper_, cost); }
+
+bool Search::is_closed(double bound) const {
+  return bound >= upper_ - kTolerance * std::max(std::fabs(upper_), std::fabs(bound));
+}
+
+void Search::record(const std::vector<int32_t>& choice) {
+  const double cost = problem_.cost(choice);
+  if (cost >= upper_) return;
+  upper_ = cost;
+  best_ = choice;
+  found_ = true;
+}
+
+// Makes the best moves of blocks of variables, each the most that elimination can take at small cost.
+void Search::improve(std::vector<int32_t> choice) {
+  double cost = problem_.cost(choice);
+  int32_t in_vain = 0;
+  for (int32_t k = 0; k < options_.blocks && in_vain < kBlocksInVain && cost < kInfinity; ++k) {
+    const EliminationOrder block = order_block(problem_, kBlock, &times_held_);
+    std::vector<int32_t> inner;  // the block's variables are in order already
+    for (size_t i = 0; i < block.order.size(); ++i) inner.push_back(static_cast<int32_t>(i));
+    const Elimination elimination(hold_others(problem_, block.order, choice), inner);
+    count(block, counters_);
+    std::vector<int32_t> moved(inner.size());
+    elimination.complete(&moved);
+    std::vector<int32_t> better = choice;
+    for (size_t i = 0; i < inner.size(); ++i) better[block.order[i]] = moved[i];
+    const double better_cost = problem_.cost(better);
+    in_vain = better_cost < cost - kTolerance * std::fabs(cost) ? 0 : in_vain + 1;
+    if (better_cost < cost) {
+      cost = better_cost;
+      choice = std::move(better);
+    }
+    // All variables free: nothing can be better.
+    if (inner.size() == problem_.unary.size()) break;
+  }
+  record(choice);
+}
+
+// True if what the node allows was searched through.
+bool Search::eliminate(const Dual& node, double most_steps) {
+  if (options_.exact_steps <= 0) return false;
+  const Options allowed = node.allowed();
+  const Pairwise left = restrict_options(problem_, allowed);
+  const double steps = std::min(most_steps, options_.exact_steps - counters_->steps);
+  const EliminationOrder order =
+      order_elimination(left, {options_.table_entries, options_.total_entries, steps, problem_.variables()});
+  if (order.order.size() < problem_.unary.size()) return false;
+  count(order, counters_);
+  const Elimination elimination(left, order.order);
+  if (elimination.blocked() >= 0) {
+    blocked_ = elimination.blocked();
+    return true;
+  }
+  std::vector<int32_t> choice(problem_.unary.size());
+  elimination.complete(&choice);
+  for (size_t v = 0; v < choice.size(); ++v) choice[v] = allowed[v][choice[v]];
+  record(choice);
+  return true;
+}
+
+// Raises a node's bound; true if that closed it.
+bool Search::climb(Dual* node, int32_t sweeps) {
+  double looked_at = -kInfinity;
+  double rounded = kInfinity;
+  for (int32_t s = 1; s <= sweeps; ++s) {
+    node->set_upper(upper_);
+    ++counters_->sweeps;
+    if (!node->sweep()) {
+      blocked_ = node->blocked();
+      return true;
+    }
+    if (node->rounded_cost() < upper_) {
+      record(node->rounded());
+      if (is_closed(node->bound())) return true;
+    }
+    if (is_closed(node->bound())) return true;
+    if (s % kLook != 0 && s != sweeps) continue;
+    if (node->rounded_cost() < rounded) {
+      rounded = node->rounded_cost();
+      improve(node->rounded());
+      if (is_closed(node->bound())) return true;
+    }
+    if (eliminate(*node, options_.direct_steps)) return true;
+    if (node->bound() - looked_at < kStalled * (upper_ - node->bound())) break;
+    looked_at = node->bound();
+  }
+  return eliminate(*node, options_.exact_steps);
+}
+
+// Splits the variable whose options weigh most on an elimination; the cheaper half comes first.
+bool Search::split(const Dual& node, std::vector<Dual>* open) const {
+  const Options allowed = node.allowed();
+  std::vector<int32_t> edges(allowed.size(), 0);
+  for (const Pairwise::Edge& edge : problem_.edges) {
+    if (allowed[edge.a].size() < 2 || allowed[edge.b].size() < 2) continue;
+    ++edges[edge.a];
+    ++edges[edge.b];
+  }
+  int32_t variable = -1;
+  double most = 0;
+  for (size_t v = 0; v < allowed.size(); ++v) {
+    const double weight = (1 + edges[v]) * std::log2(static_cast<double>(allowed[v].size()));
+    if (weight <= most) continue;
+    most = weight;
+    variable = static_cast<int32_t>(v);
+  }
+  if (variable < 0) return false;
+
+  Dual cheap = node;
+  Dual dear = node;
+  const std::vector<double> costs = cheap.reduced_costs(variable);
+  std::vector<int32_t> by_cost = allowed[variable];
+  std::stable_sort(by_cost.begin(), by_cost.end(), [&](int32_t i, int32_t j) { return costs[i] < costs[j]; });
+  for (size_t k = 0; k < by_cost.size(); ++k) {
+    (k < by_cost.size() / 2 ? dear : cheap).forbid(variable, by_cost[k]);
+  }
+  open->push_back(std::move(cheap));
+  open->push_back(std::move(dear));
+  return true;
+}
+
+void Search::run(Dual* root) {
+  bound_ = kInfinity;  // of the nodes closed with something left
+  if (climb(root, options_.sweeps)) return;
+  std::vector<Dual> open{*root};
+  while (!open.empty()) {
+    auto least = open.begin();
+    for (auto node = open.begin(); node != open.end(); ++node) {
+      if (node->bound() < least->bound()) least = node;
+    }
+    Dual node = *least;
+    open.erase(least);
+    if (is_closed(node.bound())) continue;
+    const auto entries = static_cast<double>((open.size() + 2) * node.message_entries());
+    const size_t before = open.size();
+    if (counters_->branches >= options_.branches || entries > options_.total_entries || !split(node, &open)) {
+      bound_ = std::min(bound_, node.bound());
+      continue;
+    }
+    ++counters_->branches;
+    for (size_t k = open.size(); k-- > before;) {
+      if (climb(&open[k], kNodeSweeps)) open.erase(open.begin() + static_cast<std::ptrdiff_t>(k));
+    }
+  }
+}
+
+}  // namespace moai::plan

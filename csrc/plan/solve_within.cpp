@@ -1,0 +1,193 @@
+#include "plan/solve_within.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <limits>
+#include <utility>
+
+#include "ir/error.h"
+#include "plan/bundle.h"
+#include "plan/pairwise.h"
+#include "plan/repair.h"
+
+namespace moai::plan {
+
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kTolerance = 1e-9;
+constexpr double kFirstRise = 0.1;  // of the bound, in the first step
+
+double least_use(const FactorGraph& graph, const Resources& resources, int32_t variable, size_t resource) {
+  const std::vector<double>& uses = resources.uses[variable];
+  if (uses.empty()) return 0;
+  double least = kInfinity;
+  for (int32_t i = 0; i < graph.options(variable); ++i) {
+    if (graph.total_costs(variable)[i] == kInfinity) continue;
+    least = std::min(least, uses[i * resources.limits.size() + resource]);
+  }
+  return least;
+}
+
+// A limit that even the least uses exceed, or -1.
+int32_t exceeded_anyway(const FactorGraph& graph, const Resources& resources) {
+  for (size_t k = 0; k < resources.limits.size(); ++k) {
+    double least = 0;
+    for (int32_t v = 0; v < graph.variables(); ++v) least += least_use(graph, resources, v, k);
+    const double limit = resources.limits[k];
+    if (least > limit + kTolerance * (limit > 0 ? limit : 1)) return static_cast<int32_t>(k);
+  }
+  return -1;
+}
+
+}  // namespace
+
+WithinSolution solve_within(const FactorGraph& graph, const Resources& resources,
+                            const WithinOptions& options, const std::vector<int32_t>& start) {
+  const size_t count = resources.limits.size();
+  MOAI_ASSERT(resources.uses.size() == static_cast<size_t>(graph.variables()), "uses of ",
+              resources.uses.size(), " variables, of ", graph.variables());
+  for (int32_t v = 0; v < graph.variables(); ++v) {
+    const size_t uses = resources.uses[v].size();
+    MOAI_ASSERT(uses == 0 || uses == count * graph.options(v), uses, " uses by options of ", graph.name(v));
+  }
+  std::vector<double> scale;
+  for (const double limit : resources.limits) {
+    MOAI_ASSERT(limit >= 0, "a limit of ", limit);
+    scale.push_back(limit > 0 ? limit : 1);
+  }
+
+  WithinSolution result;
+  result.multipliers.assign(count, 0);
+  result.blocked = exceeded_anyway(graph, resources);
+  if (result.blocked >= 0) {
+    result.solution = {{}, kInfinity, kInfinity, true};
+    return result;
+  }
+
+  std::vector<std::vector<double>> loops;
+  Pairwise merged = merge_edges(graph, &loops);
+  for (int32_t v = 0; v < graph.variables(); ++v) {
+    for (size_t i = 0; i < loops[v].size(); ++i) merged.unary[v][i] += loops[v][i];
+  }
+  Repair repair(merged, resources);
+  Solution& best = result.solution;
+  best = {{}, kInfinity, -kInfinity, false};
+  double least_excess = kInfinity;
+  const auto consider = [&](const std::vector<int32_t>& choice) {
+    repair.set(choice);
+    if (repair.cost() == kInfinity) return;
+    if (repair.excess() < least_excess && best.choice.empty()) {
+      least_excess = repair.excess();
+      result.used = repair.used();
+    }
+    if (!repair.repair(kInfinity)) return;
+    repair.improve(0);
+    const double margin = kTolerance * std::fabs(best.cost);
+    if (!best.choice.empty() && repair.cost() > best.cost + 0.02 * std::fabs(best.cost)) return;
+    repair.improve(options.improvements);
+    if (!best.choice.empty() && repair.cost() >= best.cost - margin) return;
+    best.choice = repair.choice();
+    best.cost = graph.cost(best.choice);
+    repair.set(best.choice);
+    result.used = repair.used();
+  };
+  if (!start.empty()) consider(start);
+
+  Solver solver(graph, options.solve);
+  Bundle bundle(count, 0);
+  std::vector<int32_t> last = start;
+  for (; result.rounds < options.rounds; ++result.rounds) {
+    const std::vector<double> prices = bundle.point();
+    const auto is_closed = [&] {
+      return best.lower_bound >=
+             best.cost - kTolerance * std::max(std::fabs(best.cost), std::fabs(best.lower_bound));
+    };
+    if (is_closed()) break;
+    if (result.rounds > 0 && bundle.promised() <= 1e-8 * std::fabs(bundle.best_value())) break;
+
+    double offset = 0;
+    for (size_t k = 0; k < count; ++k) {
+      const double term = prices[k] * resources.limits[k] / scale[k];
+      offset += term;
+    }
+    for (int32_t v = 0; v < graph.variables(); ++v) {
+      if (resources.uses[v].empty()) continue;
+      std::vector<double> costs = graph.total_costs(v);
+      for (size_t i = 0; i < costs.size(); ++i) {
+        for (size_t k = 0; k < count; ++k) {
+          const double price = prices[k] * resources.uses[v][i * count + k] / scale[k];
+          costs[i] += price;
+        }
+      }
+      solver.set_total_costs(v, std::move(costs));
+    }
+    const Solution solved = solver.solve(last);
+    best.steps += solved.steps;
+    best.tables += solved.tables;
+    best.largest_table = std::max(best.largest_table, solved.largest_table);
+    best.sweeps += solved.sweeps;
+    best.branches += solved.branches;
+    if (!solved.feasible()) {  // forbidden options do not depend on prices
+      best.lower_bound = std::max(best.lower_bound, solved.lower_bound - offset);
+      best.exact = solved.exact;
+      best.blocked = solved.blocked;
+      break;
+    }
+    if (solved.lower_bound - offset > best.lower_bound) {
+      best.lower_bound = solved.lower_bound - offset;
+      for (size_t k = 0; k < count; ++k) result.multipliers[k] = prices[k] / scale[k];
+    }
+    last = solved.choice;
+    repair.set(solved.choice);
+    const double cost = repair.cost();
+    std::vector<double> slope(count);
+    for (size_t k = 0; k < count; ++k) slope[k] = (repair.used()[k] - resources.limits[k]) / scale[k];
+    consider(solved.choice);
+    if (result.rounds == 0) {
+      const double rise = best.choice.empty() ? std::fabs(cost) : best.cost - cost;
+      bundle = Bundle(count, kFirstRise * (rise > 0 ? rise : 1));
+    }
+    bundle.add(solved.lower_bound - offset, cost, std::move(slope));
+  }
+
+  const double tolerance = kTolerance * std::max(std::fabs(best.cost), std::fabs(best.lower_bound));
+  if (best.feasible() && best.lower_bound >= best.cost - tolerance) best.exact = true;
+  if (best.exact) best.lower_bound = best.cost;
+  return result;
+}
+
+void require_feasible(const FactorGraph& graph, const Resources& resources, const WithinSolution& solution) {
+  if (solution.solution.feasible()) return;
+  const auto name = [&](size_t k) {
+    return k < resources.names.size() && !resources.names[k].empty() ? resources.names[k]
+                                                                     : concat("resource ", k);
+  };
+  if (solution.blocked >= 0) {
+    const auto k = static_cast<size_t>(solution.blocked);
+    double least = 0;
+    double most = -kInfinity;
+    int32_t variable = 0;
+    for (int32_t v = 0; v < graph.variables(); ++v) {
+      const double use = least_use(graph, resources, v, k);
+      least += use;
+      if (use > most) {
+        most = use;
+        variable = v;
+      }
+    }
+    throw Error(Phase::kPlan, concat("nothing fits in ", resources.limits[k], " of ", name(k)))
+        .detail(concat("least use: ", least, ", of it by ", graph.name(variable), ": ", most))
+        .hint(concat("would fit: ", least, " or more"));
+  }
+  if (solution.used.empty()) require_feasible(graph, solution.solution);
+  Error error(Phase::kPlan, "found nothing that keeps all limits");
+  for (size_t k = 0; k < solution.used.size(); ++k) {
+    if (solution.used[k] <= resources.limits[k]) continue;
+    error.detail(concat(name(k), ": ", solution.used[k], " used at least, limit ", resources.limits[k]));
+  }
+  throw std::move(error).hint("would fit: limits at what is used");
+}
+
+}  // namespace moai::plan

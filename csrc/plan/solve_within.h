@@ -1,0 +1,48 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "plan/factor_graph.h"
+#include "plan/solve.h"
+
+namespace moai::plan {
+
+// What options use of resources (bytes at moments, say), and how much there is of each.
+struct Resources {
+  std::vector<double> limits;      // per resource, not negative
+  std::vector<std::string> names;  // per resource, for messages; may be empty
+  // Per variable: empty if it uses nothing, else a row of uses per option. Any sign; repeats counted.
+  std::vector<std::vector<double>> uses;
+};
+
+struct WithinOptions {
+  SolveOptions solve;
+  int32_t rounds = 60;        // unlimited problems solved, at most
+  int32_t improvements = 64;  // moves forced and repaired after, for each better choice
+};
+
+struct WithinSolution {
+  Solution solution;                // the best that keeps all limits; its bound is the Lagrangian one
+  std::vector<double> multipliers;  // what a unit of each resource is worth, at the bound
+  std::vector<double> used;         // by the choice; without one, by the choice that exceeds least
+  int32_t blocked = -1;             // a limit that the least uses alone exceed: there is no choice
+  int32_t rounds = 0;
+};
+
+// Finds a choice of least cost that keeps to the limits.
+//
+// The limits get prices (Lagrange multipliers), which a proximal bundle method raises to where the bound
+// is highest; each round solves one unlimited problem, warm. Every round's choice is repaired if it
+// exceeds a limit, at least cost per excess, and improved by moves that keep to the limits. The bound
+// may stay below the best cost even when every round is exact (the duality gap, at most what about as
+// many variables as there are binding limits can cost); `solution.exact` says when it does not.
+// Deterministic.
+WithinSolution solve_within(const FactorGraph& graph, const Resources& resources,
+                            const WithinOptions& options = {}, const std::vector<int32_t>& start = {});
+
+// Throws Error(Phase::kPlan) that names what is exceeded and by how much, unless there is a choice.
+void require_feasible(const FactorGraph& graph, const Resources& resources, const WithinSolution& solution);
+
+}  // namespace moai::plan
