@@ -1,5 +1,6 @@
 #include "ops/traits.h"
 
+#include <iterator>
 #include <string>
 #include <unordered_map>
 
@@ -152,5 +153,7 @@ const Traits& traits(ir::Symbol op) {
   const auto it = table->find(op);
   return it == table->end() ? none : it->second;
 }
+
+std::vector<std::string> pointwise_ops() { return {std::begin(kPointwise), std::end(kPointwise)}; }
 
 }  // namespace moai::ops

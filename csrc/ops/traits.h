@@ -1,5 +1,8 @@
 #pragma once
 
+#include <string>
+#include <vector>
+
 #include "ir/symbol.h"
 
 namespace moai::ops {
@@ -18,5 +21,8 @@ struct Traits {
 
 // Takes no lock: the table is built once. Names are `aten.add.Tensor`, `aten.mm`.
 const Traits& traits(ir::Symbol op);
+
+// The ops that are `pointwise`, without `aten.`.
+std::vector<std::string> pointwise_ops();
 
 }  // namespace moai::ops

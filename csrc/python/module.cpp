@@ -7,6 +7,8 @@
 #include "engine/stats.h"
 #include "ir/error.h"
 #include "kernels/cpu/device.h"
+#include "kernels/cpu/torch_profiler.h"
+#include "python/rules.h"
 #include "record/device.h"
 #include "record/device_ops.h"
 #include "record/generator.h"
@@ -67,8 +69,10 @@ PYBIND11_MODULE(_C, m) {
   m.def("register_device", [] {
     record::register_device();
     record::register_ops();
+    cpu::register_torch_profiler();
   });
   m.def("configure_log", &engine::configure_log);
+  bind_rules(m);
   m.def("time_calls", [](bool on) { engine::stats().time_calls.store(on); });
   m.def("set_memory_limit", &cpu::set_memory_limit);
   m.def("start_trace", &runtime::Profiler::start);

@@ -46,6 +46,8 @@ const std::vector<Correction>& corrections() {
       // Numbers that decide sizes or kernels.
       {"pow.Tensor_Scalar", H::kRecord, {}, true, false, "the exponent chooses the kernel"},
       {"pow_.Scalar", H::kRecord, {}, true, false, "the exponent chooses the kernel"},
+      {"linalg_vector_norm", H::kRecord, {}, true, false, "the order says how parts combine"},
+      {"_foreach_norm.Scalar", H::kRecord, {}, true, false, "the order says how parts combine"},
       {"arange.*", H::kRecord, {}, true, false, "the ends decide the size"},
       {"range.*", H::kRecord, {}, true, false, "the ends decide the size"},
       {"linspace.*", H::kRecord, {}, true, false, "part of a constant"},

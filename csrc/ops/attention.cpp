@@ -1,0 +1,50 @@
+#include "ops/rule_builder.h"
+
+namespace moai::ops {
+
+namespace {
+
+// Keys and values have a sequence of their own (t): its parts' results can be joined by their log-sum-exp,
+// which is no reduction of ours, so it lies whole. With a causal mask a part must know where its queries
+// start.
+void say(RuleBuilder& b, bool causal) {
+  b.whole("t", "each query sees every key");
+  b.whole("d", "scores are summed over it");
+  b.whole("e");
+  if (causal) b.positional("s");
+}
+
+// Scores and the weighted sum of values, forward; five products, backward. Half of them where half of the
+// scores are masked.
+double products(const RuleBuilder& b, int q, int v, double first, double second) {
+  const auto& queries = b.sizes(b.operand(q));
+  const auto& values = b.sizes(b.operand(v));
+  double scores = 2;
+  for (size_t d = 0; d + 1 < queries.size(); ++d) scores *= static_cast<double>(queries[d]);
+  scores *= static_cast<double>(values[2]);
+  return scores * (first * static_cast<double>(queries[3]) + second * static_cast<double>(values[3]));
+}
+
+void forward(RuleBuilder& b) {
+  const bool causal = b.flag(4);
+  b.line("b h s d, b h t d, b h t e, b h s t -> b h s e, b h s", {0, 1, 2, 5});
+  say(b, causal);
+  b.flops(products(b, 0, 2, 1, 1) * (causal ? 0.5 : 1));
+}
+
+void backward(RuleBuilder& b) {
+  const bool causal = b.flag(7);
+  b.line("b h s e, b h s d, b h t d, b h t e, b h s e, b h s, b h s t -> b h s d, b h t d, b h t e",
+         {0, 1, 2, 3, 4, 5, 8});
+  say(b, causal);
+  b.flops(products(b, 1, 3, 3, 2) * (causal ? 0.5 : 1));
+}
+
+}  // namespace
+
+void add_attention(RuleTable& table) {
+  table["_scaled_dot_product_flash_attention_for_cpu"] = forward;
+  table["_scaled_dot_product_flash_attention_for_cpu_backward"] = backward;
+}
+
+}  // namespace moai::ops

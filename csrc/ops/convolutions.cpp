@@ -1,0 +1,94 @@
+#include <algorithm>
+
+#include "ops/rule_builder.h"
+
+namespace moai::ops {
+
+namespace {
+
+constexpr const char* kWindow = "windows reach over its parts' edges";
+
+// Multiply-adds: each element of the side that is `channels` wide meets a window of each of its group's
+// filters.
+void count(RuleBuilder& b, const ir::Dims& out, const ir::Dims& weight, double times) {
+  double multiplies = 1;
+  for (const auto size : out) multiplies *= static_cast<double>(size);
+  for (size_t d = 1; d < weight.size(); ++d) multiplies *= static_cast<double>(weight[d]);
+  b.flops(2 * times * multiplies);
+}
+
+// input, weight, bias, stride, padding, dilation, transposed, output_padding, groups.
+// A transposed weight is (channels in, channels out of a group).
+void convolution(RuleBuilder& b) {
+  const bool transposed = b.flag(6);
+  b.size("g", b.integer(8, 1));
+  b.line(transposed ? "n (g c) y*, (g c) o k*, (g o) -> n (g o) z*"
+                    : "n (g c) y*, (g o) c k*, (g o) -> n (g o) z*",
+         {0, 1, 2});
+  b.additive(b.operand(2));
+  b.size_argument(8, {"g"});
+  for (const char* name : {"y", "z"}) b.whole(name, kWindow);
+  b.whole("k");
+  if (b.operand(2) == ir::kNone) b.linear({0});
+  count(b, transposed ? b.sizes(0) : b.result_sizes(0), b.sizes(1), 1);
+}
+
+// grad, input, weight, bias sizes, stride, padding, dilation, transposed, output_padding, groups, mask.
+void convolution_backward(RuleBuilder& b) {
+  const bool transposed = b.flag(7);
+  b.size("g", b.integer(9, 1));
+  const std::string weight = transposed ? "(g c) o k*" : "(g o) c k*";
+  const auto* mask = std::get_if<std::vector<bool>>(&b.node().args[10]);
+  std::string line = "n (g o) z*, n (g c) y*, " + weight + " -> ";
+  const std::string results[] = {"n (g c) y*", weight, "(g o)"};
+  std::vector<int32_t> at(3, ir::kNone);
+  int32_t next = 0;
+  for (size_t i = 0; i < 3; ++i) {
+    if (mask != nullptr && !(*mask)[i]) continue;
+    line += (next > 0 ? ", " : "") + results[i];
+    at[i] = next++;
+  }
+  b.line(line, {0, 1, 2});
+  if (at[2] != ir::kNone) b.combine("c", Combine::kSame, at[2]);
+  b.size_argument(9, {"g"});
+  if (!b.integers(3).empty()) b.size_element_argument(3, 0, {"g", "o"});
+  for (const char* name : {"y", "z"}) b.whole(name, kWindow);
+  b.whole("k");
+  b.linear({0});
+  const double products = (at[0] != ir::kNone) + (at[1] != ir::kNone);
+  count(b, transposed ? b.sizes(1) : b.sizes(0), b.sizes(2), products);
+}
+
+// Batch and channels pass through; space lies whole. Every tensor is (…, space), of `space` dims.
+RuleEntry over_space(size_t space) {
+  return [space](RuleBuilder& b) {
+    const auto term = [&](size_t rank) {
+      std::string text;
+      for (size_t d = 0; d < rank; ++d) text += d + space < rank ? "b" + std::to_string(d) + " " : ". ";
+      return text;
+    };
+    std::string line;
+    for (size_t o = 0; o < b.node().operands.size(); ++o)
+      line += (o > 0 ? ", " : "") + term(b.sizes(static_cast<int32_t>(o)).size());
+    line += "-> ";
+    for (size_t r = 0; r < b.result_count(); ++r)
+      line += (r > 0 ? ", " : "") + term(b.result_sizes(r).size());
+    b.line(line);
+    b.why_whole(kWindow);
+  };
+}
+
+}  // namespace
+
+void add_convolutions(RuleTable& table) {
+  table["convolution"] = table["convolution_overrideable"] = convolution;
+  table["convolution_backward"] = table["convolution_backward_overrideable"] = convolution_backward;
+  for (const char* name :
+       {"max_pool2d_with_indices", "max_pool2d_with_indices_backward", "avg_pool2d", "avg_pool2d_backward",
+        "_adaptive_avg_pool2d", "_adaptive_avg_pool2d_backward", "adaptive_max_pool2d"})
+    table[name] = over_space(2);
+  for (const char* name : {"upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d"})
+    table[name] = over_space(2);
+}
+
+}  // namespace moai::ops

@@ -1,0 +1,134 @@
+#include "ops/rule_builder.h"
+
+namespace moai::ops {
+
+namespace {
+
+constexpr const char* kByData = "the data say where in it to look";
+
+// A table split by rows answers for the indices in its range, the others giving zeros.
+void embedding(RuleBuilder& b) {
+  b.line("v d, t* -> t* d", {0, 1});
+  b.positional("v");
+  b.linear({0});
+  b.flops(0);
+}
+
+void embedding_backward(RuleBuilder& b) {
+  b.line("t* d, t* -> v d", {0, 1});
+  b.positional("v");
+  b.size_argument(2, {"v"});
+  b.linear({0});
+}
+
+// Names for the dims of a tensor, one of which lies whole.
+std::string dims_but(size_t rank, int64_t dim, const char* name = ".") {
+  std::string text;
+  for (size_t d = 0; d < rank; ++d)
+    text += (static_cast<int64_t>(d) == dim ? std::string(name) : "d" + std::to_string(d)) + " ";
+  return rank == 0 ? "1*" : text;
+}
+
+// self, dim, index (1-d)[, source]
+void index_select(RuleBuilder& b) {
+  const size_t rank = b.sizes(0).size();
+  const int64_t dim = RuleBuilder::wrap(b.integer(1), rank);
+  b.line(dims_but(rank, dim, "v") + ", i -> " + dims_but(rank, dim, "i"), {0, 2});
+  b.positional("v");
+  b.linear({0});
+}
+
+void index_add(RuleBuilder& b) {
+  const size_t rank = b.sizes(0).size();
+  const int64_t dim = RuleBuilder::wrap(b.integer(1), rank);
+  b.line(dims_but(rank, dim) + ", ., " + dims_but(rank, dim) + " -> " + dims_but(rank, dim, "v"), {0, 2, 3});
+  b.whole("v", kByData);
+  b.why_whole(kByData);
+}
+
+// self, dim, index[, src]: dims that are as long in all tensors go together; the others lie whole.
+void gather_or_scatter(RuleBuilder& b) {
+  const size_t rank = b.sizes(0).size();
+  const int64_t dim = RuleBuilder::wrap(b.integer(1), rank);
+  std::string same;
+  for (size_t d = 0; d < rank; ++d) {
+    bool equal = static_cast<int64_t>(d) != dim;
+    for (size_t o = 1; o < b.node().operands.size(); ++o) {
+      const auto& sizes = b.sizes(static_cast<int32_t>(o));
+      equal = equal && (sizes.size() == rank ? sizes[d] == b.sizes(0)[d] : false);
+    }
+    same += equal ? "d" + std::to_string(d) + " " : ". ";
+  }
+  if (rank == 0) same = "1*";
+  std::string line = same;
+  for (size_t o = 1; o < b.node().operands.size(); ++o) line += ", " + same;
+  b.line(line + "-> " + same);
+  b.why_whole(kByData);
+}
+
+// self, [index per dim, or none]: leading tensors index; what follows them passes through. Indices broadcast.
+void index(RuleBuilder& b, bool writes) {
+  const auto list = b.operand_list(1);
+  size_t first = 0;
+  while (first < list.size() && list[first] == ir::kNone) ++first;
+  size_t last = list.size();
+  bool plain = first < list.size();
+  size_t width = 0;
+  for (size_t i = first; i < last; ++i) {
+    if (list[i] == ir::kNone) {
+      plain = false;  // tensors apart: their dims move to the front
+      break;
+    }
+    width = std::max(width, b.sizes(list[i]).size());
+  }
+  b.why_whole(kByData);
+  if (!plain) return;
+  std::string before, indexed, after, into;
+  for (size_t d = 0; d < first; ++d) before += "a" + std::to_string(d) + " ";
+  const bool one = last - first == 1;  // one index tensor: a lookup in a table
+  for (size_t d = first; d < last; ++d) indexed += one && !writes ? "v " : ". ";
+  for (size_t d = last; d < b.sizes(0).size(); ++d) after += "c" + std::to_string(d) + " ";
+  for (size_t d = 0; d < width; ++d) into += "i" + std::to_string(d) + " ";
+  std::string line = before + indexed + after;
+  for (size_t i = first; i < last; ++i) {
+    const size_t rank = b.sizes(list[i]).size();
+    std::string term;
+    for (size_t d = width - rank; d < width; ++d) term += "i" + std::to_string(d) + " ";
+    line += ", " + (rank == 0 ? std::string("1*") : term);
+  }
+  const std::string picked = before + into + after;
+  if (!writes) {
+    b.line(line + "-> " + (picked.empty() ? "1*" : picked));
+    b.positional("v");
+    b.linear({0});
+    return;
+  }
+  // Values broadcast to what is picked; which elements of the result they reach, the data say.
+  const auto values = b.operand(2);
+  const size_t rank = values == ir::kNone ? 0 : b.sizes(values).size();
+  const size_t full = first + width + (b.sizes(0).size() - last);
+  std::string term;
+  for (size_t d = full - std::min(full, rank); d < full; ++d) {
+    if (d < first) term += "a" + std::to_string(d) + " ";
+    else if (d < first + width) term += "i" + std::to_string(d - first) + " ";
+    else term += "c" + std::to_string(last + d - first - width) + " ";
+  }
+  b.line(line + ", " + (term.empty() ? "1*" : term) + " -> " + before + indexed + after);
+  for (size_t d = 0; d < width; ++d) b.whole("i" + std::to_string(d), kByData);
+}
+
+}  // namespace
+
+void add_indexing(RuleTable& table) {
+  table["embedding"] = embedding;
+  table["embedding_dense_backward"] = embedding_backward;
+  table["index_select"] = index_select;
+  table["index_add"] = index_add;
+  table["gather"] = gather_or_scatter;
+  table["scatter.src"] = table["scatter.value"] = table["scatter_add"] = gather_or_scatter;
+  table["index.Tensor"] = table["_unsafe_index.Tensor"] = [](RuleBuilder& b) { index(b, false); };
+  table["index_put"] = table["_unsafe_index_put"] = [](RuleBuilder& b) { index(b, true); };
+  table["histc"] = table["bincount"] = [](RuleBuilder& b) { b.why_whole(kByData); };
+}
+
+}  // namespace moai::ops

@@ -1,0 +1,148 @@
+#include <algorithm>
+
+#include "ops/rule_builder.h"
+
+namespace moai::ops {
+
+namespace {
+
+// Says operand and result of a reduction over `dims` (all of them where there are none). Each dim has a
+// name, `kept.i` or `gone.i`, and a reduced one that is kept has size 1.
+void reduce(RuleBuilder& b, std::vector<int64_t> dims, bool keep, Combine how) {
+  const size_t rank = b.sizes(0).size();
+  std::vector<bool> gone(rank, dims.empty());
+  for (const auto d : dims) {
+    if (rank > 0) gone[RuleBuilder::wrap(d, rank)] = true;
+  }
+  std::string in, out;
+  for (size_t d = 0; d < rank; ++d) {
+    const std::string name = (gone[d] ? "gone" : "kept") + std::to_string(d);
+    in += name + " ";
+    out += gone[d] ? (keep ? "1 " : "") : name + " ";
+  }
+  std::string line = in + "-> " + out;
+  for (size_t r = 1; r < b.result_count(); ++r) line += ", " + out;
+  if (rank == 0) line = "1* -> 1*";
+  b.line(line, {0});
+  for (size_t d = 0; d < rank; ++d) {
+    if (gone[d]) b.combine("gone" + std::to_string(d), how);
+  }
+}
+
+RuleEntry over_dims(Combine how, bool is_linear) {
+  return [how, is_linear](RuleBuilder& b) {
+    reduce(b, b.integers(1), b.flag(2), how);
+    if (is_linear) b.linear({0});
+  };
+}
+
+RuleEntry over_all(Combine how, bool is_linear) {
+  return [how, is_linear](RuleBuilder& b) {
+    reduce(b, {}, false, how);
+    if (is_linear) b.linear({0});
+  };
+}
+
+// The largest and where it is: which part has it is known only together.
+void with_indices(RuleBuilder& b) { reduce(b, {b.integer(1)}, b.flag(2), Combine::kUnknown); }
+
+void arg_of(RuleBuilder& b) {
+  const bool all = b.integers(1).empty();
+  reduce(b, b.integers(1), b.flag(2) && !all, Combine::kUnknown);
+}
+
+void vector_norm(RuleBuilder& b) {
+  const auto* order = b.node().args.size() > 1 ? std::get_if<double>(&b.node().args[1]) : nullptr;
+  Combine how = Combine::kUnknown;
+  if (b.node().args.size() < 2 || (order != nullptr && *order == 2)) how = Combine::kNorm2;
+  if (order != nullptr && *order == 1) how = Combine::kSum;
+  if (order != nullptr && *order > 1e300) how = Combine::kMax;
+  const bool foreach = b.node().op.str() == "aten._foreach_norm.Scalar";
+  reduce(b, foreach ? std::vector<int64_t>{} : b.integers(2), !foreach && b.flag(3), how);
+}
+
+// Every tensor alike, but for one dim that lies whole.
+void along(RuleBuilder& b, int64_t dim, int32_t exchanges, const char* why) {
+  const auto rank = b.sizes(0).size();
+  std::string term;
+  for (size_t d = 0; d < rank; ++d)
+    term += (static_cast<int64_t>(d) == RuleBuilder::wrap(dim, rank) ? "row" : "d" + std::to_string(d)) + " ";
+  std::string line = term;
+  for (size_t o = 1; o < b.node().operands.size(); ++o) line += ", " + term;
+  line += "-> " + term;
+  for (size_t r = 1; r < b.result_count(); ++r) line += ", " + term;
+  if (rank == 0) return b.broadcast();
+  b.line(line);
+  if (exchanges > 0) {
+    b.exchanges("row", exchanges);
+  } else {
+    b.whole("row", why);
+  }
+}
+
+RuleEntry whole_along(size_t arg, const char* why) {
+  return [arg, why](RuleBuilder& b) { along(b, b.integer(arg, -1), 0, why); };
+}
+
+// Only the rows of the two last dims; which side of the diagonal an element is on depends on where it is.
+void triangle(RuleBuilder& b) {
+  b.line("b* i j -> b* i j");
+  b.positional("i");
+  b.positional("j");
+  b.linear({0});
+}
+
+void topk(RuleBuilder& b) {
+  const auto rank = b.sizes(0).size();
+  std::string term, out;
+  for (size_t d = 0; d < rank; ++d) {
+    const bool row = static_cast<int64_t>(d) == RuleBuilder::wrap(b.integer(2, -1), rank);
+    term += row ? ". " : "d" + std::to_string(d) + " ";
+    out += row ? ". " : "d" + std::to_string(d) + " ";
+  }
+  b.line(rank == 0 ? "1* -> 1*, 1*" : term + "-> " + out + ", " + out, {0});
+  b.why_whole("it is sorted along");
+}
+
+}  // namespace
+
+void add_reductions(RuleTable& table) {
+  table["sum"] = over_all(Combine::kSum, true);
+  table["sum.dim_IntList"] = over_dims(Combine::kSum, true);
+  table["mean"] = over_all(Combine::kMean, true);
+  table["mean.dim"] = over_dims(Combine::kMean, true);
+  table["amax"] = over_dims(Combine::kMax, false);
+  table["amin"] = over_dims(Combine::kMin, false);
+  table["max"] = over_all(Combine::kMax, false);
+  table["min"] = over_all(Combine::kMin, false);
+  table["prod"] = over_all(Combine::kProduct, false);
+  table["prod.dim_int"] = over_dims(Combine::kProduct, false);
+  table["any"] = over_all(Combine::kAny, false);
+  table["any.dim"] = table["any.dims"] = over_dims(Combine::kAny, false);
+  table["all"] = over_all(Combine::kAll, false);
+  table["all.dim"] = table["all.dims"] = over_dims(Combine::kAll, false);
+  table["max.dim"] = table["min.dim"] = with_indices;
+  table["argmax"] = table["argmin"] = arg_of;
+  table["logsumexp"] = over_dims(Combine::kUnknown, false);
+  table["var.correction"] = [](RuleBuilder& b) { reduce(b, b.integers(1), b.flag(3), Combine::kUnknown); };
+  table["var_mean.correction"] = table["std.correction"] = table["var.correction"];
+  table["linalg_vector_norm"] = table["_foreach_norm.Scalar"] = vector_norm;
+  table["cumsum"] = table["cumprod"] = whole_along(1, "it accumulates along");
+  table["flip"] = [](RuleBuilder& b) {
+    b.line("d* -> d*");
+    b.whole("d", "it is turned round");
+  };
+  table["topk"] = topk;
+  table["sort"] = whole_along(1, "it is sorted along");
+  table["sort.stable"] = whole_along(2, "it is sorted along");
+  table["argsort"] = whole_along(1, "it is sorted along");
+  table["tril"] = table["triu"] = triangle;
+  table["_softmax"] = table["_log_softmax"] = [](RuleBuilder& b) { along(b, b.integer(1, -1), 2, ""); };
+  table["_safe_softmax"] = whole_along(1, "it is normalised over");
+  table["_softmax_backward_data"] = table["_log_softmax_backward_data"] = [](RuleBuilder& b) {
+    along(b, b.integer(2, -1), 1, "");
+    b.linear({0});
+  };
+}
+
+}  // namespace moai::ops

@@ -1,0 +1,99 @@
+#include "ops/rule.h"
+
+#include "ir/error.h"
+#include "ops/rule_builder.h"
+#include "ops/traits.h"
+
+namespace moai::ops {
+
+namespace {
+
+const RuleTable& table() {
+  static const auto* rules = [] {
+    auto* made = new RuleTable;
+    add_pointwise(*made);
+    add_views(*made);
+    add_contractions(*made);
+    add_normalisations(*made);
+    add_reductions(*made);
+    add_attention(*made);
+    add_losses(*made);
+    add_indexing(*made);
+    add_convolutions(*made);
+    add_creation(*made);
+    add_optimizers(*made);
+    return made;
+  }();
+  return *rules;
+}
+
+// `aten.add_.Tensor` as `add_.Tensor`; our own ops keep their namespace.
+std::string short_name(const std::string& op) {
+  constexpr const char* kAten = "aten.";
+  return op.rfind(kAten, 0) == 0 ? op.substr(5) : op;
+}
+
+// An op in place means what the op means: `add_.Tensor` has the rule of `add.Tensor`.
+std::string out_of_place(const std::string& name) {
+  const size_t dot = name.find('.');
+  const size_t end = dot == std::string::npos ? name.size() : dot;
+  if (end == 0 || name[end - 1] != '_') return name;
+  return name.substr(0, end - 1) + name.substr(end);
+}
+
+double result_elements(const ir::Graph& graph, const ir::Node& node) {
+  double count = 0;
+  for (const auto value : node.results) count += static_cast<double>(graph.type(value).numel());
+  return count;
+}
+
+}  // namespace
+
+bool Rule::splittable(int32_t factor) const {
+  const auto& f = factors[factor];
+  if (f.whole || f.size < 2) return false;
+  for (size_t r = 0; r < results.size(); ++r) {
+    bool has = false;
+    for (const auto& dim : results[r]) {
+      for (const auto one : dim) has = has || one == factor;
+    }
+    if (!has && combine[r][factor] == Combine::kUnknown) return false;
+  }
+  return true;
+}
+
+Rule rule_of(const ir::Graph& graph, ir::NodeId id) {
+  const ir::Node& node = graph.node(id);
+  RuleBuilder builder(graph, node);
+  if (node.kind != ir::NodeKind::kOp) {
+    builder.free();
+    builder.why_whole(node.kind == ir::NodeKind::kView ? "its strides overlap" : "a region is written");
+    return builder.finish(false);
+  }
+  const auto name = short_name(node.op.str());
+  auto entry = table().find(name);
+  if (entry == table().end()) entry = table().find(out_of_place(name));
+  if (entry == table().end()) {
+    builder.flops(result_elements(graph, node));
+    builder.why_whole("no rule says how it splits");
+    return builder.finish(false);
+  }
+  builder.flops(result_elements(graph, node));
+  entry->second(builder);
+  return builder.finish(true);
+}
+
+double bytes_moved(const ir::Graph& graph, ir::NodeId id, const Rule& rule) {
+  if (rule.free) return 0;
+  const ir::Node& node = graph.node(id);
+  double bytes = 0;
+  const auto add = [&](ir::ValueId value) {
+    const auto& type = graph.type(value);
+    bytes += static_cast<double>(type.numel()) * static_cast<double>(ir::element_bytes(type.dtype));
+  };
+  for (const auto value : node.operands) add(value);
+  for (const auto value : node.results) add(value);
+  return bytes;
+}
+
+}  // namespace moai::ops

@@ -1,0 +1,93 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "ir/graph.h"
+
+namespace moai::ops {
+
+// Note [Rules]
+// A rule says what each dimension of a node's tensors is made of: an ordered list of *factors*, outermost
+// first, as in einsum with compound dimensions. Every way to split the node follows from it. A factor is
+// split by giving each of n parts a range of its indices; then
+//
+//   * an operand or a result that has the factor is sharded by it;
+//   * an operand that lacks it is replicated, or, where the rule says that it is *additive*, partial: one
+//     part has it and the others have zeros (a bias, which must be added once);
+//   * a result that lacks it comes out as the rule's combination says: partial by a sum, a maximum …, or
+//     the same on every part.
+//
+// A dimension of size 1 has no factors.
+
+// What the parts' results have to do with the whole, where the result lacks the factor that is split.
+enum class Combine : uint8_t {
+  kSum,
+  kProduct,
+  kMean,      // weighted by the parts' sizes
+  kWeighted,  // the mean, weighted by the parts' next result
+  kMax,
+  kMin,
+  kNorm2,  // the root of the sum of squares
+  kAny,
+  kAll,
+  kSame,     // the result does not depend on the factor: every part has it
+  kUnknown,  // cannot be told from the parts: the factor cannot be split
+};
+
+struct Factor {
+  std::string name;  // as in the rule's line; for messages
+  int64_t size = 1;
+  // Must lie whole on every device.
+  bool whole = false;
+  // The local op has to know where its part starts: indices are compared with a position along this
+  // factor (a lookup in a table that is split, a range, a triangle).
+  bool positional = false;
+  // The local op needs so many all-reduces of a number a row, over this factor, inside it (softmax: the
+  // maximum and the sum).
+  int32_t exchanges = 0;
+  // Reaches this many elements over the part's edge, before and after (convolution's space).
+  int64_t halo = 0;
+};
+
+// By dim: the factors that it is made of, outermost first.
+using TensorFactors = std::vector<std::vector<int32_t>>;
+
+// A static argument that is a size, or where something begins: locally `times` the product of the local
+// sizes of the factors.
+struct LocalArg {
+  int32_t arg = 0;
+  int32_t element = -1;  // of a list; -1 for an integer
+  std::vector<int32_t> factors;
+  int64_t times = 1;
+};
+
+struct Rule {
+  std::vector<Factor> factors;
+  std::vector<TensorFactors> operands;  // by operand of the node
+  std::vector<TensorFactors> results;
+  std::vector<std::vector<Combine>> combine;  // by result and factor; read where the result lacks the factor
+  std::vector<int32_t> additive;              // operands that are added once
+  // Sets of operands in which the node is linear together: Partial(sum) of all of them, the others
+  // replicated, gives Partial(sum) results.
+  std::vector<std::vector<int32_t>> linear;
+  std::vector<LocalArg> local_args;
+  double flops = 0;       // of the whole node; a multiply-add counts two
+  bool known = false;     // some family has the op; otherwise every dim is whole
+  bool free = false;      // moves no data: a view
+  std::string why_whole;  // for reports, where factors that others would split are whole
+
+  // Whether `factor` may be split at all.
+  bool splittable(int32_t factor) const;
+};
+
+// The rule of a node of a verified graph whose views are canonical. An op that no family knows gets one
+// with every dim whole: right numbers, never free. Throws Error(Phase::kPlan) naming the op when an entry
+// contradicts the node's shapes.
+Rule rule_of(const ir::Graph& graph, ir::NodeId node);
+
+// How many bytes the node reads and writes, whole; 0 for views.
+double bytes_moved(const ir::Graph& graph, ir::NodeId node, const Rule& rule);
+
+}  // namespace moai::ops

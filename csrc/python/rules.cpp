@@ -1,0 +1,81 @@
+#include "python/rules.h"
+
+#include <pybind11/stl.h>
+
+#include "ir/graph.h"
+#include "ops/rule.h"
+
+namespace py = pybind11;
+
+namespace moai {
+
+namespace {
+
+const char* name_of(ops::Combine combine) {
+  switch (combine) {
+    case ops::Combine::kSum: return "sum";
+    case ops::Combine::kProduct: return "product";
+    case ops::Combine::kMean: return "mean";
+    case ops::Combine::kWeighted: return "weighted";
+    case ops::Combine::kMax: return "max";
+    case ops::Combine::kMin: return "min";
+    case ops::Combine::kNorm2: return "norm2";
+    case ops::Combine::kAny: return "any";
+    case ops::Combine::kAll: return "all";
+    case ops::Combine::kSame: return "same";
+    case ops::Combine::kUnknown: return "unknown";
+  }
+  return "?";
+}
+
+py::dict dict_of(const ir::Graph& graph, ir::NodeId node, const ops::Rule& rule) {
+  py::list factors;
+  for (size_t f = 0; f < rule.factors.size(); ++f) {
+    const auto& factor = rule.factors[f];
+    py::dict one;
+    one["name"] = factor.name;
+    one["size"] = factor.size;
+    one["splittable"] = rule.splittable(static_cast<int32_t>(f));
+    one["positional"] = factor.positional;
+    one["exchanges"] = factor.exchanges;
+    factors.append(one);
+  }
+  py::list combine;
+  for (const auto& of_result : rule.combine) {
+    py::list row;
+    for (const auto how : of_result) row.append(name_of(how));
+    combine.append(row);
+  }
+  py::list local_args;
+  for (const auto& local : rule.local_args)
+    local_args.append(py::make_tuple(local.arg, local.element, local.factors, local.times));
+  py::dict out;
+  out["op"] = graph.node(node).op.str();
+  out["factors"] = factors;
+  out["operands"] = rule.operands;
+  out["results"] = rule.results;
+  out["combine"] = combine;
+  out["additive"] = rule.additive;
+  out["linear"] = rule.linear;
+  out["local_args"] = local_args;
+  out["flops"] = rule.flops;
+  out["bytes"] = ops::bytes_moved(graph, node, rule);
+  out["known"] = rule.known;
+  out["why_whole"] = rule.why_whole;
+  return out;
+}
+
+}  // namespace
+
+void bind_rules(py::module_& m) {
+  m.def("rules", [](const std::string& text) {
+    const ir::Graph graph = ir::parse(text);
+    ir::verify(graph);
+    py::list out;
+    for (ir::NodeId n = 0; n < static_cast<ir::NodeId>(graph.nodes().size()); ++n)
+      out.append(dict_of(graph, n, ops::rule_of(graph, n)));
+    return out;
+  });
+}
+
+}  // namespace moai

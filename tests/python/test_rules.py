@@ -1,0 +1,315 @@
+"""The rules of ops against ATen: split by each factor, in parts, run, put together as the rule says, equal to the whole.
+
+All in float64 on the CPU. A failure names the op, the factor and the number of parts.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from moai import _C
+from rule_cases import ROWS, A
+from torch.utils._pytree import tree_flatten
+
+NAMES = {torch.float64: "f64", torch.float32: "f32", torch.int64: "i64", torch.bool: "bool"}
+STATIC_NUMBERS = {
+    "aten.pow.Tensor_Scalar",
+    "aten.linalg_vector_norm",
+    "aten._foreach_norm.Scalar",
+    "aten.arange",
+}
+
+
+def ir_name(op: torch._ops.OpOverload) -> str:
+    return str(op).removesuffix(".default")
+
+
+def type_text(t: torch.Tensor) -> str:
+    sizes = ",".join(map(str, t.shape))
+    strides = "" if t.is_contiguous() else "{" + ",".join(map(str, t.stride())) + "}"
+    return f"{NAMES[t.dtype]}[{sizes}]{strides}"
+
+
+class Call:
+    """A call of an op, and the rule that moai has for it."""
+
+    def __init__(self, op: torch._ops.OpOverload, args: tuple) -> None:
+        self.op, self.args = op, list(args)
+        self.operands: list[torch.Tensor] = []
+        self.places: list[tuple[int, int | None]] = []  # by operand: the argument, and where in a list
+        for i, value in enumerate(args):
+            for j, one in enumerate(value if isinstance(value, list) else [value]):
+                if isinstance(one, torch.Tensor):
+                    self.operands.append(one)
+                    self.places.append((i, j if isinstance(value, list) else None))
+        self.results = [t for t in tree_flatten(op(*self.args))[0] if isinstance(t, torch.Tensor)]
+        (self.rule,) = _C.rules(self.text())
+
+    def text(self) -> str:
+        """The graph of the call alone, as the recorder would write it."""
+        numbers: list[str] = []
+        position = itertools.count()
+
+        def argument(value: object, schema: torch._C.Argument) -> str:
+            kind = str(schema.type)
+            if isinstance(value, torch.Tensor):
+                return f"%{next(position)}"
+            if isinstance(value, list) and "Tensor" in kind:
+                return "[" + ", ".join(argument(v, schema) for v in value) + "]" if value else "tensor[]"
+            if value is None:
+                return "none"
+            if isinstance(value, bool):
+                return str(value).lower()
+            if isinstance(value, torch.dtype):
+                return NAMES[value]
+            is_number = "number" in kind or "Scalar" in kind or "float" in kind
+            if is_number and ir_name(self.op) not in STATIC_NUMBERS:
+                numbers.append("f" if isinstance(value, float) else "i")
+                return f"n{len(numbers) - 1}"
+            if isinstance(value, list):
+                return "[" + ",".join(str(v).lower() for v in value) + "]"
+            return repr(float(value)) if isinstance(value, float) else str(value)
+
+        args = ", ".join(argument(v, s) for v, s in zip(self.args, self.op._schema.arguments, strict=False))
+        inputs = ", ".join(f"%{i}: {type_text(t)}" for i, t in enumerate(self.operands))
+        first = len(self.operands)
+        outs = ", ".join(f"%{first + i}: {type_text(t)}" for i, t in enumerate(self.results))
+        names = ", ".join(f"%{first + i}" for i in range(len(self.results)))
+        return f"graph({inputs}) numbers({', '.join(numbers)}) {{\n {outs} = {ir_name(self.op)}({args})\n return {names}\n}}"
+
+    def with_operands(self, operands: list[torch.Tensor]) -> list:
+        args = [list(a) if isinstance(a, list) else a for a in self.args]
+        for (i, j), tensor in zip(self.places, operands, strict=True):
+            if j is None:
+                args[i] = tensor
+            else:
+                args[i][j] = tensor
+        return args
+
+    def run(self, args: list) -> list[torch.Tensor]:
+        return [t for t in tree_flatten(self.op(*args))[0] if isinstance(t, torch.Tensor)]
+
+
+def part_of(
+    t: torch.Tensor, dims: list[list[int]], sizes: list[int], factor: int, part: range
+) -> torch.Tensor:
+    """The part of a tensor whose index along `factor` lies in `part`."""
+    flat = [f for dim in dims for f in dim]
+    if factor not in flat:
+        return t
+    open_ = t.reshape([sizes[f] for f in flat]).narrow(flat.index(factor), part.start, len(part))
+    local = [len(part) if f == factor else sizes[f] for f in range(len(sizes))]
+    # Kernels of backward passes take their tensors for contiguous.
+    return open_.reshape([math.prod(local[f] for f in dim) for dim in dims]).contiguous()
+
+
+COMBINE: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "sum": lambda parts: parts.sum(0),
+    "product": lambda parts: parts.prod(0),
+    "max": lambda parts: parts.amax(0),
+    "min": lambda parts: parts.amin(0),
+    "norm2": lambda parts: parts.square().sum(0).sqrt(),
+    "any": lambda parts: parts.any(0),
+    "all": lambda parts: parts.all(0),
+}
+
+
+# --- What a local op does that must know where its part starts -----------------------------------
+
+
+def masked(index: int, call: Call, args: list, part: range, run: Callable) -> list[torch.Tensor]:
+    """A table split by rows: indices outside the part give zeros."""
+    inside = (args[index] >= part.start) & (args[index] < part.stop)
+    args[index] = torch.where(inside, args[index] - part.start, 0)
+    (out,) = run(args)
+    return [out * inside.reshape(*inside.shape, *[1] * (out.dim() - inside.dim()))]
+
+
+def masked_select(call: Call, args: list, part: range, run: Callable) -> list[torch.Tensor]:
+    inside = (args[2] >= part.start) & (args[2] < part.stop)
+    args[2] = torch.where(inside, args[2] - part.start, 0)
+    (out,) = run(args)
+    shape = [-1 if d == args[1] else 1 for d in range(out.dim())]
+    return [out * inside.reshape(shape)]
+
+
+def masked_index(call: Call, args: list, part: range, run: Callable) -> list[torch.Tensor]:
+    (at,) = [i for i, t in enumerate(args[1]) if t is not None]
+    index = args[1][at]
+    inside = (index >= part.start) & (index < part.stop)
+    args[1][at] = torch.where(inside, index - part.start, 0)
+    (out,) = run(args)
+    return [out * inside.reshape(*[1] * at, *inside.shape, *[1] * (out.dim() - at - inside.dim()))]
+
+
+def masked_gradient(call: Call, args: list, part: range, run: Callable) -> list[torch.Tensor]:
+    """Rows outside the part are dropped, as rows of padding are."""
+    inside = (args[1] >= part.start) & (args[1] < part.stop)
+    args[0] = args[0] * inside.unsqueeze(-1)
+    args[1] = torch.where(inside, args[1] - part.start, 0)
+    return run(args)
+
+
+def masked_targets(target: int, ignore: int) -> Callable:
+    """Targets of other parts are passed over, as ignored ones are."""
+
+    def run_part(call: Call, args: list, part: range, run: Callable) -> list[torch.Tensor]:
+        own = (args[target] >= part.start) & (args[target] < part.stop) & (args[target] != args[ignore])
+        args[target] = torch.where(own, args[target] - part.start, -100)
+        args[ignore] = -100
+        return run(args)
+
+    return run_part
+
+
+def later_queries(causal: int, mask: int, keys: int) -> Callable:
+    """A causal mask whose first query is not the first position."""
+
+    def run_part(call: Call, args: list, part: range, run: Callable) -> list[torch.Tensor]:
+        if not args[causal]:
+            return run(args)
+        seen = torch.arange(args[keys].size(2))[None] <= torch.arange(part.start, part.stop)[:, None]
+        args[causal] = False
+        bias = torch.zeros(seen.shape, dtype=torch.float64).masked_fill(~seen, -math.inf)
+        return [t for t in call.op(*args, attn_mask=bias) if isinstance(t, torch.Tensor)]
+
+    return run_part
+
+
+def whole_then_part(call: Call, args: list, part: range, run: Callable) -> list[torch.Tensor]:
+    """A value that is a function of the position alone."""
+    return [t.narrow(0, part.start, len(part)) for t in call.run(call.args)]
+
+
+def triangle(call: Call, args: list, part: range, run: Callable, dim: int) -> list[torch.Tensor]:
+    args[1] += part.start if dim == -2 else -part.start
+    return run(args)
+
+
+POSITIONAL: dict[tuple[object, str], Callable] = {
+    (A.embedding.default, "v"): lambda *a: masked(1, *a),
+    (A.embedding_dense_backward.default, "v"): masked_gradient,
+    (A.index_select.default, "v"): masked_select,
+    (A.index.Tensor, "v"): masked_index,
+    (A.nll_loss_forward.default, "c"): masked_targets(1, 4),
+    (A.nll_loss2d_forward.default, "c"): masked_targets(1, 4),
+    (A.nll_loss_backward.default, "c"): masked_targets(2, 5),
+    (A._scaled_dot_product_flash_attention_for_cpu.default, "s"): later_queries(4, 5, 1),
+    (A._scaled_dot_product_flash_attention_for_cpu_backward.default, "s"): later_queries(7, 8, 2),
+    (A.arange.default, "d.0"): whole_then_part,
+    (A.eye.m, "i"): whole_then_part,
+    (A.eye.m, "j"): lambda call, args, part, run: [call.run(call.args)[0].narrow(1, part.start, len(part))],
+    (A.tril.default, "i"): lambda *a: triangle(*a, dim=-2),
+    (A.tril.default, "j"): lambda *a: triangle(*a, dim=-1),
+}
+
+
+# --- What a local op does that speaks with the other parts inside ---------------------------------
+
+
+def softmax_parts(op: torch._ops.OpOverload, parts: list[list], dim: int) -> list[torch.Tensor]:
+    """Softmax and its backward from reductions of a number a row: the maximum and the sum, or one sum."""
+    if op in (A._softmax.default, A._log_softmax.default):
+        xs = [args[0] for args in parts]
+        top = torch.stack([x.amax(dim, keepdim=True) for x in xs]).amax(0)
+        total = torch.stack([(x - top).exp().sum(dim, keepdim=True) for x in xs]).sum(0)
+        log = op is A._log_softmax.default
+        return [x - top - total.log() if log else (x - top).exp() / total for x in xs]
+    if op is A._softmax_backward_data.default:
+        total = torch.stack([(a[0] * a[1]).sum(dim, keepdim=True) for a in parts]).sum(0)
+        return [a[1] * (a[0] - total) for a in parts]
+    total = torch.stack([a[0].sum(dim, keepdim=True) for a in parts]).sum(0)
+    return [a[0] - a[1].exp() * total for a in parts]
+
+
+def put_together(call: Call, factor: int, parts: list[range], results: list[list[torch.Tensor]]) -> None:
+    rule = call.rule
+    sizes = [f["size"] for f in rule["factors"]]
+    for r, whole in enumerate(call.results):
+        got = [of_part[r] for of_part in results]
+        dims = rule["results"][r]
+        if any(factor in dim for dim in dims):
+            for part, one in zip(parts, got, strict=True):
+                torch.testing.assert_close(one, part_of(whole, dims, sizes, factor, part))
+            continue
+        how = rule["combine"][r][factor]
+        if how == "same":
+            for one in got:
+                torch.testing.assert_close(one, whole)
+        elif how == "mean":
+            weights = torch.tensor([len(p) for p in parts], dtype=torch.float64) / sizes[factor]
+            torch.testing.assert_close(sum(w * one for w, one in zip(weights, got, strict=True)), whole)
+        elif how == "weighted":
+            weights = [of_part[r + 1] for of_part in results]
+            total = sum(torch.where(w > 0, w * one, 0) for w, one in zip(weights, got, strict=True))
+            torch.testing.assert_close(total / sum(weights), whole)
+        else:
+            torch.testing.assert_close(COMBINE[how](torch.stack(got)), whole)
+
+
+def check_factor(call: Call, factor: int, count: int) -> None:
+    rule = call.rule
+    sizes = [f["size"] for f in rule["factors"]]
+    info = rule["factors"][factor]
+    bounds = [sizes[factor] * p // count for p in range(count + 1)]
+    parts = [range(a, b) for a, b in itertools.pairwise(bounds)]
+    part_args = []
+    for p, part in enumerate(parts):
+        operands = []
+        for o, (tensor, dims) in enumerate(zip(call.operands, rule["operands"], strict=True)):
+            if o in rule["additive"] and not any(factor in dim for dim in dims):
+                summed = not any(factor in dim for dims in rule["results"] for dim in dims)
+                operands.append(tensor if p == 0 or not summed else torch.zeros_like(tensor))
+            else:
+                operands.append(part_of(tensor, dims, sizes, factor, part))
+        args = call.with_operands(operands)
+        for arg, element, factors, times in rule["local_args"]:
+            size = times * math.prod(len(part) if f == factor else sizes[f] for f in factors)
+            if element < 0:
+                args[arg] = size
+            else:
+                args[arg] = [size if i == element else v for i, v in enumerate(args[arg])]
+        part_args.append(args)
+    if info["exchanges"]:
+        (dim,) = [d for d, dims in enumerate(rule["operands"][0]) if factor in dims]
+        put_together(call, factor, parts, [[one] for one in softmax_parts(call.op, part_args, dim)])
+        return
+    adjust = POSITIONAL.get((call.op, info["name"])) if info["positional"] else None
+    if info["positional"]:
+        assert adjust is not None, f"{call.op}: no part of this test knows what its position means"
+    results = [
+        adjust(call, args, part, call.run) if adjust else call.run(args)
+        for args, part in zip(part_args, parts, strict=True)
+    ]
+    put_together(call, factor, parts, results)
+
+
+@pytest.mark.parametrize("row", range(len(ROWS)), ids=lambda i: f"{i}-{ir_name(ROWS[i][0])}")
+def test_parts_make_the_whole(row: int) -> None:
+    op, make = ROWS[row]
+    call = Call(op, make())
+    assert call.rule["known"], f"{op} has no rule"
+    for factor, info in enumerate(call.rule["factors"]):
+        if info["splittable"]:
+            for count in (2, 3, 4):
+                if info["size"] >= count:
+                    check_factor(call, factor, count)
+
+
+@pytest.mark.parametrize("row", range(len(ROWS)), ids=lambda i: f"{i}-{ir_name(ROWS[i][0])}")
+def test_partial_sums_pass_through_what_is_linear(row: int) -> None:
+    op, make = ROWS[row]
+    call = Call(op, make())
+    for operands in call.rule["linear"]:
+        parts = [[], []]
+        for o, tensor in enumerate(call.operands):
+            first = torch.randn_like(tensor) if o in operands and tensor.is_floating_point() else tensor
+            parts[0].append(first)
+            parts[1].append(tensor - first if o in operands and tensor.is_floating_point() else tensor)
+        a, b = (call.run(call.with_operands(p)) for p in parts)
+        for x, y, whole in zip(a, b, call.results, strict=True):
+            torch.testing.assert_close(x + y, whole)
