@@ -81,6 +81,26 @@ asan tsan:
 	@$(BIN)/cmake --build --preset $@
 	$(BIN)/ctest --preset $@ -j 2
 
+# ---- Fuzzing
+
+# With clang, libFuzzer looks for new inputs for FUZZ_SECONDS; with g++ alone, the known ones are run once.
+FUZZ_SECONDS ?= 20
+FUZZ_CXX := $(if $(shell command -v clang++),clang++,g++)
+FUZZ_FLAGS := -std=c++17 -O1 -g -Icsrc -fsanitize=address,undefined -fno-sanitize-recover=all
+FUZZ_SOURCES := csrc/ir/error.cpp csrc/plan/json.cpp csrc/plan/cluster.cpp csrc/plan/cluster_json.cpp \
+  csrc/plan/profiles.cpp csrc/plan/collectives.cpp
+
+.PHONY: fuzz
+fuzz: build/fuzz/cluster_fuzz  ## Random texts as clusters; says whether libFuzzer or a run of the known ones
+	@mkdir -p build/fuzz/found
+	@echo "fuzz: $(if $(filter clang++,$(FUZZ_CXX)),clang with libFuzzer, $(FUZZ_SECONDS) s,g++: the corpus alone)"
+	build/fuzz/cluster_fuzz -max_total_time=$(FUZZ_SECONDS) -verbosity=0 build/fuzz/found tests/fuzz/corpus/cluster
+
+build/fuzz/cluster_fuzz: tests/fuzz/cluster_fuzz.cpp tests/fuzz/run_corpus.cpp $(FUZZ_SOURCES) $(wildcard csrc/plan/*.h)
+	@mkdir -p $(@D)
+	$(FUZZ_CXX) $(FUZZ_FLAGS) $(if $(filter clang++,$(FUZZ_CXX)),-fsanitize=fuzzer,tests/fuzz/run_corpus.cpp) \
+	  $< $(FUZZ_SOURCES) -o $@
+
 # ---- Keeping the code in shape
 
 .PHONY: lint lint-format lint-python lint-rooms

@@ -5,9 +5,9 @@
 #include <cstddef>
 #include <fstream>
 #include <initializer_list>
-#include <iterator>
 #include <limits>
 #include <numeric>
+#include <sstream>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -62,11 +62,11 @@ void add_level(std::vector<Level>* levels, Level level, int32_t size) {
 
 std::string read_file(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
-  std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  if (!file.is_open() || file.bad() || text.empty()) {
+  std::ostringstream text;
+  if (!file || !(text << file.rdbuf())) {  // not opened, a folder, or empty
     throw Error(Phase::kConfig, concat("cannot read the cluster file `", path, "`")).hint(kForms);
   }
-  return text;
+  return text.str();
 }
 
 }  // namespace

@@ -20,7 +20,7 @@ namespace {
 // Rates far beyond these are mistakes, and would overflow what is computed with them.
 constexpr double kLeastPositive = 1e-9;
 constexpr double kMost = 1e24;
-constexpr double kMostMemory = 1e15;  // bytes: whole numbers up to here are exact
+constexpr int64_t kMostMemory = 1'000'000'000'000'000;  // bytes: whole numbers up to here are exact
 
 enum class Must { kBePositive, kNotBeNegative, kBeFraction };
 
@@ -108,21 +108,21 @@ class Fields {
     return number;
   }
 
-  int64_t integer(std::string_view field, double most, const int64_t* otherwise) const {
+  int64_t integer(std::string_view field, int64_t most, const int64_t* otherwise) const {
     const Json* value = get(field, Json::Kind::kNumber, otherwise);
     if (!value) return *otherwise;
     return whole(*value, path(field), 1, most);
   }
 
-  static int64_t whole(const Json& value, const std::string& path, double least, double most) {
+  static int64_t whole(const Json& value, const std::string& path, int64_t least, int64_t most) {
     const double number = value.number;
-    if (value.kind != Json::Kind::kNumber || !(number >= least && number <= most) ||
-        std::floor(number) != number) {
-      fail(value,
-           concat("field `", path, "` must be a whole number from ", json_number(least), " to ",
-                  json_number(most), value.kind == Json::Kind::kNumber ? ": " + json_number(number) : ""));
+    const bool is_whole = value.kind == Json::Kind::kNumber && std::floor(number) == number;
+    if (is_whole && number >= static_cast<double>(least) && number <= static_cast<double>(most)) {
+      return static_cast<int64_t>(number);
     }
-    return static_cast<int64_t>(number);
+    const std::string found = value.kind == Json::Kind::kNumber ? json_number(number) : kind_name(value.kind);
+    fail(value,
+         concat("field `", path, "` must be a whole number from ", least, " to ", most, ", not ", found));
   }
 
   template <typename Of, size_t n>
@@ -230,8 +230,8 @@ Cluster parse_cluster_json(std::string_view text) {
   }
   for (const Json& kind : kind_of_device->items) {
     const std::string path = concat("kind_of_device[", cluster.kind_of_device.size(), "]");
-    const double most = static_cast<double>(cluster.kinds.size() - 1);
-    cluster.kind_of_device.push_back(static_cast<int32_t>(Fields::whole(kind, path, 0, most)));
+    const auto last = static_cast<int64_t>(cluster.kinds.size()) - 1;
+    cluster.kind_of_device.push_back(static_cast<int32_t>(Fields::whole(kind, path, 0, last)));
   }
   return cluster;
 }

@@ -38,7 +38,7 @@ namespace {
 // After R. Thakur, R. Rabenseifner, W. Gropp: Optimization of collective communication operations in
 // MPICH (2005), and P. Sanders, J. Speck, J. Träff: Two-tree algorithms for full bandwidth broadcast,
 // reduction and scan (2009). Constants are fitted to measurements: docs/clusters.md.
-constexpr double kPipelining = 0.1;
+constexpr double kPipelining = 0.2;
 // Of a ring's rate. NCCL's own tuner counts on no more.
 constexpr double kTreeEfficiency = 0.6;
 // Of the switch: up and down.

@@ -66,15 +66,16 @@ DeviceKind device(const Row& row) {
   return kind;
 }
 
-// Latencies are fitted to measured all-reduces (docs/clusters.md); the same for all links inside a host,
-// as only NVLink has enough rows.
+// Latencies are fitted to measured all-reduces: docs/clusters.md. Other links inside a host count as
+// NVLink 4, for which there are most rows.
+constexpr double kHostStart = 20 * kMicro;
 constexpr double kHostLatency = 1.5 * kMicro;
-constexpr double kHostStart = 22 * kMicro;
 
-Level inside(const char* name, double gbs, double pair_gbs, double switch_gbs) {
+Level inside(const char* name, double gbs, double pair_gbs, double switch_gbs,
+             double latency_s = kHostLatency) {
   Level level;
   level.name = name;
-  level.latency_s = kHostLatency;
+  level.latency_s = latency_s;
   level.start_s = kHostStart;
   level.bytes_per_s = gbs * kGiga;
   level.pair_bytes_per_s = pair_gbs * kGiga;
@@ -84,12 +85,14 @@ Level inside(const char* name, double gbs, double pair_gbs, double switch_gbs) {
 
 // Rates are what rings reach in measured rows, pairs what one copy reaches, the switch the all-reduced
 // bytes/s of NVLS (which does not depend on the number of GPUs).
-Level nvlink2() { return inside("NVLink", 116, 38.7, 0); }   // 6 links of 25 GB/s, by A100's 232 of 300
-Level nvlink3() { return inside("NVLink", 232, 274, 0); }    // A100, 8 GPUs; p2p 274
+Level nvlink2() { return inside("NVLink", 116, 38.7, 0); }  // 6 links of 25 GB/s, by A100's 232 of 300
+Level nvlink3() { return inside("NVLink", 232, 274, 0, 3.5 * kMicro); }  // A100, 8 GPUs; p2p 274
 Level nvlink4() { return inside("NVLink", 365, 376, 274); }  // H200 Ring; H100 p2p; H100 all-reduce of 16 GiB
-Level nvlink5() { return inside("NVLink", 680, 746, 479); }  // B200 Ring; GB200 p2p; B200 NVLS of 8 GiB
-Level pcie4() { return inside("PCIe", 20, 0, 0); }           // A100 PCIe, across sockets
-Level pcie5() { return inside("PCIe", 28, 0, 0); }           // RTX 5090, 8 of them
+Level nvlink5() {
+  return inside("NVLink", 680, 746, 479, 4 * kMicro);
+}  // B200 Ring; GB200 p2p; B200 NVLS of 8 GiB
+Level pcie4() { return inside("PCIe", 20, 0, 0); }             // A100 PCIe, across sockets
+Level pcie5() { return inside("PCIe", 28, 0, 0); }             // RTX 5090, 8 of them
 Level mi300_mesh() { return inside("xGMI", 312.9, 47.7, 0); }  // MI300X, 8 and 2 GPUs
 // No collective was found for these; peaks of the links times MI300X's 312.9 of 448.
 Level mi250_card() { return inside("xGMI", 300 * 0.70, 100 * 0.70, 0); }
@@ -97,13 +100,13 @@ Level mi250_gcd() { return inside("xGMI", 150 * 0.70, 50 * 0.70, 0); }
 Level mi250x_gcd() { return inside("xGMI", 175 * 0.70, 50 * 0.70, 0); }
 Level mi250_package() { return inside("in-package xGMI", 200 * 0.70, 0, 0); }
 
-// EFA's latencies are fitted to 4 hosts of B200, the others' to the few rows of InfiniBand and RoCE.
+// EFA's latencies are fitted to 4 hosts of B200, the others' to H100, H20 and A100 on InfiniBand.
 Level across(const char* name, double gbps) {
   const bool is_efa = std::string(name) == "EFA";
   Level level;
   level.name = name;
-  level.latency_s = (is_efa ? 12 : 5) * kMicro;
-  level.start_s = (is_efa ? 250 : 22) * kMicro;
+  level.latency_s = (is_efa ? 12 : 10) * kMicro;
+  level.start_s = (is_efa ? 250 : 20) * kMicro;
   level.bytes_per_s = (gbps > 0 ? gbps : kNicGbpsAssumed) / 8 * kNicEfficiency * kGiga;
   return level;
 }
