@@ -3,6 +3,14 @@
 #include <algorithm>
 #include <limits>
 
+// Twice as fast where the processor has wider lanes; which it has is asked when the library is loaded.
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) && \
+    !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
+#define MOAI_WIDE_LANES __attribute__((target_clones("avx2", "default")))
+#else
+#define MOAI_WIDE_LANES
+#endif
+
 namespace moai::plan {
 
 namespace {
@@ -12,8 +20,8 @@ inline double least(double a, double b) { return a < b ? a : b; }
 
 }  // namespace
 
-void min_plus_rows(const double* base, const double* const* rows, int32_t count, int32_t length,
-                   double* __restrict out) {
+MOAI_WIDE_LANES void min_plus_rows(const double* base, const double* const* rows, int32_t count,
+                                   int32_t length, double* __restrict out) {
   std::fill(out, out + length, std::numeric_limits<double>::infinity());
   int32_t r = 0;
   for (; r + 4 <= count; r += 4) {  // four at a time: a quarter of the loads and stores of `out`
@@ -38,7 +46,8 @@ void min_plus_rows(const double* base, const double* const* rows, int32_t count,
   }
 }
 
-double min_plus_row(const double* __restrict row, const double* __restrict add, int32_t length) {
+MOAI_WIDE_LANES double min_plus_row(const double* __restrict row, const double* __restrict add,
+                                    int32_t length) {
   constexpr int32_t kLanes = 8;
   double lanes[kLanes];
   std::fill(lanes, lanes + kLanes, std::numeric_limits<double>::infinity());
@@ -54,7 +63,7 @@ double min_plus_row(const double* __restrict row, const double* __restrict add, 
   return lowest;
 }
 
-void add_row(const double* __restrict row, int32_t length, double* __restrict out) {
+MOAI_WIDE_LANES void add_row(const double* __restrict row, int32_t length, double* __restrict out) {
   for (int32_t j = 0; j < length; ++j) out[j] += row[j];
 }
 

@@ -7,6 +7,8 @@
 #include <limits>
 #include <tuple>
 
+#include "plan/min_plus.h"
+
 namespace moai::plan {
 
 namespace {
@@ -188,51 +190,96 @@ int32_t remove_forbidden(const Pairwise& problem, Options* options) {
   return -1;
 }
 
+namespace {
+
+// What the other end of a table adds: out[i] = min over the other's options j of table(i, j) + add[j].
+class OtherEnd {
+ public:
+  explicit OtherEnd(const Pairwise& problem) {
+    size_t most = 0;
+    for (const auto& costs : problem.unary) most = std::max(most, costs.size());
+    all_.resize(most);
+    base_.resize(most);
+    rows_.resize(most);
+  }
+
+  void least(const View& view, int32_t own, int32_t other, const std::vector<int32_t>& others,
+             const std::vector<double>& add, std::vector<double>* out) {
+    if (view.other_stride == 1) {
+      std::fill(all_.begin(), all_.end(), kInfinity);
+      for (size_t j = 0; j < others.size(); ++j) all_[others[j]] = add[j];
+      for (int32_t i = 0; i < own; ++i) {
+        (*out)[i] = min_plus_row(view.values + static_cast<ptrdiff_t>(i) * other, all_.data(), other);
+      }
+      return;
+    }
+    int32_t kept = 0;
+    for (size_t j = 0; j < others.size(); ++j) {
+      if (add[j] == kInfinity) continue;
+      base_[kept] = add[j];
+      rows_[kept++] = view.values + static_cast<ptrdiff_t>(others[j]) * own;
+    }
+    min_plus_rows(base_.data(), rows_.data(), kept, own, out->data());
+  }
+
+ private:
+  std::vector<double> all_;
+  std::vector<double> base_;
+  std::vector<const double*> rows_;
+};
+
+}  // namespace
+
 void remove_dominated(const Pairwise& problem, Options* options) {
   const auto edges = edges_of(problem);
+  OtherEnd other_end(problem);
   std::vector<double> promise;
-  std::vector<double> excess;
+  std::vector<double> saved;
+  std::vector<double> add;
   std::vector<double> of_edge;
   for (int32_t v = 0; v < problem.variables(); ++v) {
     std::vector<int32_t>& own = (*options)[v];
     if (own.size() < 2) continue;
+    const int32_t count = problem.options(v);
+    of_edge.resize(count);
 
     // The option that would be cheapest if every neighbour obliged.
-    const size_t count = own.size();
-    promise.assign(count, 0);
-    for (size_t i = 0; i < count; ++i) promise[i] = problem.unary[v][own[i]];
+    promise = problem.unary[v];
     for (const int32_t e : edges[v]) {
       const View view(problem, problem.edges[e], v);
-      of_edge.assign(count, kInfinity);
-      for (const int32_t j : (*options)[view.other]) {
-        for (size_t i = 0; i < count; ++i) of_edge[i] = std::min(of_edge[i], view.at(own[i], j));
-      }
-      for (size_t i = 0; i < count; ++i) promise[i] += of_edge[i];
+      const std::vector<int32_t>& others = (*options)[view.other];
+      add.assign(others.size(), 0);
+      other_end.least(view, count, problem.options(view.other), others, add, &of_edge);
+      for (int32_t i = 0; i < count; ++i) promise[i] += of_edge[i];
     }
-    const auto best = static_cast<size_t>(std::min_element(promise.begin(), promise.end()) - promise.begin());
+    const int32_t best = *std::min_element(own.begin(), own.end(),
+                                           [&](int32_t i, int32_t j) { return promise[i] < promise[j]; });
 
-    // By how much it may at most cost more than each other option.
-    excess.assign(count, 0);
-    for (size_t i = 0; i < count; ++i) excess[i] = problem.unary[v][own[best]] - problem.unary[v][own[i]];
+    // What it at least saves over each other option.
+    saved = problem.unary[v];
+    for (double& cost : saved) cost -= problem.unary[v][best];
     for (const int32_t e : edges[v]) {
       const View view(problem, problem.edges[e], v);
-      of_edge.assign(count, -kInfinity);
-      for (const int32_t j : (*options)[view.other]) {
-        const double of_best = view.at(own[best], j);
-        for (size_t i = 0; i < count; ++i) {
-          // Not a number where neither is allowed: such a partner says nothing, and compares false.
-          const double more = of_best - view.at(own[i], j);
-          of_edge[i] = of_edge[i] < more ? more : of_edge[i];
+      const std::vector<int32_t>& others = (*options)[view.other];
+      add.clear();
+      for (const int32_t j : others) {
+        const double of_best = view.at(best, j);
+        add.push_back(of_best == kInfinity ? kInfinity : -of_best);
+      }
+      other_end.least(view, count, problem.options(view.other), others, add, &of_edge);
+      for (int32_t i = 0; i < count; ++i) saved[i] += of_edge[i];
+      // A partner that only the other option allows.
+      for (size_t k = 0; k < others.size(); ++k) {
+        if (add[k] < kInfinity) continue;
+        for (int32_t i = 0; i < count; ++i) {
+          if (view.at(i, others[k]) < kInfinity) saved[i] = -kInfinity;
         }
       }
-      for (size_t i = 0; i < count; ++i) excess[i] += of_edge[i];
     }
-    size_t kept = 0;
-    for (size_t i = 0; i < count; ++i) {
-      const bool dominated = i != best && (excess[i] < 0 || (excess[i] == 0 && best < i));
-      if (!dominated) own[kept++] = own[i];
-    }
-    own.resize(kept);
+    own.erase(
+        std::remove_if(own.begin(), own.end(),
+                       [&](int32_t i) { return i != best && (saved[i] > 0 || (saved[i] == 0 && best < i)); }),
+        own.end());
   }
 }
 
