@@ -91,9 +91,9 @@ FUZZ_SOURCES := csrc/ir/error.cpp csrc/plan/json.cpp csrc/plan/cluster.cpp csrc/
   csrc/plan/profiles.cpp csrc/plan/collectives.cpp
 
 .PHONY: fuzz
-fuzz: build/fuzz/cluster_fuzz  ## Random texts as clusters; says whether libFuzzer or a run of the known ones
+fuzz: build/fuzz/cluster_fuzz  ## Random texts as clusters (libFuzzer with clang, else the known inputs)
 	@mkdir -p build/fuzz/found
-	@echo "fuzz: $(if $(filter clang++,$(FUZZ_CXX)),clang with libFuzzer, $(FUZZ_SECONDS) s,g++: the corpus alone)"
+	@echo "fuzz: $(if $(filter clang++,$(FUZZ_CXX)),clang with libFuzzer for $(FUZZ_SECONDS) s,g++: the known inputs alone)"
 	build/fuzz/cluster_fuzz -max_total_time=$(FUZZ_SECONDS) -verbosity=0 build/fuzz/found tests/fuzz/corpus/cluster
 
 build/fuzz/cluster_fuzz: tests/fuzz/cluster_fuzz.cpp tests/fuzz/run_corpus.cpp $(FUZZ_SOURCES) $(wildcard csrc/plan/*.h)
