@@ -33,8 +33,9 @@ constexpr const char* kForms =
 // A count in a cluster's name, such as the 8 and the 16 of `8x16`.
 int32_t count(std::string_view digits, std::string_view field, std::string_view name) {
   int64_t number = 0;
-  const char* end = digits.data() + digits.size();
-  const auto read = std::from_chars(digits.data(), end, number);
+  const char* begin = digits.data();
+  const char* end = begin + digits.size();
+  const auto read = std::from_chars(begin, end, number);
   if (read.ec == std::errc::result_out_of_range || number > kMostDevices) {
     throw Error(Phase::kConfig, concat("too many ", field, " in cluster `", name, "`"))
         .hint(concat("would fit: up to ", kMostDevices, " devices together"));
@@ -125,6 +126,7 @@ int64_t Cluster::smallest_memory() const {
 
 std::vector<double> Cluster::shares() const {
   std::vector<double> rates;
+  rates.reserve(kinds.size());
   for (const DeviceKind& kind : kinds) rates.push_back(kind.flops(ir::DType::kBF16) * kind.gemm_efficiency);
   std::vector<double> shares;
   shares.reserve(kind_of_device.size());

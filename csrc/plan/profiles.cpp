@@ -197,8 +197,8 @@ std::vector<Profile> all() {
 }  // namespace
 
 const std::vector<Profile>& profiles() {
-  static const std::vector<Profile> built = all();
-  return built;
+  static const std::vector<Profile> kProfiles = all();
+  return kProfiles;
 }
 
 const Profile* find_profile(std::string_view name) {
