@@ -315,7 +315,7 @@ class ProgramRun {
   void check_untouched(size_t b) const {
     if (std::find(dropped_.begin(), dropped_.end(), b) != dropped_.end()) return;
     for (const auto& [buffer, bytes] : inputs_) {
-      if (buffer == b && std::memcmp(bytes.data(), memory_[b].data, bytes.size()) != 0)
+      if (buffer == b && !std::equal(bytes.begin(), bytes.end(), memory_[b].data))
         throw std::logic_error("an input was written");
     }
   }
