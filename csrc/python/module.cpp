@@ -94,6 +94,7 @@ PYBIND11_MODULE(_C, m) {
     const std::lock_guard<std::mutex> guard(generator.mutex());
     generator.set_current_seed(seed);
   });
+  m.def("default_generator", [] { return record::default_generator(); });
   m.def("initial_seed", [] { return record::default_generator().current_seed(); });
   m.def("get_rng_state", [] { return record::default_generator().get_state(); });
   m.def("set_rng_state", [](const at::Tensor& state) {

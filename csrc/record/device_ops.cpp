@@ -217,6 +217,9 @@ bool is_set_to(const at::Tensor& self, const at::Tensor& tensor) {
          self.strides() == tensor.strides();
 }
 
+// There is one stream, and memory in use has an owner.
+void record_stream(at::Tensor&, at::Stream) {}
+
 // `module.to("moai")` keeps its Parameters: their data may become ours, and the CPU's again.
 bool has_compatible_shallow_copy_type(const at::Tensor& self, const at::Tensor& from) {
   const auto ours = [](const at::Tensor& t) {
@@ -278,6 +281,7 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("set_.source_Tensor", set_source_tensor);
   m.impl("histc", histc);
   m.impl("is_set_to", is_set_to);
+  m.impl("record_stream", record_stream);
   m.impl("_has_compatible_shallow_copy_type", has_compatible_shallow_copy_type);
   // See Note [Attention].
   m.impl("_fused_sdp_choice", TORCH_FN(at::native::_fused_sdp_choice_cpp));

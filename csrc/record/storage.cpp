@@ -1,11 +1,14 @@
 #include "record/storage.h"
 
-#include <c10/core/Allocator.h>
+#include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/TensorImpl.h>
 
+#include <algorithm>
 #include <atomic>
 #include <mutex>
 #include <vector>
+
+#include "engine/engine.h"
 
 namespace moai::record {
 
@@ -84,8 +87,9 @@ Addresses& addresses() {
 
 c10::Device device() { return {c10::DeviceType::PrivateUse1, 0}; }
 
-// Never hands out memory: a storage of ours is made by create_storage.
-struct AddressAllocator final : c10::Allocator {
+// Never hands out memory: a storage of ours is made by create_storage. Its statistics are the engine's
+// memory, zero before the first launch.
+struct AddressAllocator final : c10::DeviceAllocator {
   c10::DataPtr allocate(size_t bytes) override {
     // An owner for callers that want a DataPtr and no storage; they can only look at the address.
     struct Slot {
@@ -106,6 +110,36 @@ struct AddressAllocator final : c10::Allocator {
   void copy_data(void*, const void*, size_t) const override {
     TORCH_CHECK(false, "moai tensors have no host memory; copy through tensor.copy_()");
   }
+
+  bool initialized() override { return true; }
+  void recordStream(const c10::DataPtr&, c10::Stream) override {}
+  void emptyCache(c10::MempoolId_t) override {
+    if (engine::engine_exists()) engine::engine().memory().trim();
+  }
+  void resetAccumulatedStats(c10::DeviceIndex) override {}  // none are accumulated
+  void resetPeakStats(c10::DeviceIndex) override {
+    if (engine::engine_exists()) engine::engine().memory().reset_peak();
+    peak_reserved_.store(0);
+  }
+  c10::CachingDeviceAllocator::DeviceStats getDeviceStats(c10::DeviceIndex) override {
+    const runtime::MemoryStats memory =
+        engine::engine_exists() ? engine::engine().memory().stats() : runtime::MemoryStats{};
+    peak_reserved_.store(std::max(peak_reserved_.load(), memory.reserved_bytes));
+    c10::CachingDeviceAllocator::DeviceStats stats;
+    const auto set = [](auto& in_pools, int64_t current, int64_t peak) {
+      auto& all = in_pools[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)];
+      all.current = current;
+      all.peak = peak;
+    };
+    set(stats.allocated_bytes, memory.live_bytes, memory.peak_bytes);
+    set(stats.active_bytes, memory.live_bytes, memory.peak_bytes);
+    set(stats.requested_bytes, memory.live_bytes, memory.peak_bytes);
+    set(stats.reserved_bytes, memory.reserved_bytes, peak_reserved_.load());
+    return stats;
+  }
+
+ private:
+  std::atomic<int64_t> peak_reserved_{0};  // as seen by those who asked
 };
 
 AddressAllocator& allocator() {

@@ -13,6 +13,7 @@
 #include "kernels/cpu/call.h"
 #include "kernels/cpu/device.h"
 #include "kernels/cpu/placement.h"
+#include "kernels/cpu/torch_profiler.h"
 #include "runtime/profiler.h"
 
 namespace moai::cpu {
@@ -378,6 +379,7 @@ class CpuBackend final : public runtime::Backend {
 
   void attach() override {
     install_placing_allocator();
+    mark_worker_thread();
     // For the life of the thread: nothing here is differentiated.
     static thread_local at::AutoDispatchBelowADInplaceOrView below;
     c10::GradMode::set_enabled(false);
