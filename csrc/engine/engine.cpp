@@ -52,6 +52,13 @@ void check_readable(const runtime::CellPtr& cell) {
   }
 }
 
+ir::Graph simplified(ir::Graph graph, const std::vector<ir::ValueId>& wanted) {
+  graph.set_outputs(wanted);
+  graph = ir::eliminate_dead_code(graph);
+  graph = ir::remove_needless_copies(graph);
+  return ir::merge_common_subexpressions(graph);
+}
+
 // Both sorted.
 bool includes(const std::vector<ir::ValueId>& all, const std::vector<ir::ValueId>& some) {
   return std::includes(all.begin(), all.end(), some.begin(), some.end());
@@ -82,6 +89,17 @@ runtime::RunPtr Engine::launch(std::shared_ptr<Trace> trace, std::vector<runtime
   const bool dry = dry_.load();
   run->execute = [this, dry, trace = std::move(trace), values = std::move(values)](runtime::Run& r) {
     if (!dry) return execute(*trace, r, values);
+    {
+      const std::lock_guard<std::mutex> guard(last_lock_);
+      const auto& longest = dry_step_.trace;
+      if (longest == nullptr || trace->graph.nodes().size() >= longest->graph.nodes().size()) {
+        dry_step_ = {trace, {}, {}};
+        for (const auto number : r.numbers) dry_step_.numbers.push_back(number.i);
+        for (size_t i = 0; i < values.size(); ++i) {
+          if (r.outputs[i].use_count() > 1) dry_step_.held.push_back(values[i]);
+        }
+      }
+    }
     for (const auto& cell : r.outputs)
       cell->state.store(runtime::Cell::State::kReady, std::memory_order_release);
   };
@@ -145,11 +163,7 @@ LoadedProgram& Engine::program_for(Trace& trace, const std::vector<ir::ValueId>&
 LoadedProgram Engine::build(Trace& trace, const std::vector<ir::ValueId>& wanted, bool plan) {
   const runtime::Span span(runtime::Profiler::Lane::kDevice, plan ? "moai plan and lower" : "moai lower");
   const auto start = Clock::now();
-  ir::Graph graph = trace.graph;
-  graph.set_outputs(wanted);
-  graph = ir::eliminate_dead_code(graph);
-  graph = ir::remove_needless_copies(graph);
-  graph = ir::merge_common_subexpressions(graph);
+  ir::Graph graph = simplified(trace.graph, wanted);
   auto program = std::make_shared<compile::Program>(compile::lower(std::move(graph), {trace.donated}));
   if (plan) {
     compile::plan_memory(*program);
@@ -168,6 +182,18 @@ LoadedProgram Engine::build(Trace& trace, const std::vector<ir::ValueId>& wanted
   loaded.executable = backend_->load(program, trace.lines);
   stats().compile_ns.fetch_add(ns_since(start), std::memory_order_relaxed);
   return loaded;
+}
+
+void Engine::set_dry(bool dry) {
+  const std::lock_guard<std::mutex> guard(last_lock_);
+  if (dry) dry_step_ = {};
+  dry_.store(dry);
+}
+
+ir::Graph Engine::dry_step() const {
+  const std::lock_guard<std::mutex> guard(last_lock_);
+  if (dry_step_.trace == nullptr) return {};
+  return ir::canonicalise_views(simplified(dry_step_.trace->graph, dry_step_.held), dry_step_.numbers);
 }
 
 std::vector<uint64_t> Engine::cycle() const {

@@ -37,7 +37,10 @@ class Engine {
 
   // While on, runs are finished without being executed: what they promise is there in name, has
   // no memory and cannot be read. For recording steps that no machine at hand could run.
-  void set_dry(bool dry) { dry_.store(dry); }
+  void set_dry(bool dry);
+  // The longest step since dry runs were last turned on, its views canonical at the offsets that it came
+  // with: what a planner reads. Empty without one. Waits for nothing: synchronise first.
+  ir::Graph dry_step() const;
 
   // The traces that the script goes round in, by id; empty while it does not.
   std::vector<uint64_t> cycle() const;
@@ -53,9 +56,14 @@ class Engine {
   std::unique_ptr<runtime::Backend> backend_;
   std::atomic<bool> dry_{false};
   std::set<uint64_t> planned_structures_;  // the worker's thread alone
-  mutable std::mutex last_lock_;           // guards the next two
+  mutable std::mutex last_lock_;           // guards the next three
   CycleDetector cycles_;
   std::shared_ptr<const compile::Program> last_;
+  struct DryStep {
+    std::shared_ptr<Trace> trace;
+    std::vector<int64_t> numbers;
+    std::vector<ir::ValueId> held;
+  } dry_step_;
   std::unique_ptr<runtime::Worker> worker_;  // last: its thread uses the rest
 };
 

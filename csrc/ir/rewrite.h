@@ -65,6 +65,10 @@ class Rewrite {
     return to_.node(to_.add_node(std::move(node), std::move(types))).results[0];
   }
 
+  std::vector<ValueId> add(Node node, std::vector<Type> results) {
+    return to_.node(to_.add_node(std::move(node), std::move(results))).results;
+  }
+
   Graph finish() {
     std::vector<ValueId> outputs;
     outputs.reserve(from_.outputs().size());

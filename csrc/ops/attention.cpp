@@ -14,6 +14,13 @@ void say(RuleBuilder& b, bool causal) {
   if (causal) b.positional("s");
 }
 
+// Query heads are (key head, which of those that share it).
+void share_heads(RuleBuilder& b, int q, int k) {
+  const int64_t heads = b.sizes(b.operand(k))[1];
+  b.size("k", heads);
+  b.size("r", b.sizes(b.operand(q))[1] / heads);
+}
+
 // Scores and the weighted sum of values, forward; five products, backward. Half of them where half of the
 // scores are masked.
 double products(const RuleBuilder& b, int q, int v, double first, double second) {
@@ -27,15 +34,19 @@ double products(const RuleBuilder& b, int q, int v, double first, double second)
 
 void forward(RuleBuilder& b) {
   const bool causal = b.flag(4);
-  b.line("b h s d, b h t d, b h t e, b h s t -> b h s e, b h s", {0, 1, 2, 5});
+  share_heads(b, 0, 1);
+  b.line("b (k r) s d, b k t d, b k t e, b (k r) s t -> b (k r) s e, b (k r) s", {0, 1, 2, 5});
   say(b, causal);
   b.flops(products(b, 0, 2, 1, 1) * (causal ? 0.5 : 1));
 }
 
 void backward(RuleBuilder& b) {
   const bool causal = b.flag(7);
-  b.line("b h s e, b h s d, b h t d, b h t e, b h s e, b h s, b h s t -> b h s d, b h t d, b h t e",
-         {0, 1, 2, 3, 4, 5, 8});
+  share_heads(b, 1, 2);
+  b.line(
+      "b (k r) s e, b (k r) s d, b k t d, b k t e, b (k r) s e, b (k r) s, b (k r) s t"
+      " -> b (k r) s d, b k t d, b k t e",
+      {0, 1, 2, 3, 4, 5, 8});
   say(b, causal);
   b.flops(products(b, 1, 3, 3, 2) * (causal ? 0.5 : 1));
 }

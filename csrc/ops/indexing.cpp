@@ -127,7 +127,8 @@ void add_indexing(RuleTable& table) {
   table["gather"] = gather_or_scatter;
   table["scatter.src"] = table["scatter.value"] = table["scatter_add"] = gather_or_scatter;
   table["index.Tensor"] = table["_unsafe_index.Tensor"] = [](RuleBuilder& b) { index(b, false); };
-  table["index_put"] = table["_unsafe_index_put"] = [](RuleBuilder& b) { index(b, true); };
+  table["index_put"] = table["_unsafe_index_put"] =
+      table["_index_put_impl"] = [](RuleBuilder& b) { index(b, true); };
   table["histc"] = table["bincount"] = [](RuleBuilder& b) { b.why_whole(kByData); };
 }
 

@@ -62,8 +62,10 @@ void rms_norm_backward(RuleBuilder& b) {
 constexpr const char* kOverBatch = "its statistics are over the batch";
 
 void batch_norm(RuleBuilder& b, bool training) {
-  b.line("n c s*, c, c, c, c -> n c s*", {0, 1, 2, 3, 4});
-  for (size_t r = 1; r < b.result_count(); ++r) {
+  // As recorded, the running statistics that it writes come first.
+  const bool writes = b.result_count() > 3;
+  b.line(writes ? "n c s*, c, c, c, c -> c, c, n c s*" : "n c s*, c, c, c, c -> n c s*", {0, 1, 2, 3, 4});
+  for (size_t r = writes ? 3 : 1; r < b.result_count(); ++r) {
     const auto channel = b.factors("c");
     const bool is_saved = b.result_sizes(r) == ir::Dims{b.sizes(0)[1]};  // empty where nothing was computed
     if (is_saved && !channel.empty()) b.say_result(r, {{channel[0]}});

@@ -23,7 +23,7 @@ void reduce(RuleBuilder& b, std::vector<int64_t> dims, bool keep, Combine how) {
   std::string line = in + "-> " + out;
   for (size_t r = 1; r < b.result_count(); ++r) line += ", " + out;
   if (rank == 0) line = "1* -> 1*";
-  b.line(line, {0});
+  b.line(line);
   for (size_t d = 0; d < rank; ++d) {
     if (gone[d]) b.combine("gone" + std::to_string(d), how);
   }
@@ -52,11 +52,16 @@ void arg_of(RuleBuilder& b) {
 }
 
 void vector_norm(RuleBuilder& b) {
-  const auto* order = b.node().args.size() > 1 ? std::get_if<double>(&b.node().args[1]) : nullptr;
-  Combine how = Combine::kUnknown;
-  if (b.node().args.size() < 2 || (order != nullptr && *order == 2)) how = Combine::kNorm2;
-  if (order != nullptr && *order == 1) how = Combine::kSum;
-  if (order != nullptr && *order > 1e300) how = Combine::kMax;
+  double order = 2;
+  if (b.node().args.size() > 1) {
+    const auto* real = std::get_if<double>(&b.node().args[1]);
+    const auto* integer = std::get_if<int64_t>(&b.node().args[1]);
+    order = real != nullptr ? *real : integer != nullptr ? static_cast<double>(*integer) : -1;
+  }
+  const Combine how = order == 2      ? Combine::kNorm2
+                      : order == 1    ? Combine::kSum
+                      : order > 1e300 ? Combine::kMax
+                                      : Combine::kUnknown;
   const bool foreach = b.node().op.str() == "aten._foreach_norm.Scalar";
   reduce(b, foreach ? std::vector<int64_t>{} : b.integers(2), !foreach && b.flag(3), how);
 }

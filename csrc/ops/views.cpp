@@ -153,28 +153,32 @@ void select_backward(RuleBuilder& b) {
   b.linear({0});
 }
 
-// Equal pieces side by side: (which piece, within it). Pieces of several sizes lie whole.
+// Equal pieces side by side: (which piece, within it). Pieces of several sizes lie whole. An empty tensor of
+// one dim is passed over, as cat does.
 void cat(RuleBuilder& b) {
-  const auto pieces = b.operand_list(0);
   const auto& out = b.result_sizes(0);
   const int64_t dim = RuleBuilder::wrap(b.integer(1), out.size());
-  const size_t n = b.node().operands.size();
-  bool equal = pieces.size() == n;
-  for (size_t o = 0; o < n; ++o) {
-    const auto& sizes = b.sizes(static_cast<int32_t>(o));
-    if (sizes.size() != out.size()) return;  // an empty 1-d tensor, which cat passes over
-    equal = equal && sizes[dim] == b.sizes(0)[dim];
+  const auto is_nothing = [&](size_t o) { return b.sizes(static_cast<int32_t>(o)) == ir::Dims{0}; };
+  int64_t pieces = 0, length = -1;
+  bool equal = true;
+  for (size_t o = 0; o < b.node().operands.size(); ++o) {
+    if (is_nothing(o)) continue;
+    const int64_t own = b.sizes(static_cast<int32_t>(o))[dim];
+    equal = equal && (length == -1 || own == length);
+    length = own;
+    ++pieces;
   }
   std::string piece, whole;
   for (size_t d = 0; d < out.size(); ++d) {
     const bool along = static_cast<int64_t>(d) == dim;
-    const std::string name = "d" + std::to_string(d) + " ";
-    piece += along && !equal ? ". " : name;
-    whole += along ? (equal && n > 1 ? "(piece d" + std::to_string(d) + ") " : (equal ? name : ". ")) : name;
+    const std::string name = "d" + std::to_string(d);
+    piece += (along && !equal ? "." : name) + " ";
+    whole += (!along ? name : !equal ? "." : pieces > 1 ? "(piece " + name + ")" : name) + " ";
   }
-  std::string line = piece;
-  for (size_t o = 1; o < n; ++o) line += ", " + piece;
-  b.size("piece", static_cast<int64_t>(n));
+  std::string line;
+  for (size_t o = 0; o < b.node().operands.size(); ++o)
+    line += (o > 0 ? ", " : "") + (is_nothing(o) ? std::string(".") : piece);
+  b.size("piece", pieces);
   b.line(line + "-> " + whole);
   b.whole("piece");
   if (!equal) b.why_whole("its pieces are of several sizes");

@@ -6,6 +6,7 @@
 #include "engine/log.h"
 #include "engine/stats.h"
 #include "ir/error.h"
+#include "ir/graph.h"
 #include "kernels/cpu/device.h"
 #include "kernels/cpu/torch_profiler.h"
 #include "python/rules.h"
@@ -105,6 +106,11 @@ PYBIND11_MODULE(_C, m) {
   m.def("set_dry", [](bool dry) {
     record::synchronize(record::CutReason::kSync);
     engine::engine().set_dry(dry);
+  });
+  m.def("dry_step", [] {
+    record::synchronize(record::CutReason::kSync);
+    const auto graph = engine::engine().dry_step();
+    return graph.nodes().empty() ? std::string() : ir::print(graph);
   });
   m.def("shut_down", [] {
     const py::gil_scoped_release release;

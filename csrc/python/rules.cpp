@@ -4,6 +4,9 @@
 
 #include "ir/graph.h"
 #include "ops/rule.h"
+#include "plan/atoms.h"
+#include "plan/kept_whole.h"
+#include "plan/split_lists.h"
 
 namespace py = pybind11;
 
@@ -75,6 +78,33 @@ void bind_rules(py::module_& m) {
     for (ir::NodeId n = 0; n < static_cast<ir::NodeId>(graph.nodes().size()); ++n)
       out.append(dict_of(graph, n, ops::rule_of(graph, n)));
     return out;
+  });
+  m.def("kept_whole", [](const std::string& text) {
+    const ir::Graph graph = plan::split_lists(ir::parse(text));
+    ir::verify(graph);
+    const auto report = plan::kept_whole(graph, plan::make_frame(graph));
+    py::list ops;
+    for (const auto& op : report.ops) ops.append(py::make_tuple(op.op, op.why, op.flops, op.bytes, op.nodes));
+    py::dict out;
+    out["flops_share"] = report.flops_share;
+    out["bytes_share"] = report.bytes_share;
+    out["ops"] = ops;
+    return out;
+  });
+  // Each value's dims as lists of (atom, size), and the graph that they belong to.
+  m.def("dims", [](const std::string& text) {
+    const ir::Graph graph = plan::split_lists(ir::parse(text));
+    const auto frame = plan::make_frame(graph);
+    py::list out;
+    for (const auto& dims : frame.value_dims) {
+      std::vector<std::vector<std::pair<int32_t, int64_t>>> value;
+      for (const auto& dim : dims) {
+        value.emplace_back();
+        for (const auto atom : dim) value.back().emplace_back(atom, frame.atoms.size(atom));
+      }
+      out.append(value);
+    }
+    return py::make_tuple(ir::print(graph), out);
   });
 }
 

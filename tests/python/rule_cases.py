@@ -170,6 +170,7 @@ ROWS = [
     (A.select_backward.default, lambda: (T(5, 6), [5, 4, 6], 1, 2)),
     (A.cat.default, lambda: ([T(5, 6), T(5, 6), T(5, 6)], 1)),
     (A.cat.default, lambda: ([T(5, 6), T(3, 6)], 0)),
+    (A.cat.default, lambda: ([T(0), T(2, 5, 6)], -2)),
     (A.stack.default, lambda: ([T(5, 6), T(5, 6)], -1)),
     (A.constant_pad_nd.default, lambda: (T(5, 6), [1, 2])),
     (A.repeat.default, lambda: (T(5, 6), [2, 1, 3])),

@@ -1,0 +1,125 @@
+#include "plan/atoms.h"
+
+#include "ir/error.h"
+
+namespace moai::plan {
+
+int32_t Atoms::add(int64_t size) {
+  const auto id = static_cast<int32_t>(atoms_.size());
+  atoms_.push_back({size, id});
+  return id;
+}
+
+int32_t Atoms::find(int32_t atom) const {
+  while (atoms_[atom].parent != atom) {
+    atoms_[atom].parent = atoms_[atoms_[atom].parent].parent;
+    atom = atoms_[atom].parent;
+  }
+  return atom;
+}
+
+void Atoms::collect(int32_t atom, Dim* leaves) const {
+  atom = find(atom);
+  if (atoms_[atom].outer < 0) {
+    leaves->push_back(atom);
+    return;
+  }
+  collect(atoms_[atom].outer, leaves);
+  collect(atoms_[atom].inner, leaves);
+}
+
+Dim Atoms::leaves(const Dim& dim) const {
+  Dim out;
+  for (const auto atom : dim) collect(atom, &out);
+  return out;
+}
+
+void Atoms::split(int32_t atom, int64_t inner_size) {
+  const bool opaque = atoms_[atom].opaque;
+  const int32_t outer = add(atoms_[atom].size / inner_size);
+  const int32_t inner = add(inner_size);
+  atoms_[outer].opaque = atoms_[inner].opaque = opaque;
+  atoms_[atom].outer = outer;
+  atoms_[atom].inner = inner;
+}
+
+// Both are leaves of one size. The older one stands for both, so that the result does not depend on who asks.
+void Atoms::join(int32_t a, int32_t b) {
+  if (a == b) return;
+  if (b < a) std::swap(a, b);
+  atoms_[b].parent = a;
+  atoms_[a].opaque = atoms_[a].opaque || atoms_[b].opaque;
+}
+
+void Atoms::unify(const Dim& a, const Dim& b) {
+  Dim left = leaves(a), right = leaves(b);
+  while (!left.empty() && !right.empty()) {
+    const int32_t x = find(left.back()), y = find(right.back());
+    // A split or a join above may have split an atom that is in both lists.
+    if (atoms_[x].outer >= 0 || atoms_[y].outer >= 0) {
+      left = leaves(left);
+      right = leaves(right);
+      continue;
+    }
+    const int64_t sx = atoms_[x].size, sy = atoms_[y].size;
+    if (sx == sy) {
+      join(x, y);
+      left.pop_back();
+      right.pop_back();
+    } else if (sx > sy && sx % sy == 0) {
+      split(x, sy);
+    } else if (sy > sx && sy % sx == 0) {
+      split(y, sx);
+    } else {
+      // No boundary in common here: up to the next one nothing passes.
+      int64_t product_left = 1, product_right = 1;
+      do {
+        auto& shorter = product_left <= product_right ? left : right;
+        auto& product = product_left <= product_right ? product_left : product_right;
+        if (shorter.empty()) break;
+        const int32_t atom = find(shorter.back());
+        product *= atoms_[atom].size;
+        atoms_[atom].opaque = true;
+        shorter.pop_back();
+      } while (product_left != product_right);
+    }
+  }
+}
+
+Frame make_frame(const ir::Graph& graph) {
+  Frame frame;
+  std::vector<std::vector<Dim>> dims(graph.values().size());
+  for (size_t v = 0; v < dims.size(); ++v) {
+    for (const auto size : graph.values()[v].type.sizes)
+      dims[v].push_back(size == 1 ? Dim{} : Dim{frame.atoms.add(size)});
+  }
+  std::vector<std::vector<Dim>> factors(graph.nodes().size());
+  frame.rules.reserve(graph.nodes().size());
+  for (size_t n = 0; n < graph.nodes().size(); ++n) {
+    const ir::Node& node = graph.nodes()[n];
+    frame.rules.push_back(ops::rule_of(graph, static_cast<ir::NodeId>(n)));
+    const ops::Rule& rule = frame.rules.back();
+    for (const auto& factor : rule.factors) factors[n].push_back({frame.atoms.add(factor.size)});
+    const auto unify = [&](const ops::TensorFactors& tensor, ir::ValueId value) {
+      for (size_t d = 0; d < tensor.size(); ++d) {
+        Dim of_rule;
+        for (const auto f : tensor[d]) of_rule.push_back(factors[n][f][0]);
+        frame.atoms.unify(of_rule, dims[value][d]);
+      }
+    };
+    for (size_t o = 0; o < node.operands.size(); ++o) unify(rule.operands[o], node.operands[o]);
+    for (size_t r = 0; r < node.results.size(); ++r) unify(rule.results[r], node.results[r]);
+  }
+  const auto resolve = [&](std::vector<std::vector<Dim>>& all) {
+    for (auto& tensor : all) {
+      for (auto& dim : tensor) dim = frame.atoms.leaves(dim);
+    }
+  };
+  resolve(dims);
+  resolve(factors);
+  frame.value_dims = std::move(dims);
+  frame.node_factors = std::move(factors);
+  return frame;
+}
+
+}  // namespace moai::plan
