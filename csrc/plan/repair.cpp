@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstddef>
 #include <limits>
+#include <tuple>
 #include <utility>
 
 namespace moai::plan {
@@ -12,6 +13,8 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kTolerance = 1e-9;
+constexpr size_t kShareAtATime = 16;
+constexpr std::pair<bool, double> kUseless{true, kInfinity};
 
 }  // namespace
 
@@ -84,25 +87,33 @@ void Repair::change(int32_t variable, int32_t option) {
   }
 }
 
+Repair::Rank Repair::rank(int32_t variable, int32_t option, double most) const {
+  const double cost = change_cost(variable, option);
+  if (option == choice_[variable] || !(cost_ + cost <= most)) return kUseless;
+  const double removed = excess_ - excess_after(variable, option);
+  if (removed <= kTolerance * excess_) return kUseless;
+  return {cost > 0, cost > 0 ? cost / removed : cost};
+}
+
 bool Repair::repair(double most) {
+  std::vector<std::tuple<Rank, int32_t, int32_t>> changes;  // the best of each variable
   while (excess_ > 0) {
-    Change best{-1, -1, 0};
-    std::pair<bool, double> least{true, kInfinity};  // what gains comes before all that costs
+    changes.clear();
     for (int32_t v = 0; v < problem_.variables(); ++v) {
       if (resources_.uses[v].empty()) continue;
-      for (int32_t i = 0; i < problem_.options(v); ++i) {
-        const double cost = change_cost(v, i);
-        if (i == choice_[v] || !(cost < kInfinity)) continue;
-        const double removed = excess_ - excess_after(v, i);
-        if (removed <= kTolerance * excess_) continue;
-        const std::pair<bool, double> rank{cost > 0, cost > 0 ? cost / removed : cost};
-        if (rank >= least) continue;
-        least = rank;
-        best = {v, i, cost};
-      }
+      std::tuple<Rank, int32_t, int32_t> best{kUseless, v, 0};
+      for (int32_t i = 0; i < problem_.options(v); ++i) best = std::min(best, {rank(v, i, most), v, i});
+      if (std::get<0>(best) < kUseless) changes.push_back(best);
     }
-    if (best.variable < 0 || cost_ + best.cost > most) return false;
-    change(best.variable, best.option);
+    if (changes.empty()) return false;
+    std::sort(changes.begin(), changes.end());
+    // Some at a time: looking takes longer than changing. What has become worse by now waits.
+    const size_t at_a_time = 1 + changes.size() / kShareAtATime;
+    const Rank worst = std::get<0>(changes[std::min(at_a_time, changes.size() - 1)]);
+    for (size_t n = 0; n < at_a_time && excess_ > 0; ++n) {
+      const auto [unused, v, i] = changes[n];
+      if (n == 0 || rank(v, i, most) <= worst) change(v, i);
+    }
   }
   return true;
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "plan/factor_graph.h"
@@ -26,7 +27,7 @@ class Repair {
   double excess() const { return excess_; }
 
   // Changes options, those first that cost least per excess removed, until the limits are kept. False if
-  // no change lowers the excess further, or if the cost passes `most`.
+  // no change lowers the excess further at a total cost of no more than `most`, which is finite.
   bool repair(double most);
   // From a choice within the limits to one within them at no more cost: single changes while they
   // gain, then changes that gain but exceed, each repaired; at most `forced` of those.
@@ -39,6 +40,9 @@ class Repair {
     double cost;
   };
 
+  using Rank = std::pair<bool, double>;  // whether it costs at all; per excess removed, if so
+
+  Rank rank(int32_t variable, int32_t option, double most) const;
   double change_cost(int32_t variable, int32_t option) const;
   double excess_after(int32_t variable, int32_t option) const;
   void change(int32_t variable, int32_t option);

@@ -19,7 +19,12 @@ constexpr int32_t kLook = 8;         // sweeps between looks at what the dual ha
 constexpr double kStalled = 0.01;    // of the gap: less than this between looks is a standstill
 constexpr int32_t kNodeSweeps = 16;  // below the root
 constexpr int32_t kBlocksInVain = 6;
-constexpr EliminationLimits kBlock{1 << 14, 1 << 24, 2e8, 8};
+constexpr double kBranchGap = 0.02;        // a wider gap on a large problem is not closed by branching
+constexpr double kBranchSweep = 1e6;       // steps of a sweep up to which a problem is small
+constexpr double kWorthwhile = 1e-4;       // of the cost: what a round of block moves must gain
+constexpr double kBlockEntries = 1 << 14;  // of a block move's largest table,
+constexpr double kBlockSteps = 1e9;        // and less where moves would take more than this
+constexpr double kOrderSteps = 5000;       // what ordering takes per variable, in steps
 
 // What remains when the variables not in `order` keep their choice; variables are those of `order`.
 Pairwise hold_others(const Pairwise& problem, const std::vector<int32_t>& order,
@@ -61,7 +66,10 @@ Search::Search(const Pairwise& problem, const SolveOptions& options, Solution* c
       counters_(counters),
       upper_(kInfinity),
       bound_(-kInfinity),
-      times_held_(problem.unary.size(), 0) {}
+      times_held_(problem.unary.size(), 0) {
+  for (const Pairwise::Edge& edge : problem.edges)
+    sweep_steps_ += 2 * static_cast<double>(edge.table->size());
+}
 
 void Search::set_start(const std::vector<int32_t>& choice) {
   record(choice);
@@ -84,14 +92,22 @@ void Search::record(const std::vector<int32_t>& choice) {
 
 // Makes the best moves of blocks of variables, each the most that elimination can take at small cost.
 void Search::improve(std::vector<int32_t> choice) {
+  size_t most_options = 1;
+  for (const auto& costs : problem_.unary) most_options = std::max(most_options, costs.size());
+  const double most_steps = kBlockSteps / static_cast<double>(most_options * problem_.unary.size());
+  const EliminationLimits limits{
+      std::min(kBlockEntries, std::max(most_steps, static_cast<double>(most_options))),
+      options_.total_entries, kInfinity, 8};
   double cost = problem_.cost(choice);
   int32_t in_vain = 0;
   for (int32_t k = 0; k < options_.blocks && in_vain < kBlocksInVain && cost < kInfinity; ++k) {
-    const EliminationOrder block = order_block(problem_, kBlock, &times_held_);
+    if (is_spent()) break;
+    const EliminationOrder block = order_block(problem_, limits, &times_held_);
     std::vector<int32_t> inner;  // the block's variables are in order already
     for (size_t i = 0; i < block.order.size(); ++i) inner.push_back(static_cast<int32_t>(i));
     const Elimination elimination(hold_others(problem_, block.order, choice), inner);
     count(block, counters_);
+    spent_ += block.steps + kOrderSteps * problem_.variables();
     std::vector<int32_t> moved(inner.size());
     elimination.complete(&moved);
     std::vector<int32_t> better = choice;
@@ -111,6 +127,7 @@ void Search::improve(std::vector<int32_t> choice) {
 // True if what the node allows was searched through.
 bool Search::eliminate(const Dual& node, double most_steps) {
   if (options_.exact_steps <= 0) return false;
+  spent_ += 2 * kOrderSteps * problem_.variables();
   const Options allowed = node.allowed();
   const Pairwise left = restrict_options(problem_, allowed);
   const double steps = std::min(most_steps, options_.exact_steps - counters_->steps);
@@ -132,26 +149,26 @@ bool Search::eliminate(const Dual& node, double most_steps) {
 
 // Raises a node's bound; true if that closed it.
 bool Search::climb(Dual* node, int32_t sweeps) {
+  const bool is_root = counters_->branches == 0;
   double looked_at = -kInfinity;
-  double rounded = kInfinity;
+  double rounded = is_root ? kInfinity : upper_;  // below the root only what is better is worth improving
   for (int32_t s = 1; s <= sweeps; ++s) {
     node->set_upper(upper_);
     ++counters_->sweeps;
+    spent_ += sweep_steps_;
     if (!node->sweep()) {
       blocked_ = node->blocked();
       return true;
     }
-    if (node->rounded_cost() < upper_) {
-      record(node->rounded());
-      if (is_closed(node->bound())) return true;
-    }
+    record(node->rounded());
     if (is_closed(node->bound())) return true;
-    if (s % kLook != 0 && s != sweeps) continue;
+    if (s % kLook != 0 && s != sweeps && !is_spent()) continue;
     if (node->rounded_cost() < rounded) {
       rounded = node->rounded_cost();
       improve(node->rounded());
       if (is_closed(node->bound())) return true;
     }
+    if (is_spent()) break;
     if (eliminate(*node, options_.direct_steps)) return true;
     if (node->bound() - looked_at < kStalled * (upper_ - node->bound())) break;
     looked_at = node->bound();
@@ -194,6 +211,13 @@ bool Search::split(const Dual& node, std::vector<Dual>* open) const {
 void Search::run(Dual* root) {
   bound_ = kInfinity;  // of the nodes closed with something left
   if (climb(root, options_.sweeps)) return;
+  for (double before = kInfinity; found_ && upper_ < before - kWorthwhile * std::fabs(before);) {
+    before = upper_;
+    improve(std::vector<int32_t>(best_));
+    root->set_upper(upper_);
+  }
+  const bool may_branch =
+      sweep_steps_ <= kBranchSweep || upper_ - root->bound() <= kBranchGap * std::fabs(upper_);
   std::vector<Dual> open{*root};
   while (!open.empty()) {
     auto least = open.begin();
@@ -205,7 +229,8 @@ void Search::run(Dual* root) {
     if (is_closed(node.bound())) continue;
     const auto entries = static_cast<double>((open.size() + 2) * node.message_entries());
     const size_t before = open.size();
-    if (counters_->branches >= options_.branches || entries > options_.total_entries || !split(node, &open)) {
+    if (!may_branch || is_spent() || counters_->branches >= options_.branches ||
+        entries > options_.total_entries || !split(node, &open)) {
       bound_ = std::min(bound_, node.bound());
       continue;
     }

@@ -40,6 +40,7 @@ class Search {
   void record(const std::vector<int32_t>& choice);
   void improve(std::vector<int32_t> choice);
   bool is_closed(double bound) const;
+  bool is_spent() const { return spent_ >= options_.search_steps; }
   bool split(const Dual& node, std::vector<Dual>* open) const;
 
   const Pairwise& problem_;
@@ -51,6 +52,8 @@ class Search {
   double bound_;
   int32_t blocked_ = -1;
   std::vector<int32_t> times_held_;
+  double sweep_steps_ = 0;  // of one sweep of the dual
+  double spent_ = 0;        // steps, beside what exact elimination took
 };
 
 // Counts an elimination in a solution's counters.

@@ -17,10 +17,11 @@ struct SolveOptions {
   double table_entries = 1 << 22;  // of the largest table in exact elimination; 8 bytes each
   double total_entries = 1 << 27;  // of all its tables
   double direct_steps = 4e9;       // elimination right away if it takes no more than this,
-  double exact_steps = 8e9;  // and later, when the dual has ruled options out, than this in all; 0: never
-  int32_t sweeps = 100;      // of the dual, at most
-  int32_t blocks = 30;       // block moves for each better choice found
-  int32_t branches = 200;    // nodes of branch and bound; 0: none
+  double exact_steps = 8e9;    // and later, when the dual has ruled options out, than this in all; 0: never
+  double search_steps = 1e10;  // of everything else: ends sweeps, block moves and branches alike
+  int32_t sweeps = 100;        // of the dual, at most
+  int32_t blocks = 30;         // block moves for each better choice found
+  int32_t branches = 200;      // nodes of branch and bound; 0: none
 };
 
 struct Solution {

@@ -17,6 +17,7 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kTolerance = 1e-9;
+constexpr size_t kPromising = 6;    // choices improved at length in the end
 constexpr double kFirstRise = 0.1;  // of the bound, in the first step
 
 double least_use(const FactorGraph& graph, const Resources& resources, int32_t variable, size_t resource) {
@@ -28,6 +29,21 @@ double least_use(const FactorGraph& graph, const Resources& resources, int32_t v
     least = std::min(least, uses[i * resources.limits.size() + resource]);
   }
   return least;
+}
+
+// What no choice that is allowed costs more than.
+double most_cost(const Pairwise& problem) {
+  double total = 0;
+  const auto add_most = [&](const std::vector<double>& costs) {
+    double most = -kInfinity;
+    for (const double cost : costs) {
+      if (cost < kInfinity) most = std::max(most, cost);
+    }
+    total += most;
+  };
+  for (const auto& costs : problem.unary) add_most(costs);
+  for (const Pairwise::Edge& edge : problem.edges) add_most(*edge.table);
+  return total;
 }
 
 // A limit that even the least uses exceed, or -1.
@@ -71,10 +87,20 @@ WithinSolution solve_within(const FactorGraph& graph, const Resources& resources
   for (int32_t v = 0; v < graph.variables(); ++v) {
     for (size_t i = 0; i < loops[v].size(); ++i) merged.unary[v][i] += loops[v][i];
   }
+  const double most = most_cost(merged) + kTolerance * std::fabs(most_cost(merged));
   Repair repair(merged, resources);
   Solution& best = result.solution;
   best = {{}, kInfinity, -kInfinity, false};
   double least_excess = kInfinity;
+  std::vector<std::pair<double, std::vector<int32_t>>> promising;  // the cheapest within the limits
+  const auto keep = [&](const std::vector<int32_t>& choice) {
+    const double cost = graph.cost(choice);
+    if (cost >= best.cost) return;
+    best.choice = choice;
+    best.cost = cost;
+    repair.set(choice);
+    result.used = repair.used();
+  };
   const auto consider = [&](const std::vector<int32_t>& choice) {
     repair.set(choice);
     if (repair.cost() == kInfinity) return;
@@ -82,16 +108,14 @@ WithinSolution solve_within(const FactorGraph& graph, const Resources& resources
       least_excess = repair.excess();
       result.used = repair.used();
     }
-    if (!repair.repair(kInfinity)) return;
+    if (!repair.repair(std::numeric_limits<double>::max())) return;
     repair.improve(0);
-    const double margin = kTolerance * std::fabs(best.cost);
-    if (!best.choice.empty() && repair.cost() > best.cost + 0.02 * std::fabs(best.cost)) return;
-    repair.improve(options.improvements);
-    if (!best.choice.empty() && repair.cost() >= best.cost - margin) return;
-    best.choice = repair.choice();
-    best.cost = graph.cost(best.choice);
-    repair.set(best.choice);
-    result.used = repair.used();
+    const std::pair<double, std::vector<int32_t>> found{graph.cost(repair.choice()), repair.choice()};
+    const auto at = std::lower_bound(promising.begin(), promising.end(), found);
+    if (at != promising.end() && *at == found) return;
+    promising.insert(at, found);
+    if (promising.size() > kPromising) promising.pop_back();
+    keep(promising[0].second);
   };
   if (!start.empty()) consider(start);
 
@@ -105,6 +129,10 @@ WithinSolution solve_within(const FactorGraph& graph, const Resources& resources
              best.cost - kTolerance * std::max(std::fabs(best.cost), std::fabs(best.lower_bound));
     };
     if (is_closed()) break;
+    if (best.lower_bound > most) {  // prices can rise for ever: no choice keeps all limits
+      best.exact = true;
+      break;
+    }
     if (result.rounds > 0 && bundle.promised() <= 1e-8 * std::fabs(bundle.best_value())) break;
 
     double offset = 0;
@@ -152,6 +180,12 @@ WithinSolution solve_within(const FactorGraph& graph, const Resources& resources
     bundle.add(solved.lower_bound - offset, cost, std::move(slope));
   }
 
+  for (const auto& [cost, choice] : promising) {
+    if (best.exact || best.lower_bound >= cost) break;
+    repair.set(choice);
+    repair.improve(options.improvements);
+    keep(repair.choice());
+  }
   const double tolerance = kTolerance * std::max(std::fabs(best.cost), std::fabs(best.lower_bound));
   if (best.feasible() && best.lower_bound >= best.cost - tolerance) best.exact = true;
   if (best.exact) best.lower_bound = best.cost;

@@ -20,7 +20,7 @@ struct Resources {
 struct WithinOptions {
   SolveOptions solve;
   int32_t rounds = 60;        // unlimited problems solved, at most
-  int32_t improvements = 64;  // moves forced and repaired after, for each better choice
+  int32_t improvements = 64;  // moves forced, and repaired after, for each of the best few choices
 };
 
 struct WithinSolution {
