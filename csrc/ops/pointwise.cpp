@@ -1,3 +1,4 @@
+#include <iterator>
 #include <string>
 
 #include "ir/symbol.h"
@@ -106,6 +107,12 @@ void say_linear(RuleBuilder& b, const std::string& name) {
 
 }  // namespace
 
+std::vector<std::string> pointwise_rules() {
+  auto names = pointwise_ops();
+  names.insert(names.end(), std::begin(kOthers), std::end(kOthers));
+  return names;
+}
+
 void add_pointwise(RuleTable& table) {
   const auto add = [&](const std::string& name) {
     table[name] = [name](RuleBuilder& b) {
@@ -113,8 +120,7 @@ void add_pointwise(RuleTable& table) {
       say_linear(b, name);
     };
   };
-  for (const char* name : kOthers) add(name);
-  for (const auto& name : pointwise_ops()) add(name);
+  for (const auto& name : pointwise_rules()) add(name);
 }
 
 }  // namespace moai::ops

@@ -1,5 +1,7 @@
 #include "ops/rule.h"
 
+#include <algorithm>
+
 #include "ir/error.h"
 #include "ops/rule_builder.h"
 #include "ops/traits.h"
@@ -65,10 +67,13 @@ bool Rule::splittable(int32_t factor) const {
 Rule rule_of(const ir::Graph& graph, ir::NodeId id) {
   const ir::Node& node = graph.node(id);
   RuleBuilder builder(graph, node);
-  if (node.kind != ir::NodeKind::kOp) {
-    builder.free();
-    builder.why_whole(node.kind == ir::NodeKind::kView ? "its strides overlap" : "a region is written");
+  if (node.kind == ir::NodeKind::kView) {
+    builder.why_whole("its strides overlap");
     return builder.finish(false);
+  }
+  if (node.kind == ir::NodeKind::kUpdate) {
+    say_update(builder, graph.type(node.results[0]), graph.type(node.operands[1]));
+    return builder.finish(true);
   }
   const auto name = short_name(node.op.str());
   auto entry = table().find(name);
@@ -81,6 +86,13 @@ Rule rule_of(const ir::Graph& graph, ir::NodeId id) {
   builder.flops(result_elements(graph, node));
   entry->second(builder);
   return builder.finish(true);
+}
+
+std::vector<std::string> ops_with_rules() {
+  std::vector<std::string> names;
+  for (const auto& [name, entry] : table()) names.push_back(name);
+  std::sort(names.begin(), names.end());
+  return names;
 }
 
 double bytes_moved(const ir::Graph& graph, ir::NodeId id, const Rule& rule) {

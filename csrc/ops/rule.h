@@ -87,6 +87,9 @@ struct Rule {
 // contradicts the node's shapes.
 Rule rule_of(const ir::Graph& graph, ir::NodeId node);
 
+// The ops that have rules, without `aten.` and without the `_` of in-place ones; sorted.
+std::vector<std::string> ops_with_rules();
+
 // How many bytes the node reads and writes, whole; 0 for views.
 double bytes_moved(const ir::Graph& graph, ir::NodeId node, const Rule& rule);
 

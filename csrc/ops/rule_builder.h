@@ -53,6 +53,7 @@ class RuleBuilder {
   int32_t add_factor(std::string name, int64_t size, bool whole = false);
   void say_operand(int32_t operand, TensorFactors factors);
   void say_result(size_t result, TensorFactors factors);
+  const TensorFactors& result_factors(size_t result) const { return rule_.results[result]; }
 
   void whole(const std::string& name, const std::string& why = "");
   void positional(const std::string& name);
@@ -116,7 +117,10 @@ void add_indexing(RuleTable& table);
 void add_convolutions(RuleTable& table);
 void add_creation(RuleTable& table);
 void add_views(RuleTable& table);
+// The rule of an `update` node, which writes `region` of a value of type `whole`.
+void say_update(RuleBuilder& builder, const ir::Type& whole, const ir::Type& region);
 void add_pointwise(RuleTable& table);
+std::vector<std::string> pointwise_rules();  // the names that it adds
 void add_optimizers(RuleTable& table);
 
 }  // namespace moai::ops

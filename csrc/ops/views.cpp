@@ -8,8 +8,8 @@ constexpr const char* kNoBoundary = "the slice ends inside a factor";
 
 // Matches the sizes from the left, joining dims until the products agree: each joined run is a list of
 // factors that both sides share; where sizes do not divide each other the run lies whole.
-void reshape(RuleBuilder& b) {
-  const auto& in = b.sizes(0);
+void match(RuleBuilder& b, int32_t operand) {
+  const auto& in = b.sizes(operand);
   const auto& out = b.result_sizes(0);
   TensorFactors from(in.size()), to(out.size());
   const auto has_zero = [](const ir::Dims& sizes) {
@@ -18,8 +18,6 @@ void reshape(RuleBuilder& b) {
     }
     return false;
   };
-  b.free();
-  b.linear({0});
   if (has_zero(in)) return;
   size_t i = 0, o = 0;
   int64_t left_in = 1, left_out = 1;  // what of the dim at hand has no factor yet
@@ -59,8 +57,14 @@ void reshape(RuleBuilder& b) {
     b.why_whole("sizes do not divide each other");
     left_in = left_out = 1;
   }
-  b.say_operand(0, std::move(from));
+  b.say_operand(operand, std::move(from));
   b.say_result(0, std::move(to));
+}
+
+void reshape(RuleBuilder& b) {
+  match(b, 0);
+  b.free();
+  b.linear({0});
   b.result_sizes_argument(1);
 }
 
@@ -239,6 +243,18 @@ void repeat(RuleBuilder& b) {
 }
 
 }  // namespace
+
+// Where the region is all of the value, in its order, the source is the result in other sizes, and nothing of
+// the old value is read.
+void say_update(RuleBuilder& b, const ir::Type& whole, const ir::Type& region) {
+  if (!whole.is_contiguous() || !region.is_contiguous() || whole.numel() != region.numel()) {
+    b.why_whole("a region is written");
+    return;
+  }
+  match(b, 1);
+  b.say_operand(0, b.result_factors(0));
+  b.linear({0, 1});
+}
 
 void add_views(RuleTable& table) {
   table["moai.reshape"] = table["view"] = table["_unsafe_view"] = table["reshape"] = reshape;

@@ -4,6 +4,7 @@
 
 #include "ir/graph.h"
 #include "ops/rule.h"
+#include "ops/rule_builder.h"
 #include "plan/atoms.h"
 #include "plan/kept_whole.h"
 #include "plan/split_lists.h"
@@ -79,6 +80,8 @@ void bind_rules(py::module_& m) {
       out.append(dict_of(graph, n, ops::rule_of(graph, n)));
     return out;
   });
+  m.def("ops_with_rules", &ops::ops_with_rules);
+  m.def("pointwise_rules", &ops::pointwise_rules);
   m.def("kept_whole", [](const std::string& text) {
     const ir::Graph graph = plan::split_lists(ir::parse(text));
     ir::verify(graph);

@@ -313,3 +313,45 @@ def test_partial_sums_pass_through_what_is_linear(row: int) -> None:
         a, b = (call.run(call.with_operands(p)) for p in parts)
         for x, y, whole in zip(a, b, call.results, strict=True):
             torch.testing.assert_close(x + y, whole)
+
+
+# Why an op with a rule has no row of its own.
+SAME_ENTRY = {
+    "view of another name": ["moai.reshape", "moai.permute", "moai.expand", "moai.slice", "reshape", "_unsafe_view"],
+    "as index_put": ["_index_put_impl", "_unsafe_index_put", "_unsafe_index.Tensor"],
+    "as scatter_add": ["scatter.src"],
+    "as convolution": ["convolution_overrideable", "convolution_backward_overrideable"],
+    "as native_batch_norm": ["_native_batch_norm_legit", "_native_batch_norm_legit_no_training"],
+    "as nll_loss_backward": ["nll_loss2d_backward"],
+    "as mse_loss": ["huber_loss", "smooth_l1_loss", "huber_loss_backward", "smooth_l1_loss_backward"],
+    "as the with_logits form": ["binary_cross_entropy"],
+    "as sum, with another reduction": ["any", "any.dims", "all.dim", "all.dims"],
+    "whole along a dim, as cumsum": ["cumprod", "sort.stable", "argsort", "histc", "bincount"],
+    "as max.dim": ["min.dim", "argmin", "logsumexp", "var_mean.correction", "std.correction"],
+    "as tril": ["triu"],
+    "as full": ["zeros", "ones", "empty.memory_format", "empty_strided", "scalar_tensor", "moai.undefined"],
+    "as arange": ["arange.start", "arange.start_step", "linspace"],
+    "as eye.m": ["eye"],
+    "as avg_pool2d: batch and channels": [
+        "max_pool2d_with_indices_backward", "avg_pool2d_backward", "_adaptive_avg_pool2d_backward",
+        "adaptive_max_pool2d", "upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d",
+    ],
+    "random: by global index, test_random_numbers": [
+        "uniform", "normal", "bernoulli", "bernoulli.p", "bernoulli.float", "bernoulli.Tensor", "random", "random.to",
+        "random.from", "exponential", "geometric", "cauchy", "log_normal", "native_dropout",
+    ],
+    "no CPU kernel to hold it against": ["_fused_rms_norm", "_fused_rms_norm_backward", "_grouped_mm"],
+}  # fmt: skip
+
+
+def test_every_rule_is_held_against_truth() -> None:
+    def base(name: str) -> str:
+        return name.removeprefix("aten.").removesuffix(".default")
+
+    tested = {base(str(op)) for op, _ in ROWS}
+    excused = {name for names in SAME_ENTRY.values() for name in names}
+    rest = set(_C.ops_with_rules()) - tested - excused
+    # What is generated from broadcasting alone has one entry for all its ops; a row of each arity stands above.
+    generated = {name for name in rest if name.startswith(("_foreach_", "_fused_"))} | {*_C.pointwise_rules()}
+    assert rest - generated == set()
+    assert excused - set(_C.ops_with_rules()) == set(), "names an op that has no rule"
