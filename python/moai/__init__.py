@@ -82,7 +82,7 @@ def _after_optimizer_step(optimizer, args, kwargs) -> None:
 def _register() -> None:
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
-    from moai import adapters, device, options
+    from moai import adapters, device, dlpack, options
 
     options.check()
     _C.configure_log(options.value("log"))
@@ -91,6 +91,7 @@ def _register() -> None:
     torch._register_device_module("moai", device)
     torch.utils.generate_methods_for_privateuse1_backend()
     register_optimizer_step_post_hook(_after_optimizer_step)
+    dlpack.install()
     adapters.install()
     atexit.register(_C.shut_down)
 

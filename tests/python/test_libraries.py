@@ -287,6 +287,100 @@ def test_fabric_chooses_moai():
     assert loss.device.type == "moai" and net[0].weight.grad.device.type == "moai"
 
 
+# ---- peft, timm, torchvision
+
+
+def test_lora_trains_as_on_the_cpu(hf, tmp_path):
+    peft = pytest.importorskip("peft", reason="peft is not installed")
+    layers = peft.LoraConfig(r=4, target_modules=["c_attn"], lora_dropout=0.0, fan_in_fan_out=True)
+
+    def train(device):
+        model = peft.get_peft_model(gpt2(hf).to(device), layers)
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+        seen = []
+        for row in sentences()[:4]:
+            loss = model(**{name: value[None].to(device) for name, value in row.items()}).loss
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            seen.append(loss.detach())
+        return model, torch.stack(seen).tolist()
+
+    _, want = train("cpu")
+    with recorded(400):
+        model, got = train("moai")
+    near(got, want)
+    model.save_pretrained(tmp_path)
+    read = peft.PeftModel.from_pretrained(gpt2(hf).to("moai"), tmp_path)
+    x = sentences()[0]["input_ids"][None].to("moai")
+    torch.testing.assert_close(read.eval()(x).logits.cpu(), model.eval()(x).logits.cpu())
+    merged = model.merge_and_unload()
+    torch.testing.assert_close(merged(x).logits.cpu(), read(x).logits.cpu(), rtol=1e-4, atol=1e-5)
+
+
+def image_model(library: str, name: str) -> nn.Module:
+    models = pytest.importorskip(library, reason=f"{library} is not installed")
+    torch.manual_seed(0)
+    if library == "timm":
+        return models.create_model(name, num_classes=5)
+    return models.models.get_model(name, num_classes=5)
+
+
+@pytest.mark.parametrize(
+    ("library", "name", "size"),
+    [
+        ("torchvision", "resnet18", 32),
+        ("torchvision", "shufflenet_v2_x0_5", 64),
+        ("timm", "test_vit", 160),
+        ("timm", "test_convnext", 64),
+        ("timm", "test_efficientnet", 64),
+    ],
+)
+def test_image_models_train_as_on_the_cpu(library, name, size):
+    draw = torch.Generator().manual_seed(1)
+    images, labels = torch.randn(2, 3, size, size, generator=draw), torch.randint(0, 5, (2,), generator=draw)
+
+    def train(device):
+        model = image_model(library, name).to(device).train()
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-2, momentum=0.9)
+        seen = []
+        for _ in range(2):
+            loss = nn.functional.cross_entropy(model(images.to(device)), labels.to(device))
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            seen.append(loss.detach())
+        return torch.stack(seen).tolist()
+
+    want = train("cpu")
+    with recorded(100):
+        got = train("moai")
+    near(got, want, 1e-3)
+
+
+def test_torchvisions_own_ops_and_transforms_run_on_moai():
+    vision = pytest.importorskip("torchvision", reason="torchvision is not installed")
+    from torchvision.transforms import v2
+
+    draw = torch.Generator().manual_seed(1)
+    corners = torch.rand(12, 2, generator=draw) * 50
+    boxes, scores = torch.cat([corners, corners + 20], 1), torch.rand(12, generator=draw)
+    assert (
+        vision.ops.nms(boxes.to("moai"), scores.to("moai"), 0.3).tolist()
+        == vision.ops.nms(boxes, scores, 0.3).tolist()
+    )
+    image = torch.rand(2, 3, 32, 32, generator=draw)
+    change = v2.Compose(
+        [v2.Resize(24, antialias=True), v2.CenterCrop(16), v2.Normalize([0.5] * 3, [0.2] * 3)]
+    )
+    with recorded(3):
+        got = change(image.to("moai"))
+    torch.testing.assert_close(got.cpu(), change(image), rtol=1e-5, atol=1e-5)
+    features, rois = torch.randn(1, 4, 16, 16, generator=draw), torch.tensor([[0.0, 1, 1, 9, 9]])
+    pooled = vision.ops.roi_align(features.to("moai"), rois.to("moai"), 3)
+    torch.testing.assert_close(pooled.cpu(), vision.ops.roi_align(features, rois, 3))
+
+
 # ---- Adapters
 
 

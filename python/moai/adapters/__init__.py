@@ -33,6 +33,9 @@ ADAPTERS = {
     "accelerate.accelerator": "accelerate:scale_float16",
     "accelerate.checkpointing": "accelerate:keep_random_state",
     "accelerate.state": "accelerate:choose_moai",
+    "safetensors": "safetensors:read_to_moai",
+    "torch.nn.attention.flex_attention": "flex_attention:accept_moai",
+    "torch._inductor.compile_fx": "torch_compile:fall_through",
     "transformers.trainer": "transformers:keep_random_state",
     "transformers.training_args": "transformers:choose_moai",
 }
