@@ -147,8 +147,9 @@ void Repair::improve(int32_t forced) {
       if (cost < 0) changes.push_back({v, i, cost});
     }
   }
-  std::stable_sort(changes.begin(), changes.end(),
-                   [](const Change& a, const Change& b) { return a.cost < b.cost; });
+  std::sort(changes.begin(), changes.end(), [](const Change& a, const Change& b) {
+    return std::tie(a.cost, a.variable, a.option) < std::tie(b.cost, b.variable, b.option);
+  });
   if (changes.size() > static_cast<size_t>(forced)) changes.resize(forced);
   for (const Change& forced_change : changes) {
     const std::vector<int32_t> before = choice_;

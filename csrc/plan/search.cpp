@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <utility>
 
 #include "plan/exact.h"
@@ -103,8 +104,8 @@ void Search::improve(std::vector<int32_t> choice) {
   for (int32_t k = 0; k < options_.blocks && in_vain < kBlocksInVain && cost < kInfinity; ++k) {
     if (is_spent()) break;
     const EliminationOrder block = order_block(problem_, limits, &times_held_);
-    std::vector<int32_t> inner;  // the block's variables are in order already
-    for (size_t i = 0; i < block.order.size(); ++i) inner.push_back(static_cast<int32_t>(i));
+    std::vector<int32_t> inner(block.order.size());  // the block's variables are in order already
+    std::iota(inner.begin(), inner.end(), 0);
     const Elimination elimination(hold_others(problem_, block.order, choice), inner);
     count(block, counters_);
     spent_ += block.steps + kOrderSteps * problem_.variables();
@@ -199,7 +200,8 @@ bool Search::split(const Dual& node, std::vector<Dual>* open) const {
   Dual dear = node;
   const std::vector<double> costs = cheap.reduced_costs(variable);
   std::vector<int32_t> by_cost = allowed[variable];
-  std::stable_sort(by_cost.begin(), by_cost.end(), [&](int32_t i, int32_t j) { return costs[i] < costs[j]; });
+  std::sort(by_cost.begin(), by_cost.end(),
+            [&](int32_t i, int32_t j) { return costs[i] < costs[j] || (costs[i] == costs[j] && i < j); });
   for (size_t k = 0; k < by_cost.size(); ++k) {
     (k < by_cost.size() / 2 ? dear : cheap).forbid(variable, by_cost[k]);
   }

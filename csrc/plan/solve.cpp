@@ -129,6 +129,7 @@ Solution Solver::search(const Pairwise& problem, const Options& options, const s
   if (!start.empty()) {
     const std::vector<int32_t> all = restrict_choice(start, options);
     std::vector<int32_t> choice;
+    choice.reserve(variables.size());
     for (const int32_t v : variables) choice.push_back(all[v]);
     search.set_start(choice);
     search.set_upper(start_cost - reduced.constant());

@@ -216,7 +216,8 @@ void require_feasible(const FactorGraph& graph, const Resources& resources, cons
         .hint(concat("would fit: ", least, " or more"));
   }
   if (solution.used.empty()) require_feasible(graph, solution.solution);
-  Error error(Phase::kPlan, "found nothing that keeps all limits");
+  Error error(Phase::kPlan,
+              solution.solution.exact ? "nothing keeps all limits" : "found nothing that keeps all limits");
   for (size_t k = 0; k < solution.used.size(); ++k) {
     if (solution.used[k] <= resources.limits[k]) continue;
     error.detail(concat(name(k), ": ", solution.used[k], " used at least, limit ", resources.limits[k]));

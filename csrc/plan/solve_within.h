@@ -38,7 +38,7 @@ struct WithinSolution {
 // exceeds a limit, at least cost per excess, and improved by moves that keep to the limits. The bound
 // may stay below the best cost even when every round is exact (the duality gap, at most what about as
 // many variables as there are binding limits can cost); `solution.exact` says when it does not.
-// Deterministic.
+// Deterministic. Limits are kept up to 1e-9 of them.
 WithinSolution solve_within(const FactorGraph& graph, const Resources& resources,
                             const WithinOptions& options = {}, const std::vector<int32_t>& start = {});
 
