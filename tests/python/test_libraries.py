@@ -104,6 +104,14 @@ def test_the_trainer_chooses_moai_and_trains_as_on_the_cpu(hf, tmp_path, build):
     assert device.model.device.type == "moai" and losses(device)[-1] < losses(device)[0]
 
 
+def test_the_environment_names_moai_where_a_library_would_choose_otherwise(hf, tmp_path, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "-1")
+    monkeypatch.setattr("moai.adapters.accelerate.replaces_the_cpu", lambda: False)
+    assert trainer(hf, tmp_path, bert(hf)).args.device.type == "cpu"
+    monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", "moai")
+    assert trainer(hf, tmp_path, bert(hf)).args.device.type == "moai"
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_the_trainers_mixed_precision_works(hf, tmp_path, precision):
     host = trainer(hf, tmp_path / "host", gpt2(hf), use_cpu=True)

@@ -21,8 +21,10 @@ def choose_moai(module) -> None:
     def _setup_devices(self) -> torch.device:
         device = set_up(self)
         state = self.distributed_state
-        chosen = state is not None and state.device.type == "moai" and not self.use_cpu
-        return state.device if chosen and device.type == "cpu" else device
+        if state is None or state.device.type != "moai" or self.use_cpu:
+            return device
+        self._n_gpu = 1
+        return state.device
 
     arguments._setup_devices = functools.cached_property(_setup_devices)
     arguments._setup_devices.__set_name__(arguments, "_setup_devices")
