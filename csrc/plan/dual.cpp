@@ -160,8 +160,8 @@ void Dual::round(int32_t variable) {
 
 void Dual::forbid(int32_t variable, int32_t option) { unary_[variable][option] = kInfinity; }
 
-Options Dual::allowed() const {
-  Options allowed(unary_.size());
+KeptOptions Dual::allowed() const {
+  KeptOptions allowed(unary_.size());
   for (size_t v = 0; v < unary_.size(); ++v) {
     for (size_t i = 0; i < unary_[v].size(); ++i) {
       if (unary_[v][i] < kInfinity) allowed[v].push_back(static_cast<int32_t>(i));

@@ -30,7 +30,7 @@ class Dual {
   // From now on only solutions cheaper than this matter.
   void set_upper(double cost) { upper_ = cost; }
   void forbid(int32_t variable, int32_t option);
-  Options allowed() const;
+  KeptOptions allowed() const;
 
   // What each option costs here and now, beside what others may do better at.
   std::vector<double> reduced_costs(int32_t variable);

@@ -131,7 +131,7 @@ Pairwise::Values TableCuts::cut(const Pairwise::Values& table, const std::vector
   return cut;
 }
 
-Pairwise restrict_options(const Pairwise& problem, const Options& options) {
+Pairwise restrict_options(const Pairwise& problem, const KeptOptions& options) {
   Pairwise restricted;
   for (int32_t v = 0; v < problem.variables(); ++v) {
     std::vector<double> costs;
@@ -148,7 +148,7 @@ Pairwise restrict_options(const Pairwise& problem, const Options& options) {
   return restricted;
 }
 
-int32_t remove_forbidden(const Pairwise& problem, Options* options) {
+int32_t remove_forbidden(const Pairwise& problem, KeptOptions* options) {
   for (int32_t v = 0; v < problem.variables(); ++v) {
     std::vector<int32_t>& own = (*options)[v];
     own.erase(
@@ -230,7 +230,7 @@ class OtherEnd {
 
 }  // namespace
 
-void remove_dominated(const Pairwise& problem, Options* options) {
+void remove_dominated(const Pairwise& problem, KeptOptions* options) {
   const auto edges = edges_of(problem);
   OtherEnd other_end(problem);
   std::vector<double> promise;

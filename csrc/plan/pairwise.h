@@ -28,7 +28,7 @@ struct Pairwise {
 };
 
 // Which options of each variable remain, ascending.
-using Options = std::vector<std::vector<int32_t>>;
+using KeptOptions = std::vector<std::vector<int32_t>>;
 
 // The graph with parallel edges added up and edges from a variable to itself made part of `loops`,
 // costs to be added to the variable's own. Sums of the same matrices are made once.
@@ -49,14 +49,14 @@ class TableCuts {
 };
 
 // The problem with these options only; option `i` of a variable was `options[variable][i]`.
-Pairwise restrict_options(const Pairwise& problem, const Options& options);
+Pairwise restrict_options(const Pairwise& problem, const KeptOptions& options);
 
 // Removes options that no solution can use: their own cost is infinite, or every pair with some
 // neighbour's options is (arc consistency). Returns a variable left without options, or -1.
-int32_t remove_forbidden(const Pairwise& problem, Options* options);
+int32_t remove_forbidden(const Pairwise& problem, KeptOptions* options);
 
 // Removes options that the variable's most promising option replaces at no more cost whatever the
 // neighbours choose (dead-end elimination, Goldstein 1994). Takes a few passes over all tables.
-void remove_dominated(const Pairwise& problem, Options* options);
+void remove_dominated(const Pairwise& problem, KeptOptions* options);
 
 }  // namespace moai::plan

@@ -129,7 +129,7 @@ void Search::improve(std::vector<int32_t> choice) {
 bool Search::eliminate(const Dual& node, double most_steps) {
   if (options_.exact_steps <= 0) return false;
   spent_ += 2 * kOrderSteps * problem_.variables();
-  const Options allowed = node.allowed();
+  const KeptOptions allowed = node.allowed();
   const Pairwise left = restrict_options(problem_, allowed);
   const double steps = std::min(most_steps, options_.exact_steps - counters_->steps);
   const EliminationOrder order =
@@ -179,7 +179,7 @@ bool Search::climb(Dual* node, int32_t sweeps) {
 
 // Splits the variable whose options weigh most on an elimination; the cheaper half comes first.
 bool Search::split(const Dual& node, std::vector<Dual>* open) const {
-  const Options allowed = node.allowed();
+  const KeptOptions allowed = node.allowed();
   std::vector<int32_t> edges(allowed.size(), 0);
   for (const Pairwise::Edge& edge : problem_.edges) {
     if (allowed[edge.a].size() < 2 || allowed[edge.b].size() < 2) continue;

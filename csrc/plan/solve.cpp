@@ -23,8 +23,8 @@ constexpr double kReductionSteps = 1e8;
 // Looking for dominated options takes a few passes over all tables; elimination this cheap needs none.
 constexpr double kCheapSteps = 1e6;
 
-Options all_options(const FactorGraph& graph) {
-  Options options(graph.variables());
+KeptOptions all_options(const FactorGraph& graph) {
+  KeptOptions options(graph.variables());
   for (int32_t v = 0; v < graph.variables(); ++v) {
     options[v].resize(graph.options(v));
     std::iota(options[v].begin(), options[v].end(), 0);
@@ -33,7 +33,7 @@ Options all_options(const FactorGraph& graph) {
 }
 
 // Where each original option went; those removed went to the first.
-std::vector<int32_t> restrict_choice(const std::vector<int32_t>& choice, const Options& options) {
+std::vector<int32_t> restrict_choice(const std::vector<int32_t>& choice, const KeptOptions& options) {
   std::vector<int32_t> restricted(choice.size(), 0);
   for (size_t v = 0; v < choice.size(); ++v) {
     const auto at = std::lower_bound(options[v].begin(), options[v].end(), choice[v]);
@@ -70,7 +70,7 @@ Solution Solver::solve(const std::vector<int32_t>& start) {
     for (size_t i = 0; i < costs.size(); ++i) merged_.unary[v][i] = costs[i] + loops_[v][i];
   }
   Solution solution{{}, kInfinity, kInfinity, true};
-  Options options = all_options(graph_);
+  KeptOptions options = all_options(graph_);
   solution.blocked = remove_forbidden(merged_, &options);
   if (solution.blocked >= 0) return solution;
 
@@ -97,8 +97,8 @@ Solution Solver::solve(const std::vector<int32_t>& start) {
   return solution;
 }
 
-Solution Solver::search(const Pairwise& problem, const Options& options, const std::vector<int32_t>& start,
-                        double start_cost) {
+Solution Solver::search(const Pairwise& problem, const KeptOptions& options,
+                        const std::vector<int32_t>& start, double start_cost) {
   Solution solution{{}, kInfinity, kInfinity, true};
   const EliminationOrder reduction = options_.exact_steps > 0 ? reduction_ : EliminationOrder{};
   const Elimination reduced(problem, reduction.order);
@@ -159,7 +159,7 @@ Solution Solver::search(const Pairwise& problem, const Options& options, const s
 }
 
 // Puts a solution into the caller's terms.
-void Solver::finish(const Options& options, const std::vector<int32_t>& start, Solution* solution) const {
+void Solver::finish(const KeptOptions& options, const std::vector<int32_t>& start, Solution* solution) const {
   for (size_t v = 0; v < solution->choice.size(); ++v) solution->choice[v] = options[v][solution->choice[v]];
   solution->cost = solution->feasible() ? graph_.cost(solution->choice) : kInfinity;
   const double start_cost = start.empty() ? kInfinity : graph_.cost(start);

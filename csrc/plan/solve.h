@@ -45,7 +45,7 @@ struct Solution {
 
 // Finds the choice of least cost, and proves how good it is.
 //
-// Options that cannot matter go first, then variables with up to two neighbours; then, if all tables fit,
+// KeptOptions that cannot matter go first, then variables with up to two neighbours; then, if all tables fit,
 // every variable is eliminated exactly (exact.h). Otherwise a dual (dual.h) raises a lower bound, its
 // rounded choices are improved by exact moves of large blocks of variables, and options that the bound
 // rules out are removed, until elimination fits after all; last comes branch and bound.
@@ -67,9 +67,9 @@ class Solver {
  private:
   using Message = std::pair<std::vector<double>, std::vector<double>>;  // to a, to b; of all options
 
-  Solution search(const Pairwise& problem, const Options& options, const std::vector<int32_t>& start,
+  Solution search(const Pairwise& problem, const KeptOptions& options, const std::vector<int32_t>& start,
                   double start_cost);
-  void finish(const Options& options, const std::vector<int32_t>& start, Solution* solution) const;
+  void finish(const KeptOptions& options, const std::vector<int32_t>& start, Solution* solution) const;
 
   FactorGraph graph_;
   SolveOptions options_;
