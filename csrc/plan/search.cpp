@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <tuple>
 #include <utility>
 
 #include "plan/exact.h"
@@ -22,6 +23,9 @@ constexpr int32_t kNodeSweeps = 16;  // below the root
 constexpr int32_t kBlocksInVain = 6;
 constexpr double kBranchGap = 0.02;        // a wider gap on a large problem is not closed by branching
 constexpr double kBranchSweep = 1e6;       // steps of a sweep up to which a problem is small
+constexpr size_t kMostOptions = 64;        // of a variable, in a move of all variables,
+constexpr double kMoveSteps = 1e9;         // which may take this many
+constexpr double kSweepShare = 0.6;        // of `search_steps`: block moves need some too
 constexpr double kWorthwhile = 1e-4;       // of the cost: what a round of block moves must gain
 constexpr double kBlockEntries = 1 << 14;  // of a block move's largest table,
 constexpr double kBlockSteps = 1e9;        // and less where moves would take more than this
@@ -125,11 +129,10 @@ void Search::improve(std::vector<int32_t> choice) {
   record(choice);
 }
 
-// True if what the node allows was searched through.
-bool Search::eliminate(const Dual& node, double most_steps) {
+// True if what is allowed was searched through.
+bool Search::eliminate(const KeptOptions& allowed, double most_steps) {
   if (options_.exact_steps <= 0) return false;
   spent_ += 2 * kOrderSteps * problem_.variables();
-  const KeptOptions allowed = node.allowed();
   const Pairwise left = restrict_options(problem_, allowed);
   const double steps = std::min(most_steps, options_.exact_steps - counters_->steps);
   const EliminationOrder order =
@@ -163,18 +166,18 @@ bool Search::climb(Dual* node, int32_t sweeps) {
     }
     record(node->rounded());
     if (is_closed(node->bound())) return true;
-    if (s % kLook != 0 && s != sweeps && !is_spent()) continue;
+    if (s % kLook != 0 && s != sweeps && spent_ < kSweepShare * options_.search_steps) continue;
     if (node->rounded_cost() < rounded) {
       rounded = node->rounded_cost();
       improve(node->rounded());
       if (is_closed(node->bound())) return true;
     }
-    if (is_spent()) break;
-    if (eliminate(*node, options_.direct_steps)) return true;
+    if (spent_ >= kSweepShare * options_.search_steps) break;
+    if (eliminate(node->allowed(), options_.direct_steps)) return true;
     if (node->bound() - looked_at < kStalled * (upper_ - node->bound())) break;
     looked_at = node->bound();
   }
-  return eliminate(*node, options_.exact_steps);
+  return eliminate(node->allowed(), options_.exact_steps);
 }
 
 // Splits the variable whose options weigh most on an elimination; the cheaper half comes first.
@@ -210,9 +213,27 @@ bool Search::split(const Dual& node, std::vector<Dual>* open) const {
   return true;
 }
 
+// Eliminates with the options only that the dual thinks best, as many of each variable as fit, and the
+// best choice's: a move of all variables at once. On wide graphs, where none fit, nothing happens.
+void Search::move_all(Dual* root) {
+  for (size_t most = kMostOptions; most > 2; most /= 2) {
+    KeptOptions kept = root->allowed();
+    for (int32_t v = 0; v < problem_.variables(); ++v) {
+      if (kept[v].size() <= most) continue;
+      const std::vector<double> costs = root->reduced_costs(v);
+      const auto rank = [&](int32_t i) { return std::make_tuple(!found_ || best_[v] != i, costs[i], i); };
+      std::sort(kept[v].begin(), kept[v].end(), [&](int32_t i, int32_t j) { return rank(i) < rank(j); });
+      kept[v].resize(most);
+      std::sort(kept[v].begin(), kept[v].end());
+    }
+    if (eliminate(kept, kMoveSteps)) return;
+  }
+}
+
 void Search::run(Dual* root) {
   bound_ = kInfinity;  // of the nodes closed with something left
   if (climb(root, options_.sweeps)) return;
+  move_all(root);
   for (double before = kInfinity; found_ && upper_ < before - kWorthwhile * std::fabs(before);) {
     before = upper_;
     improve(std::vector<int32_t>(best_));

@@ -36,7 +36,8 @@ class Search {
 
  private:
   bool climb(Dual* node, int32_t sweeps);
-  bool eliminate(const Dual& node, double most_steps);
+  bool eliminate(const KeptOptions& allowed, double most_steps);
+  void move_all(Dual* root);
   void record(const std::vector<int32_t>& choice);
   void improve(std::vector<int32_t> choice);
   bool is_closed(double bound) const;
