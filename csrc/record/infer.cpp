@@ -169,8 +169,8 @@ bool speaks_of_types(const std::string& text) {
   return false;
 }
 
-// Does the CPU have a kernel for these dtypes? What it says on zeros counts only where it speaks
-// of dtypes: the values are not the user's.
+// Does the CPU have a kernel for these dtypes, and for this dim? What it says on zeros counts only where it
+// speaks of dtypes: the values are not the user's.
 void probe(const OpSchema& op, at::ArrayRef<at::IValue> args) {
   if (!op.is_aten || op.random || total_elements(args) > kMostProbedElements) return;
   static auto* guard_of_seen = new std::mutex;
@@ -178,7 +178,13 @@ void probe(const OpSchema& op, at::ArrayRef<at::IValue> args) {
   std::vector<int64_t> key{reinterpret_cast<int64_t>(&op)};
   for_each_tensor(args, [&](const at::Tensor& t) {
     key.push_back(t.defined() ? static_cast<int64_t>(t.scalar_type()) : -1);
+    key.push_back(t.defined() ? t.dim() : -1);
   });
+  // A dim is good for so many dims; softmax's and sort's meta kernels take any.
+  const auto& schema = op.handle.schema().arguments();
+  for (size_t i = 0; i < args.size(); ++i) {
+    if (args[i].isInt() && schema[i].name() == "dim") key.push_back(args[i].toInt());
+  }
   {
     const std::lock_guard<std::mutex> guard(*guard_of_seen);
     if (!seen->emplace(key, true).second) return;

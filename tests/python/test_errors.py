@@ -485,3 +485,12 @@ def test_a_script_that_ends_with_an_unread_failure_says_so() -> None:
     )
     assert run.returncode == 1
     assert "IndexError" in run.stderr and "aten.embedding" in run.stderr
+
+
+@pytest.mark.parametrize("op", [torch.softmax, torch.sort], ids=["softmax", "sort"])
+def test_a_dim_is_refused_also_after_a_good_one(op):
+    x = torch.ones(2, 3, device="moai")
+    for dims in (x, x[0]):
+        op(dims, dim=dims.dim() - 1)
+        with pytest.raises(IndexError, match="Dimension out of range"):
+            op(dims, dim=dims.dim())
