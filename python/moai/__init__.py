@@ -89,7 +89,7 @@ def _register() -> None:
     _C.set_memory_limit(options.parse_bytes("MOAI_DEVICE_MEMORY", options.value("device_memory")))
     _C.register_device()
     torch._register_device_module("moai", device)
-    torch.utils.generate_methods_for_privateuse1_backend()
+    torch.utils.generate_methods_for_privateuse1_backend(for_storage=True)
     register_optimizer_step_post_hook(_after_optimizer_step)
     dlpack.install()
     adapters.install()

@@ -57,6 +57,12 @@ def test_the_device_module_is_found_by_every_name():
             refuse("moai:1")
 
 
+def test_tensors_modules_and_storages_have_a_method_of_the_devices_name():
+    x = torch.ones(3)
+    assert x.moai().is_moai and nn.Linear(2, 2).moai().weight.is_moai and not x.is_moai
+    assert x.untyped_storage().moai().device.type == D and x.moai().cpu().equal(x)
+
+
 @pytest.mark.parametrize("make", [torch.Stream, torch.moai.Stream], ids=["torch", "torch.moai"])
 def test_streams_order_what_is_ordered_anyway(make):
     stream = make(device=D)
