@@ -21,7 +21,7 @@ constexpr int32_t kLook = 8;         // sweeps between looks at what the dual ha
 constexpr double kStalled = 0.01;    // of the gap: less than this between looks is a standstill
 constexpr int32_t kNodeSweeps = 16;  // below the root
 constexpr int32_t kBlocksInVain = 6;
-constexpr double kBranchGap = 0.02;        // a wider gap on a large problem is not closed by branching
+constexpr double kBranchGap = 0.005;       // a wider gap on a large problem is not closed by branching
 constexpr double kBranchSweep = 1e6;       // steps of a sweep up to which a problem is small
 constexpr size_t kMostOptions = 64;        // of a variable, in a move of all variables,
 constexpr double kMoveSteps = 1e9;         // which may take this many
@@ -233,7 +233,9 @@ void Search::move_all(Dual* root) {
 void Search::run(Dual* root) {
   bound_ = kInfinity;  // of the nodes closed with something left
   if (climb(root, options_.sweeps)) return;
+  const double rounded = upper_;
   move_all(root);
+  if (upper_ < rounded && climb(root, kNodeSweeps)) return;  // a lower cost rules out more
   for (double before = kInfinity; found_ && upper_ < before - kWorthwhile * std::fabs(before);) {
     before = upper_;
     improve(std::vector<int32_t>(best_));

@@ -211,6 +211,13 @@ TEST_CASE("a_large_residual_chain_is_exact") {
 TEST_CASE("large_chain_with_every_second_skip", "[.large]") { CHECK(solve(large_chain(3000, 100, 2)).exact); }
 TEST_CASE("large_chain_with_every_skip", "[.large]") { CHECK(solve(large_chain(3000, 100, 1)).exact); }
 
+TEST_CASE("large_chain_of_many_options", "[.large]") {  // its tables do not fit
+  const Solution solution = solve(large_chain(5000, 300, 2));
+  INFO("cost " << solution.cost << ", bound " << solution.lower_bound << ", " << solution.sweeps
+               << " sweeps");
+  CHECK(solution.gap() < 0.25);
+}
+
 TEST_CASE("large_chain_with_random_skips", "[.large]") {  // too wide for elimination
   FactorGraph graph = large_chain(2000, 50, 2);
   RandomGraph random(2);
