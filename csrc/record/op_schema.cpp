@@ -1,6 +1,8 @@
 #include "record/op_schema.h"
 
 #include <algorithm>
+#include <string>
+#include <unordered_map>
 
 namespace moai::record {
 
@@ -135,21 +137,16 @@ const std::vector<Correction>& corrections() {
 
 namespace {
 
-bool matches(const std::string& pattern, const std::string& name, const std::string& overload) {
-  const auto dot = pattern.find('.');
-  if (pattern.substr(0, dot) != name) return false;
-  const std::string wanted = dot == std::string::npos ? "" : pattern.substr(dot + 1);
-  return wanted == "*" || wanted == overload;
-}
-
+// The exact row, or that of all overloads. Asked for each operator there is at `import torch`: no search.
 const Correction* correction_of(const std::string& name, const std::string& overload) {
-  const Correction* found = nullptr;
-  for (const auto& row : corrections()) {
-    if (!matches(row.op, name, overload)) continue;
-    found = &row;
-    if (std::string(row.op).find('*') == std::string::npos) break;  // the exact row wins
-  }
-  return found;
+  static const auto* rows = [] {
+    auto* by_name = new std::unordered_map<std::string, const Correction*>;
+    for (const auto& row : corrections()) by_name->emplace(row.op, &row);
+    return by_name;
+  }();
+  auto found = rows->find(overload.empty() ? name : name + "." + overload);
+  if (found == rows->end()) found = rows->find(name + ".*");
+  return found == rows->end() ? nullptr : found->second;
 }
 
 ArgKind kind_of(const c10::Argument& arg) {
