@@ -9,7 +9,7 @@
 #include "ir/graph.h"
 #include "kernels/cpu/device.h"
 #include "kernels/cpu/torch_profiler.h"
-#include "python/rules.h"
+#include "python/bindings.h"
 #include "record/device.h"
 #include "record/device_ops.h"
 #include "record/generator.h"
@@ -74,6 +74,7 @@ PYBIND11_MODULE(_C, m) {
   });
   m.def("configure_log", &engine::configure_log);
   bind_rules(m);
+  bind_plan(m);
   m.def("time_calls", [](bool on) { engine::stats().time_calls.store(on); });
   m.def("set_memory_limit", &cpu::set_memory_limit);
   m.def("start_trace", &runtime::Profiler::start);

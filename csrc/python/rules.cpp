@@ -1,5 +1,5 @@
-#include "python/rules.h"
 
+#include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include "ir/graph.h"
@@ -8,6 +8,7 @@
 #include "plan/atoms.h"
 #include "plan/kept_whole.h"
 #include "plan/split_lists.h"
+#include "python/bindings.h"
 
 namespace py = pybind11;
 

@@ -1,0 +1,101 @@
+#include "plan/fold.h"
+
+#include <algorithm>
+#include <map>
+
+#include "ir/arg.h"
+
+namespace moai::plan {
+
+namespace {
+
+constexpr size_t kLongList = 12;
+
+// What a node computes, its neighbours left out. Numbers of the step count by kind of argument alone: equal
+// layers have them at other positions.
+uint64_t own_hash(const ir::Graph& graph, const Frame& frame, size_t n) {
+  const ir::Node& node = graph.nodes()[n];
+  uint64_t hash = ir::mix_text(static_cast<uint64_t>(node.section == ir::Section::kBackward), node.op.str());
+  hash = ir::mix(hash, static_cast<uint64_t>(node.kind));
+  for (const auto& arg : node.args) {
+    const bool is_number = std::holds_alternative<ir::NumberRef>(arg) ||
+                           std::holds_alternative<ir::NumberListRef>(arg) ||
+                           std::holds_alternative<ir::HostScalarArg>(arg);
+    hash = is_number ? ir::mix(hash, arg.index()) : ir::mix_arg(hash, arg);
+  }
+  for (const auto value : node.results) hash = ir::mix_type(hash, graph.type(value));
+  for (const auto tied : node.tied) hash = ir::mix(hash, ir::bits(tied));
+  for (const auto& factor : frame.node_factors[n]) {
+    for (const auto atom : factor) hash = ir::mix(hash, ir::bits(frame.atoms.size(atom)));
+    hash = ir::mix(hash, factor.size());
+  }
+  return hash;
+}
+
+uint64_t input_hash(const ir::Graph& graph, const Frame& frame, ir::ValueId value) {
+  uint64_t hash = ir::mix_type(0x1f, graph.type(value));
+  for (const auto& dim : frame.value_dims[value]) {
+    for (const auto atom : dim) hash = ir::mix(hash, ir::bits(frame.atoms.size(atom)));
+    hash = ir::mix(hash, dim.size());
+  }
+  return hash;
+}
+
+}  // namespace
+
+Fold fold(const ir::Graph& graph, const Frame& frame, int32_t rounds) {
+  const size_t nodes = graph.nodes().size(), inputs = graph.inputs().size();
+  // One list for both: nodes first.
+  std::vector<uint64_t> colour(nodes + inputs);
+  for (size_t n = 0; n < nodes; ++n) colour[n] = own_hash(graph, frame, n);
+  std::vector<size_t> maker(graph.values().size(), 0);
+  std::vector<uint64_t> result_index(graph.values().size(), 0);
+  for (size_t i = 0; i < inputs; ++i) {
+    maker[graph.inputs()[i]] = nodes + i;
+    colour[nodes + i] = input_hash(graph, frame, graph.inputs()[i]);
+  }
+  for (size_t n = 0; n < nodes; ++n) {
+    for (size_t r = 0; r < graph.nodes()[n].results.size(); ++r) {
+      maker[graph.nodes()[n].results[r]] = n;
+      result_index[graph.nodes()[n].results[r]] = r;
+    }
+  }
+  for (const auto output : graph.outputs())
+    colour[maker[output]] = ir::mix(colour[maker[output]], 0x0f + result_index[output]);
+  for (int32_t round = 0; round < rounds; ++round) {
+    std::vector<uint64_t> next = colour;
+    std::vector<std::vector<uint64_t>> users(colour.size());
+    for (size_t n = 0; n < nodes; ++n) {
+      const auto& operands = graph.nodes()[n].operands;
+      for (size_t o = 0; o < operands.size(); ++o) {
+        const size_t from = maker[operands[o]];
+        next[n] = ir::mix(ir::mix(next[n], colour[from]), result_index[operands[o]]);
+        // A long list's elements are alike (the norms of all gradients, stacked), wherever they stand.
+        const uint64_t place = operands.size() > kLongList ? 0 : o;
+        users[from].push_back(ir::mix(ir::mix(colour[n], place), result_index[operands[o]]));
+      }
+    }
+    for (size_t i = 0; i < users.size(); ++i) {
+      std::sort(users[i].begin(), users[i].end());
+      for (const auto user : users[i]) next[i] = ir::mix(next[i], user);
+    }
+    colour = std::move(next);
+  }
+  Fold out;
+  std::map<uint64_t, int32_t> number;
+  const auto number_of = [&](size_t i) {
+    const auto it = number.emplace(colour[i], static_cast<int32_t>(out.count.size()));
+    if (it.second) {
+      out.count.push_back(0);
+      out.first_node.push_back(i < nodes ? static_cast<ir::NodeId>(i) : ir::kNone);
+      out.first_input.push_back(i < nodes ? ir::kNone : static_cast<int32_t>(i - nodes));
+    }
+    ++out.count[it.first->second];
+    return it.first->second;
+  };
+  for (size_t i = 0; i < inputs; ++i) out.of_input.push_back(number_of(nodes + i));
+  for (size_t n = 0; n < nodes; ++n) out.of_node.push_back(number_of(n));
+  return out;
+}
+
+}  // namespace moai::plan

@@ -1,0 +1,60 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "ir/type.h"
+#include "plan/cluster.h"
+#include "plan/collectives.h"
+
+namespace moai::plan {
+
+// One way in which the devices are divided. The last axis of a mesh is the innermost: its devices are
+// neighbours in the cluster's numbering, so the most talkative splits belong there.
+struct Axis {
+  int32_t size = 1;
+  Group group;  // the devices that differ along this axis alone
+};
+
+struct Mesh {
+  const Cluster* cluster = nullptr;
+  std::vector<Axis> axes;  // outermost first
+
+  // `sizes` multiply to at most the cluster's devices. Trips MOAI_ASSERT on more.
+  static Mesh make(const Cluster& cluster, const std::vector<int32_t>& sizes);
+  std::string str() const;  // "4 x 8"
+};
+
+// Where a value lies, by axis.
+struct Split {
+  enum class Kind : uint8_t {
+    kReplicate,
+    kShard,    // by atom `leaf` of dim `dim`, counted in the value's own factors
+    kPartial,  // the whole is the sum of the parts
+    kReduced,  // the whole is another reduction of the parts (maximum, norm, mean …): nothing passes it
+  };
+  Kind kind = Kind::kReplicate;
+  int16_t dim = 0;
+  int16_t leaf = 0;
+
+  bool operator==(const Split& o) const { return kind == o.kind && dim == o.dim && leaf == o.leaf; }
+  bool operator!=(const Split& o) const { return !(*this == o); }
+  bool operator<(const Split& o) const {
+    if (kind != o.kind) return kind < o.kind;
+    return dim != o.dim ? dim < o.dim : leaf < o.leaf;
+  }
+};
+using Placement = std::vector<Split>;
+
+// Bytes of a value on one device, when `leaf_sizes` (by dim) are its factors. Uneven parts count as the
+// largest.
+double local_bytes(const ir::Type& type, const std::vector<std::vector<int64_t>>& leaf_sizes,
+                   const Placement& placement, const Mesh& mesh);
+
+// Seconds for bringing a value from one placement to another: by axis, the cheapest collective that does it.
+// Infinite where nothing does (another reduction to a partial sum).
+double convert_seconds(const ir::Type& type, const std::vector<std::vector<int64_t>>& leaf_sizes,
+                       const Placement& from, const Placement& to, const Mesh& mesh);
+
+}  // namespace moai::plan

@@ -1,0 +1,228 @@
+#include "plan/options.h"
+
+#include <algorithm>
+#include <map>
+
+namespace moai::plan {
+
+namespace {
+
+using ops::Combine;
+using ops::Rule;
+using K = Split::Kind;
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Where atom `leaf` of `factor` is in a tensor: the dim, and its place among the dim's atoms. False if it is
+// not.
+bool find_leaf(const ops::TensorFactors& tensor, const std::vector<Dim>& node_factors, int16_t factor,
+               int16_t leaf, Split* found) {
+  for (size_t d = 0; d < tensor.size(); ++d) {
+    size_t before = 0;
+    for (const auto f : tensor[d]) {
+      if (f == factor) {
+        *found = {K::kShard, static_cast<int16_t>(d),
+                  static_cast<int16_t>(before + static_cast<size_t>(leaf))};
+        return true;
+      }
+      before += node_factors[f].size();
+    }
+  }
+  return false;
+}
+
+bool contains(const std::vector<int32_t>& list, int32_t item) {
+  return std::find(list.begin(), list.end(), item) != list.end();
+}
+
+class Enumerate {
+ public:
+  Enumerate(const ir::Graph& graph, const Frame& frame, ir::NodeId id, const Mesh& mesh)
+      : graph_(graph),
+        frame_(frame),
+        id_(id),
+        rule_(frame.rules[id]),
+        factors_(frame.node_factors[id]),
+        mesh_(mesh) {}
+
+  std::vector<Option> all() {
+    std::vector<std::vector<AxisChoice>> by_axis;
+    for (const auto& axis : mesh_.axes) by_axis.push_back(choices(axis.size));
+    std::vector<AxisChoice> chosen(mesh_.axes.size());
+    combine(by_axis, 0, chosen);
+    return std::move(options_);
+  }
+
+ private:
+  std::vector<AxisChoice> choices(int32_t parts) const {
+    std::vector<AxisChoice> found{{}};
+    for (size_t f = 0; f < rule_.factors.size(); ++f) {
+      if (!rule_.splittable(static_cast<int32_t>(f))) continue;
+      for (size_t k = 0; k < factors_[f].size(); ++k) {
+        const auto atom = factors_[f][k];
+        if (frame_.atoms.opaque(atom) || frame_.atoms.size(atom) < parts) continue;
+        found.push_back({AxisChoice::Kind::kFactor, static_cast<int16_t>(f), static_cast<int16_t>(k)});
+      }
+    }
+    for (size_t s = 0; s < rule_.linear.size(); ++s)
+      found.push_back({AxisChoice::Kind::kLinear, static_cast<int16_t>(s), 0});
+    return found;
+  }
+
+  void combine(const std::vector<std::vector<AxisChoice>>& by_axis, size_t axis,
+               std::vector<AxisChoice>& chosen) {
+    if (axis == by_axis.size()) {
+      add(chosen);
+      return;
+    }
+    for (const auto& choice : by_axis[axis]) {
+      chosen[axis] = choice;
+      if (fits(chosen, axis)) combine(by_axis, axis + 1, chosen);
+    }
+  }
+
+  // Whether the axes up to `last` that split the same atom fit into it together.
+  bool fits(const std::vector<AxisChoice>& chosen, size_t last) const {
+    if (chosen[last].kind != AxisChoice::Kind::kFactor) return true;
+    const auto atom = factors_[chosen[last].factor][chosen[last].leaf];
+    int64_t parts = 1;
+    for (size_t a = 0; a <= last; ++a) {
+      if (chosen[a].kind == AxisChoice::Kind::kFactor && factors_[chosen[a].factor][chosen[a].leaf] == atom)
+        parts *= mesh_.axes[a].size;
+    }
+    return parts <= frame_.atoms.size(atom);
+  }
+
+  Split operand_split(size_t operand, const AxisChoice& choice) const {
+    const auto o = static_cast<int32_t>(operand);
+    if (choice.kind == AxisChoice::Kind::kLinear)
+      return {contains(rule_.linear[choice.factor], o) ? K::kPartial : K::kReplicate};
+    if (choice.kind == AxisChoice::Kind::kWhole) return {};
+    Split split;
+    if (find_leaf(rule_.operands[operand], factors_, choice.factor, choice.leaf, &split)) return split;
+    return {contains(rule_.additive, o) && is_summed(choice.factor) ? K::kPartial : K::kReplicate};
+  }
+
+  bool is_summed(int16_t factor) const {
+    Split split;
+    return !find_leaf(rule_.results[0], factors_, factor, 0, &split);
+  }
+
+  Split result_split(size_t result, const AxisChoice& choice) const {
+    if (choice.kind == AxisChoice::Kind::kLinear) return {K::kPartial};
+    if (choice.kind == AxisChoice::Kind::kWhole) return {};
+    Split split;
+    if (find_leaf(rule_.results[result], factors_, choice.factor, choice.leaf, &split)) return split;
+    const Combine how = rule_.combine[result][choice.factor];
+    return {how == Combine::kSame ? K::kReplicate : how == Combine::kSum ? K::kPartial : K::kReduced};
+  }
+
+  void add(const std::vector<AxisChoice>& chosen) {
+    const ir::Node& node = graph_.node(id_);
+    Option option;
+    option.choices = chosen;
+    option.operands.resize(node.operands.size());
+    option.results.resize(node.results.size());
+    double share = 1;
+    for (size_t a = 0; a < chosen.size(); ++a) {
+      for (size_t o = 0; o < node.operands.size(); ++o)
+        option.operands[o].push_back(operand_split(o, chosen[a]));
+      for (size_t r = 0; r < node.results.size(); ++r)
+        option.results[r].push_back(result_split(r, chosen[a]));
+      if (chosen[a].kind != AxisChoice::Kind::kFactor) continue;
+      const int64_t size = frame_.atoms.size(factors_[chosen[a].factor][chosen[a].leaf]);
+      share *= static_cast<double>(ceil_div(size, mesh_.axes[a].size)) / static_cast<double>(size);
+    }
+    option.seconds = seconds(option, share);
+    options_.push_back(std::move(option));
+  }
+
+  // A roofline: the larger of computing and moving, by what the device reaches of its peaks.
+  double seconds(const Option& option, double share) const {
+    if (rule_.free) return 0;
+    const ir::Node& node = graph_.node(id_);
+    const DeviceKind& device = mesh_.cluster->device(0);
+    double bytes = 0;
+    for (size_t o = 0; o < node.operands.size(); ++o) bytes += moved(node.operands[o], option.operands[o]);
+    for (size_t r = 0; r < node.results.size(); ++r) bytes += moved(node.results[r], option.results[r]);
+    const bool attends = node.op.str().find("scaled_dot_product") != std::string::npos;
+    const auto dtype = node.operands.empty() ? ir::DType::kF32 : graph_.type(node.operands.back()).dtype;
+    const double rate =
+        device.flops(dtype) * (attends ? device.attention_efficiency : device.gemm_efficiency);
+    const double computing = rate > 0 ? rule_.flops * share / rate : 0;
+    const double moving = bytes / (device.memory_bytes_per_s * device.memory_efficiency);
+    return std::max(computing, moving) + device.op_overhead_s + exchange_seconds(option);
+  }
+
+  double moved(ir::ValueId value, const Placement& placement) const {
+    return local_bytes(graph_.type(value), leaf_sizes(frame_, value), placement, mesh_);
+  }
+
+  // The small all-reduces inside an op whose row is split: a number in fp32 for each row.
+  double exchange_seconds(const Option& option) const {
+    double total = 0;
+    for (size_t a = 0; a < option.choices.size(); ++a) {
+      const auto& choice = option.choices[a];
+      if (choice.kind != AxisChoice::Kind::kFactor || rule_.factors[choice.factor].exchanges == 0) continue;
+      const ir::ValueId value = graph_.node(id_).results[0];
+      const double element = static_cast<double>(ir::element_bytes(graph_.type(value).dtype));
+      const double row = static_cast<double>(ceil_div(rule_.factors[choice.factor].size, mesh_.axes[a].size));
+      const double bytes = moved(value, option.results[0]) / element / row * 4;
+      total += rule_.factors[choice.factor].exchanges *
+               plan::seconds(*mesh_.cluster, Collective::kAllReduce, mesh_.axes[a].group, bytes);
+    }
+    return total;
+  }
+
+  const ir::Graph& graph_;
+  const Frame& frame_;
+  ir::NodeId id_;
+  const Rule& rule_;
+  const std::vector<Dim>& factors_;
+  const Mesh& mesh_;
+  std::vector<Option> options_;
+};
+
+}  // namespace
+
+std::vector<std::vector<int64_t>> leaf_sizes(const Frame& frame, ir::ValueId value) {
+  std::vector<std::vector<int64_t>> sizes;
+  for (const auto& dim : frame.value_dims[value]) {
+    sizes.emplace_back();
+    for (const auto atom : dim) sizes.back().push_back(frame.atoms.size(atom));
+  }
+  return sizes;
+}
+
+std::vector<Option> options_of(const ir::Graph& graph, const Frame& frame, ir::NodeId node,
+                               const Mesh& mesh) {
+  return Enumerate(graph, frame, node, mesh).all();
+}
+
+std::vector<Placement> input_placements(const Frame& frame, ir::ValueId value, const Mesh& mesh) {
+  std::vector<Placement> all{{}};
+  for (size_t a = 0; a < mesh.axes.size(); ++a) {
+    std::vector<Placement> longer;
+    for (const auto& placement : all) {
+      longer.push_back(placement);
+      longer.back().emplace_back();
+      const auto& dims = frame.value_dims[value];
+      for (size_t d = 0; d < dims.size(); ++d) {
+        for (size_t k = 0; k < dims[d].size(); ++k) {
+          const Split split{K::kShard, static_cast<int16_t>(d), static_cast<int16_t>(k)};
+          int64_t parts = mesh.axes[a].size;
+          for (size_t before = 0; before < a; ++before) {
+            if (placement[before] == split) parts *= mesh.axes[before].size;
+          }
+          if (frame.atoms.opaque(dims[d][k]) || frame.atoms.size(dims[d][k]) < parts) continue;
+          longer.push_back(placement);
+          longer.back().push_back(split);
+        }
+      }
+    }
+    all = std::move(longer);
+  }
+  return all;
+}
+
+}  // namespace moai::plan

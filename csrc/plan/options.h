@@ -1,0 +1,40 @@
+#pragma once
+
+#include <vector>
+
+#include "plan/atoms.h"
+#include "plan/mesh.h"
+
+namespace moai::plan {
+
+// What a node does along one axis.
+struct AxisChoice {
+  enum class Kind : uint8_t {
+    kWhole,   // every device does all of it
+    kFactor,  // each does its part of atom `leaf` of factor `factor`
+    kLinear,  // partial sums pass through it; `factor` says which of the rule's linear sets
+  };
+  Kind kind = Kind::kWhole;
+  int16_t factor = 0;
+  int16_t leaf = 0;
+};
+
+// One way to split a node over a mesh: what it asks of its operands and what it leaves.
+struct Option {
+  std::vector<AxisChoice> choices;  // by axis
+  std::vector<Placement> operands;  // by operand
+  std::vector<Placement> results;   // by result
+  double seconds = 0;               // of computing, on the device with the largest part
+};
+
+// The sizes of a value's atoms, by dim.
+std::vector<std::vector<int64_t>> leaf_sizes(const Frame& frame, ir::ValueId value);
+
+// Every way that the rules allow, the whole one first: for each axis a splittable atom at least as large as
+// the axis, a linear set, or nothing. Axes that split the same atom must fit it together.
+std::vector<Option> options_of(const ir::Graph& graph, const Frame& frame, ir::NodeId node, const Mesh& mesh);
+
+// Every placement that an input of the graph may have: replicated or sharded, by axis.
+std::vector<Placement> input_placements(const Frame& frame, ir::ValueId value, const Mesh& mesh);
+
+}  // namespace moai::plan

@@ -1,0 +1,12 @@
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace moai {
+
+// `_C.rules(text)`, `_C.dims(text)`, …: the rules and factors of a graph, as plain values for the tests.
+void bind_rules(pybind11::module_& m);
+// `_C.plan_step(graph, cluster)`, `_C.cluster(name)`.
+void bind_plan(pybind11::module_& m);
+
+}  // namespace moai
