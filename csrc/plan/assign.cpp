@@ -191,6 +191,9 @@ class Assigner {
     Assignment out;
     out.variables = problem_.variables();
     out.bytes = found.used;
+    for (int32_t v = 0; v < problem_.variables(); ++v) out.options += problem_.options(v);
+    out.exact = found.solution.exact;
+    out.rounds = found.rounds;
     out.lower_bound = found.solution.lower_bound;
     if (!found.solution.feasible()) {
       try {

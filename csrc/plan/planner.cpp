@@ -104,6 +104,7 @@ StepPlan plan_step(const ir::Graph& given, const Cluster& cluster, int32_t micro
   start = Clock::now();
   const auto memory = static_cast<double>(cluster.smallest_memory());
   for (const auto& sizes : meshes(cluster, axes)) {
+    const auto began = Clock::now();
     Candidate candidate;
     candidate.mesh = sizes;
     const Mesh mesh = Mesh::make(cluster, sizes);
@@ -115,6 +116,7 @@ StepPlan plan_step(const ir::Graph& given, const Cluster& cluster, int32_t micro
         candidate.axes.push_back(use_of(graph, frame, data, found, a, sizes[a]));
       candidate.layout = words(candidate, state_bytes, micro_batches);
     }
+    candidate.search_seconds = seconds_since(began);
     const bool first = plan.candidates.empty();
     plan.lower_bound = first ? found.lower_bound : std::min(plan.lower_bound, found.lower_bound);
     plan.candidates.push_back(std::move(candidate));

@@ -23,8 +23,9 @@ struct Candidate {
   std::vector<int32_t> mesh;  // axis sizes, outermost first
   Assignment assignment;
   std::vector<AxisUse> axes;
-  double peak_bytes = 0;  // the larger of the moments'
-  std::string layout;     // in words: "data 8 x tensor 8; states in 64 parts"
+  double peak_bytes = 0;      // the larger of the moments'
+  double search_seconds = 0;  // wall time
+  std::string layout;         // in words: "data 8 x tensor 8; states in 64 parts"
 };
 
 struct StepPlan {

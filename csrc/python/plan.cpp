@@ -38,6 +38,10 @@ py::dict dict_of(const plan::Candidate& candidate) {
   out["bytes_after_backward"] = found.bytes[1];
   out["state_bytes"] = found.state_bytes;
   out["variables"] = found.variables;
+  out["options"] = found.options;
+  out["exact"] = found.exact;
+  out["rounds"] = found.rounds;
+  out["search_seconds"] = candidate.search_seconds;
   out["excess"] = found.excess;
   return out;
 }
