@@ -1,6 +1,7 @@
 #include "plan/assign.h"
 
 #include <algorithm>
+#include <limits>
 #include <map>
 #include <set>
 #include <tuple>
@@ -13,6 +14,9 @@ namespace {
 
 // How far equal surroundings must reach for two nodes to get one choice.
 constexpr int32_t kFoldRounds = 4;
+// Costs are models: a plan so near to the bound is as good as the best.
+constexpr double kEnoughGap = 1e-3;
+constexpr int32_t kMostRounds = 12;
 
 // The input whose memory an output takes over: through tied results and whole updates. kNone of a new value.
 ir::ValueId origin_of(const ir::Graph& graph, ir::ValueId value) {
@@ -42,7 +46,10 @@ class Assigner {
     add_variables();
     add_edges();
     Resources resources = make_resources(memory_bytes);
-    const WithinSolution found = solve_within(problem_, resources);
+    WithinOptions options;
+    options.enough_gap = kEnoughGap;
+    options.rounds = kMostRounds;
+    const WithinSolution found = solve_within(problem_, resources, options);
     return read(found, resources);
   }
 
@@ -122,14 +129,17 @@ class Assigner {
       } else {
         for (const auto& option : options_[to]) wanted.push_back(option.operands[operand]);
       }
-      problem_.add_edge(from, to, costs(use.value, wanted), use.times);
+      // Gradients and updated weights go in buckets; what forward and backward wait for goes at once.
+      const bool merged =
+          operand < 0 || (fold_.first_node[to] != ir::kNone && fold_.first_node[to] >= moments_.backward_end);
+      problem_.add_edge(from, to, costs(use.value, wanted, merged), use.times);
     }
   }
 
   int32_t is_node(ir::ValueId value) const { return graph_.value(value).producer == ir::kNone ? 0 : 1; }
 
   // Many options offer or want the same placement: each pair of placements is priced once.
-  CostMatrix costs(ir::ValueId value, const std::vector<Placement>& wanted) {
+  CostMatrix costs(ir::ValueId value, const std::vector<Placement>& wanted, bool merged) {
     const auto offered = offers(value);
     const auto sizes = leaf_sizes(frame_, value);
     const auto index = [](const std::vector<Placement>& all, std::vector<Placement>* distinct) {
@@ -149,7 +159,7 @@ class Assigner {
     for (size_t r = 0; r < rows.size(); ++r) {
       for (size_t c = 0; c < columns.size(); ++c)
         price[r * columns.size() + c] =
-            convert_seconds(graph_.type(value), sizes, rows[r], columns[c], mesh_);
+            convert_seconds(graph_.type(value), sizes, rows[r], columns[c], mesh_, merged);
     }
     std::vector<double> values;
     values.reserve(offered.size() * wanted.size());
@@ -187,10 +197,23 @@ class Assigner {
     return resources;
   }
 
+  // What the options that use least would use together.
+  std::vector<double> least_bytes(const Resources& resources) const {
+    std::vector<double> bytes(Moments::kCount, 0.0);
+    for (const auto& uses : resources.uses) {
+      for (size_t m = 0; m < bytes.size(); ++m) {
+        double least = std::numeric_limits<double>::infinity();
+        for (size_t at = m; at < uses.size(); at += Moments::kCount) least = std::min(least, uses[at]);
+        if (least < std::numeric_limits<double>::infinity()) bytes[m] += least;
+      }
+    }
+    return bytes;
+  }
+
   Assignment read(const WithinSolution& found, const Resources& resources) const {
     Assignment out;
     out.variables = problem_.variables();
-    out.bytes = found.used;
+    out.bytes = found.used.empty() ? least_bytes(resources) : found.used;
     for (int32_t v = 0; v < problem_.variables(); ++v) out.options += problem_.options(v);
     out.exact = found.solution.exact;
     out.rounds = found.rounds;

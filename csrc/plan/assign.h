@@ -28,10 +28,10 @@ struct Assignment {
   double state_bytes = 0;         // of which inputs: weights, states, data
   std::vector<Option> nodes;      // by node
   std::vector<Placement> inputs;  // by input
-  int32_t variables = 0;  // after folding
-  int32_t options = 0;    // of all variables
-  bool exact = false;     // `seconds` is proven least, on this mesh
-  int32_t rounds = 0;     // of prices on memory
+  int32_t variables = 0;          // after folding
+  int32_t options = 0;            // of all variables
+  bool exact = false;             // `seconds` is proven least, on this mesh
+  int32_t rounds = 0;             // of prices on memory
   std::string excess;             // where nothing fits: what is exceeded
 };
 

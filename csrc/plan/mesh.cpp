@@ -1,5 +1,6 @@
 #include "plan/mesh.h"
 
+#include <algorithm>
 #include <limits>
 
 #include "ir/error.h"
@@ -7,6 +8,8 @@
 namespace moai::plan {
 
 namespace {
+
+constexpr double kBucketBytes = 64 << 20;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -54,7 +57,7 @@ double local_bytes(const ir::Type& type, const std::vector<std::vector<int64_t>>
 }
 
 double convert_seconds(const ir::Type& type, const std::vector<std::vector<int64_t>>& leaf_sizes,
-                       const Placement& from, const Placement& to, const Mesh& mesh) {
+                       const Placement& from, const Placement& to, const Mesh& mesh, bool merged) {
   using K = Split::Kind;
   double total = 0;
   for (size_t a = 0; a < from.size(); ++a) {
@@ -68,7 +71,9 @@ double convert_seconds(const ir::Type& type, const std::vector<std::vector<int64
     if (x.kind == K::kShard) how = y.kind == K::kShard ? Collective::kAllToAll : Collective::kAllGather;
     if (x.kind == K::kPartial && y.kind == K::kShard) how = Collective::kReduceScatter;
     const double bytes = bytes_of(type) * share(leaf_sizes, from, mesh, static_cast<int32_t>(a));
-    total += seconds(*mesh.cluster, how, mesh.axes[a].group, bytes);
+    const double together = merged ? std::max(bytes, kBucketBytes) : bytes;
+    const double taken = seconds(*mesh.cluster, how, mesh.axes[a].group, together);
+    total += bytes > 0 ? taken * bytes / together : 0;
   }
   return total;
 }

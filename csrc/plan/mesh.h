@@ -53,8 +53,9 @@ double local_bytes(const ir::Type& type, const std::vector<std::vector<int64_t>>
                    const Placement& placement, const Mesh& mesh);
 
 // Seconds for bringing a value from one placement to another: by axis, the cheapest collective that does it.
-// Infinite where nothing does (another reduction to a partial sum).
+// Infinite where nothing does (another reduction to a partial sum). `merged`: many small values go together,
+// as gradients do, so that each pays its bytes at the rate of a full bucket, and no start of its own.
 double convert_seconds(const ir::Type& type, const std::vector<std::vector<int64_t>>& leaf_sizes,
-                       const Placement& from, const Placement& to, const Mesh& mesh);
+                       const Placement& from, const Placement& to, const Mesh& mesh, bool merged = false);
 
 }  // namespace moai::plan

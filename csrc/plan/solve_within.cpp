@@ -125,8 +125,9 @@ WithinSolution solve_within(const FactorGraph& graph, const Resources& resources
   for (; result.rounds < options.rounds; ++result.rounds) {
     const std::vector<double> prices = bundle.point();
     const auto is_closed = [&] {
+      const double enough = std::max(kTolerance, options.enough_gap);
       return best.lower_bound >=
-             best.cost - kTolerance * std::max(std::fabs(best.cost), std::fabs(best.lower_bound));
+             best.cost - enough * std::max(std::fabs(best.cost), std::fabs(best.lower_bound));
     };
     if (is_closed()) break;
     if (best.lower_bound > most) {  // prices can rise for ever: no choice keeps all limits

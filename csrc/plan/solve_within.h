@@ -20,6 +20,7 @@ struct Resources {
 struct WithinOptions {
   SolveOptions solve;
   int32_t rounds = 60;        // unlimited problems solved, at most
+  double enough_gap = 0;      // stop when the gap is no larger
   int32_t improvements = 64;  // moves forced, and repaired after, for each of the best few choices
 };
 

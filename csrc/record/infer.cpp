@@ -199,6 +199,7 @@ void probe(const OpSchema& op, at::ArrayRef<at::IValue> args) {
     seen->erase(key);
     throw;
   } catch (const std::exception&) {
+    if (is_interrupt()) throw;
     return;
   }
 }
@@ -262,6 +263,7 @@ Inferred ask_cpu(const OpSchema& op, at::ArrayRef<at::IValue> args) {
   try {
     return run_on(op, args, on_zeros(op, args));
   } catch (const std::exception&) {
+    if (is_interrupt()) throw;
     // The values may be to blame; what it makes of the user's is found out at once.
     Inferred inferred;
     inferred.at_once = true;

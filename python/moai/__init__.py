@@ -44,6 +44,13 @@ def dump() -> str:
     return _C.dump()
 
 
+def plan(*args, **kwargs) -> dict:
+    """Predict a training step on a cluster that is not here: see :func:`moai.planning.plan`."""
+    from .planning import plan as predict
+
+    return predict(*args, **kwargs)
+
+
 @contextlib.contextmanager
 def trace(path: str):
     """Write what host and device do meanwhile to `path`, for chrome://tracing or ui.perfetto.dev.

@@ -30,6 +30,13 @@ def _bench(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
 
 
+def _plan(parser: argparse.ArgumentParser) -> None:
+    from .planning.command import add_options, run
+
+    add_options(parser)
+    parser.set_defaults(run=run)
+
+
 EPILOG = """\
 moai COMMAND --help says what a command takes. In a script, moai is a device:
 
@@ -44,8 +51,15 @@ examples:
   moai bench --checkpoint runs/a --resume
 """
 
+PLAN_EPILOG = """\
+examples:
+  moai plan --model llama3-8b --batch 64 --seq 1024 --cluster h100:8x8
+  moai plan --model gpt2-xl --batch 32 --seq 1024 --cluster a100-80:8 --json plan.json
+"""
+
 COMMANDS = {
     "bench": ("train a byte-level language model; report speed, memory and loss", _bench, BENCH_EPILOG),
+    "plan": ("predict a training step on a cluster that is not here", _plan, PLAN_EPILOG),
 }
 
 

@@ -22,6 +22,7 @@ def step(make, loss, clip: bool = True) -> str:
             model = make()
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
         for _ in range(2):
+            _C.set_dry(True)  # forgets what was recorded, the model's initialisation above all
             optimizer.zero_grad()
             loss(model).backward()
             if clip:

@@ -1,0 +1,59 @@
+"""The models that `moai plan --model` knows, as their families' configurations; nothing is downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class PlanModel:
+    """How to build a language model, and its loss on a batch of tokens."""
+
+    build: Callable[[], nn.Module]
+    loss: Callable[[nn.Module, torch.Tensor], torch.Tensor]
+    dtype: torch.dtype = torch.bfloat16
+
+
+def _gpt2(width: int, layers: int, heads: int) -> PlanModel:
+    from ..bench.gpt2 import GPT2Config
+
+    def loss(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(model(tokens).flatten(0, 1).float(), tokens.flatten())
+
+    return PlanModel(GPT2Config(width, layers, heads, vocab=50257).build, loss)
+
+
+def _llama(
+    hidden: int, layers: int, heads: int, key_value_heads: int, intermediate: int, vocab: int
+) -> PlanModel:
+    def build() -> nn.Module:
+        try:
+            from transformers import LlamaConfig, LlamaForCausalLM
+        except ImportError:
+            raise ImportError("planning a Llama needs transformers: pip install transformers") from None
+        return LlamaForCausalLM(
+            LlamaConfig(
+                hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, vocab_size=vocab,
+                num_key_value_heads=key_value_heads, intermediate_size=intermediate, max_position_embeddings=131072,
+            )
+        )  # fmt: skip
+
+    return PlanModel(build, lambda model, tokens: model(tokens, labels=tokens).loss)
+
+
+MODELS: dict[str, PlanModel] = {
+    "gpt2": _gpt2(768, 12, 12),
+    "gpt2-medium": _gpt2(1024, 24, 16),
+    "gpt2-large": _gpt2(1280, 36, 20),
+    "gpt2-xl": _gpt2(1600, 48, 25),
+    "llama2-7b": _llama(4096, 32, 32, 32, 11008, 32000),
+    "llama2-13b": _llama(5120, 40, 40, 40, 13824, 32000),
+    "llama2-70b": _llama(8192, 80, 64, 8, 28672, 32000),
+    "llama3-8b": _llama(4096, 32, 32, 8, 14336, 128256),
+    "llama3-70b": _llama(8192, 80, 64, 8, 28672, 128256),
+    "llama3-405b": _llama(16384, 126, 128, 8, 53248, 128256),
+}
