@@ -95,16 +95,22 @@ at::Tensor meta_like(const at::Tensor& tensor, size_t) {
 
 // The call's arguments on the CPU with zeros for values: pages that nobody has touched cost no
 // memory. LAPACK takes pivots as they are and counts them from one.
+// A tensor that comes twice stays one.
 torch::jit::Stack on_zeros(const OpSchema& op, at::ArrayRef<at::IValue> args) {
+  std::vector<std::pair<const at::TensorImpl*, at::Tensor>> made;
   return with_tensors(op, args, at::kCPU, [&](const at::Tensor& tensor, size_t argument) {
     if (!is_moai(tensor)) return tensor;
+    for (const auto& [from, to] : made) {
+      if (from == tensor.unsafeGetTensorImpl()) return to;
+    }
     const ir::Type type{to_ir(tensor.scalar_type()), tensor.sizes().vec(), tensor.strides().vec()};
     const auto options = at::TensorOptions(at::kCPU).dtype(tensor.scalar_type());
     const bool is_pivots =
         op.handle.schema().arguments()[argument].name().find("pivots") != std::string::npos;
     const at::Tensor flat =
         is_pivots ? at::ones({type.extent()}, options) : at::zeros({type.extent()}, options);
-    return flat.as_strided(tensor.sizes(), tensor.strides());
+    made.emplace_back(tensor.unsafeGetTensorImpl(), flat.as_strided(tensor.sizes(), tensor.strides()));
+    return made.back().second;
   });
 }
 
@@ -288,6 +294,21 @@ Inferred grouped_mm(at::ArrayRef<at::IValue> args) {
   return inferred;
 }
 
+// Writes that meta kernels let pass and real ones may refuse: into elements that share memory, and such
+// as would grow what is written. An `out=` may grow, where it is no operand too; the CPU's kernel knows.
+void look_at_writes(const OpSchema& op, at::ArrayRef<at::IValue> args, const Inferred& inferred) {
+  bool doubtful = false;
+  for (const Layout* layout : inferred.resized) doubtful = doubtful || layout != nullptr;
+  for (size_t i = 0; i < op.args.size() && !doubtful; ++i) {
+    if (!op.written[i]) continue;
+    for_each_tensor({args[i]}, [&](const at::Tensor& tensor) {
+      for (int64_t d = 0; tensor.defined() && d < tensor.dim(); ++d)
+        doubtful = doubtful || (tensor.stride(d) == 0 && tensor.size(d) > 1);
+    });
+  }
+  if (doubtful && !op.random) throw_as_eager_would(op, args);
+}
+
 // The words of the call without which value each tensor is.
 std::vector<int64_t> type_key(const OpSchema& op, at::ArrayRef<at::IValue> args) {
   KeyWriter key;
@@ -339,10 +360,20 @@ Inferred infer(const OpSchema& op, at::ArrayRef<at::IValue> args) {
   static auto* guard_of_memo = new std::mutex;
   static auto* memo = new std::unordered_map<std::vector<int64_t>, Inferred, KeyHash>;
   const auto key = type_key(op, args);
+  Inferred known;
+  bool is_known = false;
   {
     const std::lock_guard<std::mutex> guard(*guard_of_memo);
     const auto it = memo->find(key);
-    if (it != memo->end()) return it->second;
+    if (it != memo->end()) {
+      if (!op.writes_any || it->second.at_once) return it->second;
+      known = it->second;
+      is_known = true;
+    }
+  }
+  if (is_known) {
+    look_at_writes(op, args, known);
+    return known;
   }
   static const auto grouped_mm_name = ir::Symbol::intern("aten._grouped_mm");
   Inferred inferred;
@@ -369,6 +400,7 @@ Inferred infer(const OpSchema& op, at::ArrayRef<at::IValue> args) {
     inferred.why = "its meta kernel refuses the call";
     return inferred;
   }
+  if (!inferred.at_once && op.writes_any) look_at_writes(op, args, inferred);
   if (!inferred.at_once) probe(op, args);
   const std::lock_guard<std::mutex> guard(*guard_of_memo);
   (*memo)[key] = inferred;

@@ -39,6 +39,15 @@ const std::vector<Correction>& corrections() {
       // Writes that the schema does not announce.
       {"native_batch_norm", H::kRecord, {3, 4}, false, false, "writes running_mean and running_var", true},
       {"_native_batch_norm_legit", H::kRecord, {3, 4}, false, false, "in its schema's alias set only", true},
+      // Their meta kernels do not check what they are given.
+      {"fill_.Tensor", H::kRecord, {}, false, false, "", true},
+      {"index_put_", H::kRecord, {}, false, false, "", true},
+      {"index_add_", H::kRecord, {}, false, false, "", true},
+      {"index_add", H::kRecord, {}, false, false, "", true},
+      {"index_copy_", H::kRecord, {}, false, false, "", true},
+      {"index_copy", H::kRecord, {}, false, false, "", true},
+      {"masked_scatter_", H::kRecord, {}, false, false, "", true},
+      {"masked_scatter", H::kRecord, {}, false, false, "", true},
       {"_embedding_bag", H::kRecord, {}, false, false, "", true},
       {"_embedding_bag_forward_only", H::kRecord, {}, false, false, "", true},
       {"cudnn_batch_norm", H::kRecord, {3, 4}, false, false, "writes running_mean and running_var"},

@@ -140,23 +140,8 @@ BAD_CALLS: dict[str, Callable[[On], object]] = {
     "backward_after_overwriting": saved_and_overwritten,
 }
 
-GROWS = "meta kernels resize what is written in place, which is taken for an out= that grows"
-OVERLAPS = "meta kernels do not look whether elements written share memory, so it is told at the read"
-LATE = "meta kernels do not check these sizes, so it is told at the read"
 TOLD_LATE = {
-    "in_place_grows_pow": GROWS,
-    "in_place_grows_eq": GROWS,
-    "in_place_grows_clamp": GROWS,
-    "out_is_an_operand_and_grows": GROWS,
-    "expanded_add": OVERLAPS,
-    "expanded_copy": OVERLAPS,
-    "expanded_item": OVERLAPS,
-    "fill_with_many": LATE,
-    "index_add_shape": LATE,
-    "index_copy_shape": LATE,
-    "mask_written_shape": LATE,
-    "masked_scatter_shape": LATE,
-    "addmm_empty_bias": LATE,
+    "addmm_empty_bias": "the meta kernel lets an empty bias pass, and asking the CPU means multiplying; told at the read",
 }
 
 
