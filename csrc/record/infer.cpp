@@ -306,7 +306,19 @@ void look_at_writes(const OpSchema& op, at::ArrayRef<at::IValue> args, const Inf
         doubtful = doubtful || (tensor.stride(d) == 0 && tensor.size(d) > 1);
     });
   }
-  if (doubtful && !op.random) throw_as_eager_would(op, args);
+  if (!doubtful || op.random || !fits_on_cpu(args)) return;
+  try {
+    throw_as_eager_would(op, args);
+  } catch (const c10::Error& error) {
+    // Zeros may be to blame for anything else (a matrix that is not positive-definite).
+    const std::string text = error.what_without_backtrace();
+    for (const char* words : {"match the broadcast shape", "refers to a single memory location",
+                              "refer to a single memory location"}) {
+      if (text.find(words) != std::string::npos) throw;
+    }
+  } catch (const std::exception&) {
+    if (is_interrupt()) throw;
+  }
 }
 
 // The words of the call without which value each tensor is.
