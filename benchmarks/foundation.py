@@ -67,7 +67,7 @@ def tiny() -> list[Figure]:
     for fused, bound in ((True, 0.9), (False, 0.75)):
         eager, lazy = tiny_side("cpu", fused), tiny_side("moai", fused)
         taken = {"moai": [], "eager": []}
-        for n in range(5 + 15):
+        for n in range(5 + 41):
             for name, step in (("eager", eager), ("moai", lazy)):
                 wall, cpu = time.perf_counter(), time.thread_time()
                 step()
