@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include "ir/graph.h"
+#include "ir/passes.h"
 #include "ops/rule.h"
 #include "ops/rule_builder.h"
 #include "plan/atoms.h"
@@ -81,6 +82,8 @@ void bind_rules(py::module_& m) {
       out.append(dict_of(graph, n, ops::rule_of(graph, n)));
     return out;
   });
+  m.def("canonicalise_views",
+        [](const std::string& text) { return ir::print(ir::canonicalise_views(ir::parse(text))); });
   m.def("ops_with_rules", &ops::ops_with_rules);
   m.def("pointwise_rules", &ops::pointwise_rules);
   m.def("kept_whole", [](const std::string& text) {
