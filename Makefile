@@ -87,8 +87,8 @@ asan tsan:
 FUZZ_SECONDS ?= 20
 FUZZ_CXX := $(if $(shell command -v clang++),clang++,g++)
 FUZZ_FLAGS := -std=c++17 -O1 -g -Icsrc -fsanitize=address,undefined -fno-sanitize-recover=all
-FUZZ_SOURCES := csrc/ir/error.cpp csrc/plan/json.cpp csrc/plan/cluster.cpp csrc/plan/cluster_json.cpp \
-  csrc/plan/profiles.cpp csrc/plan/collectives.cpp
+FUZZ_SOURCES := csrc/ir/error.cpp csrc/plan/cluster/json.cpp csrc/plan/cluster/cluster.cpp csrc/plan/cluster/cluster_json.cpp \
+  csrc/plan/cluster/profiles.cpp csrc/plan/cluster/collectives.cpp
 
 .PHONY: fuzz
 fuzz: build/fuzz/cluster_fuzz  ## Random texts as clusters (libFuzzer with clang, else the known inputs)
@@ -96,7 +96,7 @@ fuzz: build/fuzz/cluster_fuzz  ## Random texts as clusters (libFuzzer with clang
 	@echo "fuzz: $(if $(filter clang++,$(FUZZ_CXX)),clang with libFuzzer for $(FUZZ_SECONDS) s,g++: the known inputs alone)"
 	build/fuzz/cluster_fuzz -max_total_time=$(FUZZ_SECONDS) -verbosity=0 build/fuzz/found tests/fuzz/corpus/cluster
 
-build/fuzz/cluster_fuzz: tests/fuzz/cluster_fuzz.cpp tests/fuzz/run_corpus.cpp $(FUZZ_SOURCES) $(wildcard csrc/plan/*.h)
+build/fuzz/cluster_fuzz: tests/fuzz/cluster_fuzz.cpp tests/fuzz/run_corpus.cpp $(FUZZ_SOURCES) $(wildcard csrc/plan/*/*.h)
 	@mkdir -p $(@D)
 	$(FUZZ_CXX) $(FUZZ_FLAGS) $(if $(filter clang++,$(FUZZ_CXX)),-fsanitize=fuzzer,tests/fuzz/run_corpus.cpp) \
 	  $< $(FUZZ_SOURCES) -o $@

@@ -4,7 +4,7 @@
 
 #include "plan/fold.h"
 #include "plan/options.h"
-#include "plan/solve_within.h"
+#include "plan/solver/solve_within.h"
 
 namespace moai::plan {
 

@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "ir/type.h"
-#include "plan/cluster.h"
-#include "plan/collectives.h"
+#include "plan/cluster/cluster.h"
+#include "plan/cluster/collectives.h"
 
 namespace moai::plan {
 

@@ -1,4 +1,4 @@
-#include "plan/cluster.h"
+#include "plan/cluster/cluster.h"
 
 #include <cstdio>
 #include <fstream>
@@ -7,7 +7,7 @@
 
 #include "catch.h"
 #include "ir/error.h"
-#include "plan/json.h"
+#include "plan/cluster/json.h"
 
 namespace moai::plan {
 namespace {

@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "catch.h"
-#include "plan/solve.h"
-#include "plan/solve_within.h"
+#include "plan/solver/solve.h"
+#include "plan/solver/solve_within.h"
 
 namespace moai::plan {
 

@@ -1,4 +1,4 @@
-#include "plan/solve.h"
+#include "plan/solver/solve.h"
 
 #include <cstdint>
 #include <vector>

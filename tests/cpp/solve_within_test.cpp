@@ -1,4 +1,4 @@
-#include "plan/solve_within.h"
+#include "plan/solver/solve_within.h"
 
 #include <cstdint>
 #include <vector>

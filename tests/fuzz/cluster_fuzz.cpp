@@ -6,8 +6,8 @@
 #include <string_view>
 
 #include "ir/error.h"
-#include "plan/cluster.h"
-#include "plan/collectives.h"
+#include "plan/cluster/cluster.h"
+#include "plan/cluster/collectives.h"
 
 namespace {
 

@@ -1,4 +1,4 @@
-#include "plan/json.h"
+#include "plan/cluster/json.h"
 
 #include <algorithm>
 #include <array>

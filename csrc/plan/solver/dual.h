@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "plan/pairwise.h"
+#include "plan/solver/pairwise.h"
 
 namespace moai::plan {
 

@@ -4,9 +4,9 @@
 #include <utility>
 #include <vector>
 
-#include "plan/factor_graph.h"
-#include "plan/pairwise.h"
-#include "plan/solve_within.h"
+#include "plan/solver/factor_graph.h"
+#include "plan/solver/pairwise.h"
+#include "plan/solver/solve_within.h"
 
 namespace moai::plan {
 

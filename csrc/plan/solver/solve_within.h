@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
-#include "plan/factor_graph.h"
-#include "plan/solve.h"
+#include "plan/solver/factor_graph.h"
+#include "plan/solver/solve.h"
 
 namespace moai::plan {
 

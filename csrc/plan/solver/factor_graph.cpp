@@ -1,4 +1,4 @@
-#include "plan/factor_graph.h"
+#include "plan/solver/factor_graph.h"
 
 #include <cmath>
 #include <limits>

@@ -1,4 +1,4 @@
-#include "plan/search.h"
+#include "plan/solver/search.h"
 
 #include <algorithm>
 #include <cmath>
@@ -7,8 +7,8 @@
 #include <tuple>
 #include <utility>
 
-#include "plan/exact.h"
-#include "plan/order.h"
+#include "plan/solver/exact.h"
+#include "plan/solver/order.h"
 
 namespace moai::plan {
 

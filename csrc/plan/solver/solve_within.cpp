@@ -1,4 +1,4 @@
-#include "plan/solve_within.h"
+#include "plan/solver/solve_within.h"
 
 #include <algorithm>
 #include <cmath>
@@ -7,9 +7,9 @@
 #include <utility>
 
 #include "ir/error.h"
-#include "plan/bundle.h"
-#include "plan/pairwise.h"
-#include "plan/repair.h"
+#include "plan/solver/bundle.h"
+#include "plan/solver/pairwise.h"
+#include "plan/solver/repair.h"
 
 namespace moai::plan {
 

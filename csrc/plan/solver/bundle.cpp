@@ -1,4 +1,4 @@
-#include "plan/bundle.h"
+#include "plan/solver/bundle.h"
 
 #include <algorithm>
 #include <cmath>

@@ -1,11 +1,11 @@
-#include "plan/dual.h"
+#include "plan/solver/dual.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <limits>
 
-#include "plan/min_plus.h"
+#include "plan/solver/min_plus.h"
 
 namespace moai::plan {
 

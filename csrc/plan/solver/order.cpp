@@ -1,4 +1,4 @@
-#include "plan/order.h"
+#include "plan/solver/order.h"
 
 #include <algorithm>
 #include <iterator>

@@ -3,9 +3,9 @@
 #include <cstdint>
 #include <vector>
 
-#include "plan/dual.h"
-#include "plan/pairwise.h"
-#include "plan/solve.h"
+#include "plan/solver/dual.h"
+#include "plan/solver/pairwise.h"
+#include "plan/solver/solve.h"
 
 namespace moai::plan {
 

@@ -1,4 +1,4 @@
-#include "plan/cluster.h"
+#include "plan/cluster/cluster.h"
 
 #include <algorithm>
 #include <charconv>

@@ -1,4 +1,4 @@
-#include "plan/pairwise.h"
+#include "plan/solver/pairwise.h"
 
 #include <algorithm>
 #include <cmath>
@@ -7,7 +7,7 @@
 #include <limits>
 #include <tuple>
 
-#include "plan/min_plus.h"
+#include "plan/solver/min_plus.h"
 
 namespace moai::plan {
 

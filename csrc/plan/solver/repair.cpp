@@ -1,4 +1,4 @@
-#include "plan/repair.h"
+#include "plan/solver/repair.h"
 
 #include <algorithm>
 #include <cmath>

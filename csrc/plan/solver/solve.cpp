@@ -1,4 +1,4 @@
-#include "plan/solve.h"
+#include "plan/solver/solve.h"
 
 #include <algorithm>
 #include <cmath>
@@ -7,9 +7,9 @@
 #include <utility>
 
 #include "ir/error.h"
-#include "plan/dual.h"
-#include "plan/exact.h"
-#include "plan/search.h"
+#include "plan/solver/dual.h"
+#include "plan/solver/exact.h"
+#include "plan/solver/search.h"
 
 namespace moai::plan {
 

@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "ir/error.h"
-#include "plan/cluster.h"
-#include "plan/json.h"
+#include "plan/cluster/cluster.h"
+#include "plan/cluster/json.h"
 
 namespace moai::plan {
 

@@ -1,4 +1,4 @@
-#include "plan/collectives.h"
+#include "plan/cluster/collectives.h"
 
 #include <algorithm>
 #include <cmath>

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "plan/cluster.h"
+#include "plan/cluster/cluster.h"
 
 namespace moai::plan {
 

@@ -5,9 +5,9 @@
 #include <utility>
 #include <vector>
 
-#include "plan/factor_graph.h"
-#include "plan/order.h"
-#include "plan/pairwise.h"
+#include "plan/solver/factor_graph.h"
+#include "plan/solver/order.h"
+#include "plan/solver/pairwise.h"
 
 namespace moai::plan {
 

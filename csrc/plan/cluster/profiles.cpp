@@ -7,7 +7,7 @@
 #include <string>
 #include <utility>
 
-#include "plan/cluster.h"
+#include "plan/cluster/cluster.h"
 
 namespace moai::plan {
 

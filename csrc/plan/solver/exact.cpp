@@ -1,4 +1,4 @@
-#include "plan/exact.h"
+#include "plan/solver/exact.h"
 
 #include <algorithm>
 #include <cstddef>
@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "ir/error.h"
-#include "plan/min_plus.h"
+#include "plan/solver/min_plus.h"
 
 namespace moai::plan {
 

@@ -4,7 +4,7 @@
 #include <map>
 #include <vector>
 
-#include "plan/pairwise.h"
+#include "plan/solver/pairwise.h"
 
 namespace moai::plan {
 

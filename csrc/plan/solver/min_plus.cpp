@@ -1,4 +1,4 @@
-#include "plan/min_plus.h"
+#include "plan/solver/min_plus.h"
 
 #include <algorithm>
 #include <limits>

@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "plan/factor_graph.h"
+#include "plan/solver/factor_graph.h"
 
 namespace moai::plan {
 
