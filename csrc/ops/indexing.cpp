@@ -21,14 +21,6 @@ void embedding_backward(RuleBuilder& b) {
   b.linear({0});
 }
 
-// Names for the dims of a tensor, one of which lies whole.
-std::string dims_but(size_t rank, int64_t dim, const char* name = ".") {
-  std::string text;
-  for (size_t d = 0; d < rank; ++d)
-    text += (static_cast<int64_t>(d) == dim ? std::string(name) : "d" + std::to_string(d)) + " ";
-  return rank == 0 ? "1*" : text;
-}
-
 // self, dim, index (1-d)[, source]
 void index_select(RuleBuilder& b) {
   const size_t rank = b.sizes(0).size();

@@ -65,6 +65,7 @@ RuleEntry elementwise(size_t at) {
     if (reduction == kNone) return b.broadcast();
     b.line("d*, d* -> 1*", {0, 1});
     b.combine("d", reduction == kMean ? Combine::kMean : Combine::kSum);
+    if (b.node().operands.size() > 2) b.whole("d", "its weights broadcast");
   };
 }
 
@@ -87,14 +88,8 @@ void add_losses(RuleTable& table) {
   table["mse_loss"] = table["huber_loss"] = table["smooth_l1_loss"] = elementwise(2);
   table["mse_loss_backward"] = table["smooth_l1_loss_backward"] = elementwise_backward(3);
   table["huber_loss_backward"] = elementwise_backward(3);
-  table["binary_cross_entropy"] = table["binary_cross_entropy_with_logits"] = [](RuleBuilder& b) {
-    const bool logits = b.node().op.str().find("logits") != std::string::npos;
-    const int64_t reduction = b.integer(logits ? 4 : 3, kMean);
-    if (reduction == kNone) return b.broadcast();
-    b.line("d*, d* -> 1*", {0, 1});
-    b.combine("d", reduction == kMean ? Combine::kMean : Combine::kSum);
-    if (b.node().operands.size() > 2) b.whole("d", "its weights broadcast");
-  };
+  table["binary_cross_entropy"] = elementwise(3);
+  table["binary_cross_entropy_with_logits"] = elementwise(4);
 }
 
 }  // namespace moai::ops

@@ -69,14 +69,12 @@ void vector_norm(RuleBuilder& b) {
 // Every tensor alike, but for one dim that lies whole.
 void along(RuleBuilder& b, int64_t dim, int32_t exchanges, const char* why) {
   const auto rank = b.sizes(0).size();
-  std::string term;
-  for (size_t d = 0; d < rank; ++d)
-    term += (static_cast<int64_t>(d) == RuleBuilder::wrap(dim, rank) ? "row" : "d" + std::to_string(d)) + " ";
+  if (rank == 0) return b.broadcast();
+  const std::string term = dims_but(rank, RuleBuilder::wrap(dim, rank), "row");
   std::string line = term;
   for (size_t o = 1; o < b.node().operands.size(); ++o) line += ", " + term;
   line += "-> " + term;
   for (size_t r = 1; r < b.result_count(); ++r) line += ", " + term;
-  if (rank == 0) return b.broadcast();
   b.line(line);
   if (exchanges > 0) {
     b.exchanges("row", exchanges);
@@ -99,13 +97,8 @@ void triangle(RuleBuilder& b) {
 
 void topk(RuleBuilder& b) {
   const auto rank = b.sizes(0).size();
-  std::string term, out;
-  for (size_t d = 0; d < rank; ++d) {
-    const bool row = static_cast<int64_t>(d) == RuleBuilder::wrap(b.integer(2, -1), rank);
-    term += row ? ". " : "d" + std::to_string(d) + " ";
-    out += row ? ". " : "d" + std::to_string(d) + " ";
-  }
-  b.line(rank == 0 ? "1* -> 1*, 1*" : term + "-> " + out + ", " + out, {0});
+  const std::string term = dims_but(rank, RuleBuilder::wrap(b.integer(2, -1), rank));
+  b.line(term + " -> " + term + ", " + term, {0});
   b.why_whole("it is sorted along");
 }
 

@@ -22,6 +22,13 @@ std::string starred(const std::string& name, size_t index) { return concat(name,
 
 }  // namespace
 
+std::string dims_but(size_t rank, int64_t dim, const char* name) {
+  std::string text;
+  for (size_t d = 0; d < rank; ++d)
+    text += (static_cast<int64_t>(d) == dim ? std::string(name) : concat("d", d)) + " ";
+  return rank == 0 ? "1*" : text;
+}
+
 RuleBuilder::RuleBuilder(const ir::Graph& graph, const ir::Node& node)
     : graph_(graph),
       node_(node),

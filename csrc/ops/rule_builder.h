@@ -104,6 +104,9 @@ class RuleBuilder {
   std::vector<char> operand_spoken_, result_spoken_;
 };
 
+// A term for a line: `d0 d1 …`, but `name` in the place of dim `dim` (none where that is empty).
+std::string dims_but(size_t rank, int64_t dim, const char* name = ".");
+
 using RuleEntry = std::function<void(RuleBuilder&)>;
 using RuleTable = std::unordered_map<std::string, RuleEntry>;  // by name without `aten.`
 

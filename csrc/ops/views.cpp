@@ -146,13 +146,7 @@ void slice_backward(RuleBuilder& b) {
 void select_backward(RuleBuilder& b) {
   const auto& out = b.result_sizes(0);
   const int64_t dim = RuleBuilder::wrap(b.integer(2), out.size());
-  std::string in, to;
-  for (size_t d = 0; d < out.size(); ++d) {
-    const bool selected = static_cast<int64_t>(d) == dim;
-    if (!selected) in += "d" + std::to_string(d) + " ";
-    to += selected ? ". " : "d" + std::to_string(d) + " ";
-  }
-  b.line((in.empty() ? "1* " : in) + "-> " + to);
+  b.line(dims_but(out.size(), dim, "") + "-> " + dims_but(out.size(), dim));
   b.result_sizes_argument(1);
   b.linear({0});
 }
@@ -192,16 +186,10 @@ void cat(RuleBuilder& b) {
 void stack(RuleBuilder& b) {
   const auto& out = b.result_sizes(0);
   const int64_t dim = RuleBuilder::wrap(b.integer(1), out.size());
-  std::string piece, whole;
-  for (size_t d = 0; d < out.size(); ++d) {
-    const bool along = static_cast<int64_t>(d) == dim;
-    if (!along) piece += "d" + std::to_string(d) + " ";
-    whole += along ? "piece " : "d" + std::to_string(d) + " ";
-  }
-  if (piece.empty()) piece = "1* ";
+  const std::string piece = dims_but(out.size(), dim, "");
   std::string line = piece;
   for (size_t o = 1; o < b.node().operands.size(); ++o) line += ", " + piece;
-  b.line(line + "-> " + whole);
+  b.line(line + "-> " + dims_but(out.size(), dim, "piece"));
   b.whole("piece");
   b.linear_in_all();
 }

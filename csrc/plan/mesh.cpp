@@ -11,8 +11,6 @@ namespace {
 
 constexpr double kBucketBytes = 64 << 20;
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 double bytes_of(const ir::Type& type) {
   return static_cast<double>(type.numel()) * static_cast<double>(ir::element_bytes(type.dtype));
 }
@@ -24,12 +22,16 @@ double share(const std::vector<std::vector<int64_t>>& leaf_sizes, const Placemen
   for (size_t a = 0; a < placement.size(); ++a) {
     if (static_cast<int32_t>(a) == skip || placement[a].kind != Split::Kind::kShard) continue;
     const int64_t size = leaf_sizes[placement[a].dim][placement[a].leaf];
-    share *= static_cast<double>(ceil_div(size, mesh.axes[a].size)) / static_cast<double>(size);
+    share *= largest_share(size, mesh.axes[a].size);
   }
   return share;
 }
 
 }  // namespace
+
+double largest_share(int64_t size, int32_t parts) {
+  return static_cast<double>((size + parts - 1) / parts) / static_cast<double>(size);
+}
 
 Mesh Mesh::make(const Cluster& cluster, const std::vector<int32_t>& sizes) {
   Mesh mesh;

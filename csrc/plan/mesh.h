@@ -47,6 +47,9 @@ struct Split {
 };
 using Placement = std::vector<Split>;
 
+// Which share of `size` the largest of `parts` parts has.
+double largest_share(int64_t size, int32_t parts);
+
 // Bytes of a value on one device, when `leaf_sizes` (by dim) are its factors. Uneven parts count as the
 // largest.
 double local_bytes(const ir::Type& type, const std::vector<std::vector<int64_t>>& leaf_sizes,

@@ -1,7 +1,6 @@
 #include "plan/options.h"
 
 #include <algorithm>
-#include <map>
 
 namespace moai::plan {
 
@@ -10,8 +9,6 @@ namespace {
 using ops::Combine;
 using ops::Rule;
 using K = Split::Kind;
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Where atom `leaf` of `factor` is in a tensor: the dim, and its place among the dim's atoms. False if it is
 // not.
@@ -131,7 +128,7 @@ class Enumerate {
         option.results[r].push_back(result_split(r, chosen[a]));
       if (chosen[a].kind != AxisChoice::Kind::kFactor) continue;
       const int64_t size = frame_.atoms.size(factors_[chosen[a].factor][chosen[a].leaf]);
-      share *= static_cast<double>(ceil_div(size, mesh_.axes[a].size)) / static_cast<double>(size);
+      share *= largest_share(size, mesh_.axes[a].size);
     }
     option.seconds = seconds(option, share);
     options_.push_back(std::move(option));
@@ -166,7 +163,8 @@ class Enumerate {
       if (choice.kind != AxisChoice::Kind::kFactor || rule_.factors[choice.factor].exchanges == 0) continue;
       const ir::ValueId value = graph_.node(id_).results[0];
       const double element = static_cast<double>(ir::element_bytes(graph_.type(value).dtype));
-      const double row = static_cast<double>(ceil_div(rule_.factors[choice.factor].size, mesh_.axes[a].size));
+      const double row = largest_share(rule_.factors[choice.factor].size, mesh_.axes[a].size) *
+                         static_cast<double>(rule_.factors[choice.factor].size);
       const double bytes = moved(value, option.results[0]) / element / row * 4;
       total += rule_.factors[choice.factor].exchanges *
                plan::seconds(*mesh_.cluster, Collective::kAllReduce, mesh_.axes[a].group, bytes);
