@@ -42,6 +42,12 @@ class Assigner {
         fold_(fold(graph, frame, kFoldRounds)),
         moments_(moments(graph, frame)) {}
 
+  AssignmentProblem problem(double memory_bytes) {
+    add_variables();
+    add_edges();
+    return {problem_, make_resources(memory_bytes)};
+  }
+
   Assignment run(double memory_bytes) {
     add_variables();
     add_edges();
@@ -297,6 +303,11 @@ Moments moments(const ir::Graph& graph, const Frame& frame) {
 Assignment assign(const ir::Graph& graph, const Frame& frame, const Mesh& mesh, double memory_bytes,
                   int32_t micro_batches) {
   return Assigner(graph, frame, mesh, micro_batches).run(memory_bytes);
+}
+
+AssignmentProblem assignment_problem(const ir::Graph& graph, const Frame& frame, const Mesh& mesh,
+                                     double memory_bytes, int32_t micro_batches) {
+  return Assigner(graph, frame, mesh, micro_batches).problem(memory_bytes);
 }
 
 }  // namespace moai::plan

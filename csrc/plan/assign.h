@@ -43,4 +43,13 @@ struct Assignment {
 Assignment assign(const ir::Graph& graph, const Frame& frame, const Mesh& mesh, double memory_bytes,
                   int32_t micro_batches = 1);
 
+// What `assign` hands to the solver: a variable for each colour of the fold, seconds as costs, and the bytes
+// at each moment. For tests, which solve it in other ways.
+struct AssignmentProblem {
+  FactorGraph costs;
+  Resources memory;
+};
+AssignmentProblem assignment_problem(const ir::Graph& graph, const Frame& frame, const Mesh& mesh,
+                                     double memory_bytes, int32_t micro_batches = 1);
+
 }  // namespace moai::plan

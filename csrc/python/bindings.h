@@ -8,5 +8,8 @@ namespace moai {
 void bind_rules(pybind11::module_& m);
 // `_C.plan_step(graph, cluster)`, `_C.cluster(name)`.
 void bind_plan(pybind11::module_& m);
+// `_C.solve(costs, edges)`, `_C.solve_within(…)`, `_C.assignment_problem(graph, …)`: the planner's solver,
+// and what it is given for a step, as plain values for the tests.
+void bind_solver(pybind11::module_& m);
 
 }  // namespace moai

@@ -75,6 +75,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("configure_log", &engine::configure_log);
   bind_rules(m);
   bind_plan(m);
+  bind_solver(m);
   m.def("time_calls", [](bool on) { engine::stats().time_calls.store(on); });
   m.def("set_memory_limit", &cpu::set_memory_limit);
   m.def("start_trace", &runtime::Profiler::start);
