@@ -295,8 +295,9 @@ Inferred grouped_mm(at::ArrayRef<at::IValue> args) {
 }
 
 // Writes that meta kernels let pass and real ones may refuse: into elements that share memory, and such
-// as would grow what is written. An `out=` may grow, where it is no operand too; the CPU's kernel knows.
-void look_at_writes(const OpSchema& op, at::ArrayRef<at::IValue> args, const Inferred& inferred) {
+// as would grow what is written. An `out=` may grow, where it is no operand too. The CPU knows, and in which
+// order of strides: that of its inputs, where many meta kernels say contiguous.
+void look_at_writes(const OpSchema& op, at::ArrayRef<at::IValue> args, Inferred& inferred) {
   bool doubtful = false;
   for (const Layout* layout : inferred.resized) doubtful = doubtful || layout != nullptr;
   for (size_t i = 0; i < op.args.size() && !doubtful; ++i) {
@@ -308,7 +309,8 @@ void look_at_writes(const OpSchema& op, at::ArrayRef<at::IValue> args, const Inf
   }
   if (!doubtful || op.random || !fits_on_cpu(args)) return;
   try {
-    throw_as_eager_would(op, args);
+    auto on_cpu = run_on(op, args, on_zeros(op, args));
+    inferred.resized = std::move(on_cpu.resized);
   } catch (const c10::Error& error) {
     // Zeros may be to blame for anything else (a matrix that is not positive-definite).
     const std::string text = error.what_without_backtrace();

@@ -199,6 +199,14 @@ def out_arguments_grow_and_keep(device):
 
 
 @scenario
+def an_out_argument_that_grows_keeps_its_inputs_order(device):
+    x, out = torch.arange(12.0).to(device).view(2, 2, 3).permute(2, 0, 1), torch.empty(0, device=device)
+    torch.add(x, 1, out=out)
+    out.transpose(0, 2).reshape(-1)[3] = -1
+    return out, out.stride()
+
+
+@scenario
 def storages_swap_and_share(device):
     a, b = torch.ones(3, device=device), torch.zeros(3, device=device)
     a.data, b.data = b.data, a.data
