@@ -83,10 +83,14 @@ void Worker::loop() {
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
     guard.lock();
     busy_seconds_ += seconds.count();
-    finish(current_, error);
     if (error) {
+      // Before its cells fail: who sees one asks for the failure, and without it can only call the value
+      // lost.
       failure_ = error;
       failed_.store(true, std::memory_order_relaxed);
+    }
+    finish(current_, error);
+    if (error) {
       for (const auto& run : queue_) finish(run, error);
       queue_.clear();
     }

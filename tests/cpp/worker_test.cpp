@@ -56,6 +56,20 @@ TEST_CASE("runs_go_one_by_one_in_order_on_one_thread") {
   CHECK(threads[0] != std::this_thread::get_id());
 }
 
+TEST_CASE("who_sees_a_failed_cell_finds_the_failure") {
+  Worker worker;
+  for (int round = 0; round < 5; ++round) {
+    std::vector<CellPtr> cells(200000);  // so many that they do not fail at one moment
+    for (auto& cell : cells) cell = std::make_shared<Cell>(4);
+    const auto run = submit(worker, fail, cells);
+    while (cells.front()->state.load(std::memory_order_acquire) == State::kPending) {
+    }
+    CHECK(worker.has_failed());
+    worker.wait(*run);
+    worker.take_failure();
+  }
+}
+
 TEST_CASE("a_failure_cancels_what_is_queued_and_is_told_once") {
   const auto filled = std::make_shared<Cell>(4);
   const auto open = std::make_shared<Cell>(4);
