@@ -4,24 +4,28 @@ What a program does is drawn statement by statement from its seed, so two varian
 the same ops wired otherwise, with another view or another static argument. Numbers, offsets of views and rows are drawn from
 the round, and a program keeps tensors from one round to the next, as a model keeps its weights.
 
-    here, there = Program(7, "cpu"), Program(7, "moai")
-    for round_, variant in enumerate((0, 0, 1, 0)):
-        assert_same(there.run(variant, round_), here.run(variant, round_), "seed 7")
+    check(7)                                # raises where moai differs from the CPU
+    python tests/python/programs.py 7       # the same, leaves out what is not needed for it to differ, and prints what is left
 """
 
 from __future__ import annotations
 
+import copy
 import random
 import re
-from collections.abc import Callable
+import sys
+import threading
+from collections.abc import Callable, Collection
 
 import torch
 import torch.nn.functional as F
+from scenarios import assert_same
 
 Tensor = torch.Tensor
 Draw = random.Random
 
 STATEMENTS = 16
+ROUNDS = tuple(enumerate((0, 0, 1, 0, 1, 2, 1, 0)))  # and which variant runs then
 MOST_TENSORS = 10
 MOST_ELEMENTS = 200
 
@@ -80,6 +84,7 @@ VIEWS: dict[str, tuple[int, Callable[[Tensor, Draw, Draw], Tensor]]] = {  # by t
     "reshape": (1, lambda t, s, v: t.reshape(s.choice(((-1,), (1, -1), (-1, 1))))),
     "detach": (0, lambda t, s, v: t.detach()),
     "alias": (0, lambda t, s, v: t.view_as(t)),
+    "bits": (0, lambda t, s, v: t.view(torch.int64) if t.dtype == torch.float64 else t),
 }
 
 
@@ -122,6 +127,8 @@ UNARY: dict[str, tuple[int, Callable[[Tensor, Draw, Draw], Tensor]]] = {
     "new_ones": (0, lambda t, s, v: t.new_ones(s.randint(1, 4), s.randint(1, 4))),
     "arange": (1, lambda t, s, v: torch.arange(t.size(0), device=t.device) * v.randint(1, 3)),
     "one_layer": (1, lambda t, s, v: F.layer_norm(t.double(), t.shape[-1:])),
+    "negated": (0, lambda t, s, v: torch.complex(t.double(), t.double()).conj().imag),
+    "deepcopy": (0, lambda t, s, v: copy.deepcopy(t.detach())),
     "nonzero": (1, lambda t, s, v: t.nonzero()[:5]),
     "masked_select": (1, lambda t, s, v: t[t > 0][:6]),
 }
@@ -185,15 +192,19 @@ WRITES: dict[str, Callable[[Tensor, Tensor, Draw, Draw], object]] = {
     "addcmul_": lambda t, o, s, v: t.addcmul_(o, o, value=v.randint(-1, 1)),
     "relu_": lambda t, o, s, v: F.relu_(t),
     "transpose_": lambda t, o, s, v: t.detach().t_().add_(1),
+    "set_": lambda t, o, s, v: torch.empty(0, dtype=t.dtype, device=t.device).set_(t).add_(v.randint(-1, 1)),
+    "data": lambda t, o, s, v: setattr(c := o.to(t.dtype).clone(), "data", t) or c.mul_(v.randint(0, 2)),
+    "optimizer": lambda t, o, s, v: step(t, o, v),
 }
 READS: dict[str, Callable[[Tensor], object]] = {
     "item": lambda t: t.sum().item(),
     "tolist": lambda t: t.tolist(),
     "cpu": lambda t: t.cpu().clone(),
-    "numpy": lambda t: t.detach().cpu().numpy().copy(),
+    "numpy": lambda t: t.detach().cpu().resolve_neg().numpy().copy(),
     "bool": lambda t: bool((t > 0).any()),
     "length": lambda t: len(t.nonzero()),
-    "repr": lambda t: len(repr(t)) > 0,
+    "repr": lambda t: "".join(repr(t).split()).replace(",device='moai:0'", ""),
+    "format": lambda t: f"{t.flatten()[0]:.3f}",
 }
 MISTAKES: dict[str, Callable[[Tensor, Draw], object]] = {
     "matmul": lambda t, s: torch.bmm(t, t[None]),
@@ -206,6 +217,10 @@ MISTAKES: dict[str, Callable[[Tensor, Draw], object]] = {
     "write": lambda t, s: t.copy_(torch.zeros(13, 17, dtype=t.dtype, device=t.device)),
     "dim": lambda t, s: t.sum(9),
     "script": lambda t, s: 1 // 0,
+}
+LATE_MISTAKES: dict[str, Callable[[Tensor, Draw], object]] = {
+    "index": lambda t, s: late(lambda: t.index_select(0, torch.tensor([99]).to(t.device))),
+    "embedding": lambda t, s: late(lambda: F.embedding(torch.tensor([0, 99]).to(t.device), t.double())),
 }
 LEAF_OPS: dict[str, Callable[[Tensor, Tensor, Draw, Draw], Tensor]] = {
     "mul": lambda x, c, s, v: x * c.double().tanh(),
@@ -225,6 +240,22 @@ LEAF_OPS: dict[str, Callable[[Tensor, Tensor, Draw, Draw], Tensor]] = {
 }
 
 
+def step(t: Tensor, o: Tensor, v: Draw) -> None:
+    """An optimizer's step on `t`'s memory."""
+    if t.is_neg():
+        return  # torch has no _foreach_ ops for such
+    weight = t.detach().requires_grad_()
+    optimizer = torch.optim.SGD([weight], lr=v.uniform(0, 1), weight_decay=0.1)
+    (weight * o.tanh()).sum().backward()
+    optimizer.step()
+
+
+def late(mistake: Callable[[], Tensor]) -> None:
+    """A mistake that only the data tells, read at once. What is recorded before it runs before it, since it would fail with it."""
+    torch.accelerator.synchronize()
+    mistake().cpu()
+
+
 def write_view(x: Tensor, v: Draw) -> Tensor:
     y = x.reshape(-1) * 1
     y[v.randrange(y.numel())] = v.uniform(-1, 1)
@@ -237,17 +268,30 @@ def overlaps_itself(t: Tensor) -> bool:
     return places.unique().numel() != t.numel()
 
 
+# What mistakes raise; anything else is ours.
+EXPECTED = (RuntimeError, IndexError, ValueError, TypeError, ZeroDivisionError, NotImplementedError)
+
+
 def without_device(error: BaseException) -> str:
-    text = f"{type(error).__name__}: {error}".split("\n")[0]
+    text = f"{type(error).__name__}: {error}".split("\n")[0].split(" (while moai ran")[0]
     return re.sub(r"moai:0|moai|cpu|torch\.(?=\w+Tensor)|(?<=\w)(Type|Tensor)\b", "", text)
 
 
 class Program:
-    """A program on one device and what it keeps between rounds."""
+    """A program on one device and what it keeps between rounds.
 
-    def __init__(self, seed: int, device: str) -> None:
+    * `only`: the statements that run; all of them without.
+    * `alone`: no other program runs meanwhile. One that fails late fails what others have queued, too.
+    """
+
+    def __init__(
+        self, seed: int, device: str, only: Collection[int] = range(STATEMENTS), alone: bool = True
+    ) -> None:
         self.seed = seed
+        self.mistakes = MISTAKES | LATE_MISTAKES if alone else MISTAKES
         self.device = device
+        self.only = only
+        self.said: list[str] = []  # what ran, in words
         draw = Draw(f"{seed} kept")
         self.changed_statement = draw.randrange(STATEMENTS)
         # Of one width, so that a part of one storage looks like the whole of another.
@@ -265,36 +309,53 @@ class Program:
         pool = list(self.kept)
         seen: list[object] = []
         v = Draw(f"{self.seed} values {round_}")
+        self.say(f"round {round_}, variant {variant}")
         for n in range(STATEMENTS):
             changed = f" variant {variant}" if variant and n == self.changed_statement else ""
             s = Draw(f"{self.seed} statement {n}{changed}")
             # Values are drawn anew for each statement, so that a mistake on one device does not shift the rest.
-            try:
-                self.statement(pool, seen, s, Draw(v.randrange(1 << 30)))
-            except (
-                RuntimeError,
-                IndexError,
-                ValueError,
-                TypeError,
-                ZeroDivisionError,
-                NotImplementedError,
-            ) as error:
-                seen.append(without_device(error))
+            values = Draw(v.randrange(1 << 30))
+            if n not in self.only:
+                continue
+            self.say(f"  {n}:")
+            self.attempt(pool, seen, s, values)
             while len(pool) > MOST_TENSORS:
                 del pool[s.randrange(len(self.kept), len(pool))]
         return seen + [t.detach().cpu().clone() for t in pool]
 
-    def view(self, t: Tensor, s: Draw, v: Draw) -> Tensor:
+    def attempt(self, pool: list[Tensor], seen: list[object], s: Draw, v: Draw) -> None:
+        try:
+            self.statement(pool, seen, s, v)
+        except EXPECTED as error:
+            seen.append(without_device(error))
+            self.say(f"raises {type(error).__name__}")
+
+    def say(self, words: str) -> None:
+        if words.startswith(("round", "  ")):
+            self.said.append(words)
+        else:
+            self.said[-1] += " " + words
+
+    def pick(self, table: dict, s: Draw, dims: int | None = None) -> Callable:
+        """One of a table's functions, of those that take a tensor of so many dims."""
+        name = s.choice([name for name, entry in table.items() if dims is None or entry[0] <= dims])
+        self.say(name)
+        return table[name] if dims is None else table[name][1]
+
+    def view(self, pool: list[Tensor], s: Draw, v: Draw) -> Tensor:
+        n = s.randrange(len(pool))
+        t = pool[n]
+        self.say(f"#{n}")
         for _ in range(s.choice((0, 0, 1, 1, 2))):
-            least, view = VIEWS[s.choice([name for name, (dims, _) in VIEWS.items() if dims <= t.dim()])]
-            if t.numel() == 0 and least > 0:
+            if t.numel() == 0:
                 return t
-            t = view(t, s, v)
+            t = self.pick(VIEWS, s, t.dim())(t, s, v)
+        self.say(f"{list(t.shape)}")
         return t
 
     def statement(self, pool: list[Tensor], seen: list[object], s: Draw, v: Draw) -> None:
         kind = s.random()
-        a, b = self.view(s.choice(pool), s, v), self.view(s.choice(pool), s, v)
+        a, b = self.view(pool, s, v), self.view(pool, s, v)
         if s.random() < 0.9 and b.numel() > 0:
             b = fit(b, a, s)
         made = None
@@ -305,35 +366,100 @@ class Program:
                 s.choice((torch.float64, torch.int64, torch.float32)),
             )
         elif kind < 0.3:
-            name = s.choice([name for name, (dims, _) in UNARY.items() if dims <= a.dim()])
-            made = UNARY[name][1](a, s, v)
+            made = self.pick(UNARY, s, a.dim())(a, s, v)
         elif kind < 0.5:
-            made = s.choice(list(BINARY.values()))(a, b, s, v)
-        elif kind < 0.75:
+            made = self.pick(BINARY, s)(a, b, s, v)
+        elif kind < 0.73:
             # Eager refuses a write where two elements are one; what it reads must not overlap with it either.
             if overlaps_itself(a):
                 a = a.clone()
             if b.untyped_storage().data_ptr() == a.untyped_storage().data_ptr():
                 b = b.clone()
-            s.choice(list(WRITES.values()))(a, b, s, v)
-        elif kind < 0.8:
-            seen.append(s.choice(list(READS.values()))(a))
-        elif kind < 0.85:
-            s.choice(list(MISTAKES.values()))(a, s)
-        elif kind < 0.95:
+            self.pick(WRITES, s)(a, b, s, v)
+        elif kind < 0.78:
+            seen.append(self.pick(READS, s)(a))
+        elif kind < 0.82:
+            self.pick(self.mistakes, s)(a, s)
+        elif kind < 0.92:
             made = self.gradient(a, b, s, v)
+        elif kind < 0.97:
+            self.in_a_thread(pool, seen, s, v)
         elif len(pool) > len(self.kept):
             del pool[s.randrange(len(self.kept), len(pool))]
         if made is not None and 0 < made.numel() <= MOST_ELEMENTS:
+            self.say(f"-> #{len(pool)}")
             pool.append(made)
 
     def gradient(self, a: Tensor, b: Tensor, s: Draw, v: Draw) -> Tensor:
         leaf = a.detach().double().requires_grad_()
         x: Tensor = leaf
         for _ in range(s.randint(1, 4)):
-            x = s.choice(list(LEAF_OPS.values()))(x, b, s, v)
+            x = self.pick(LEAF_OPS, s)(x, b, s, v)
         if s.random() < 0.3:
             leaf.register_hook(lambda gradient: gradient * 2)
+        if s.random() < 0.2:
+            (gradient,) = torch.autograd.grad(x.square().sum(), leaf, create_graph=True)
+            x = gradient.tanh()
         x.sum().backward()
         assert leaf.grad is not None
         return leaf.grad
+
+    def in_a_thread(self, pool: list[Tensor], seen: list[object], s: Draw, v: Draw) -> None:
+        """Another thread goes on with what this one has recorded, and this one then with what that one has."""
+        self.say("in a thread:")
+        thread = threading.Thread(target=self.attempt, args=(pool, seen, s, v))
+        thread.start()
+        thread.join()
+
+
+def check(seed: int, only: Collection[int] = range(STATEMENTS), rounds: Collection = ROUNDS) -> Program:
+    """Run a program on the CPU and on moai. Raises AssertionError at the first value that differs; returns what ran on the CPU."""
+    host, device = Program(seed, "cpu", only), Program(seed, "moai", only)
+    for round_, variant in rounds:
+        wanted, got = host.run(variant, round_), device.run(variant, round_)
+        assert_same(got, wanted, f"seed {seed}, round {round_}, variant {variant}")
+    return host
+
+
+def shrink(seed: int, differs: Callable[[list[int], list], bool]) -> tuple[list[int], list]:
+    """The statements and rounds that are left when each that `differs` does not need is left out."""
+    only, rounds = list(range(STATEMENTS)), list(ROUNDS)
+    changed = True
+    while changed:
+        changed = False
+        for kept in (rounds, only):
+            for entry in reversed(list(kept)):
+                at = kept.index(entry)
+                del kept[at]
+                if kept and differs(only, rounds):
+                    changed = True
+                else:
+                    kept.insert(at, entry)
+    return only, rounds
+
+
+def explain(seed: int) -> str:
+    """What makes the program of a seed differ from the CPU, as little as is left of it; empty when it does not."""
+
+    def error(only: Collection[int], rounds: Collection) -> str:
+        try:
+            check(seed, only, rounds)
+        except Exception as error:
+            return str(error) or type(error).__name__
+        return ""
+
+    if not error(range(STATEMENTS), ROUNDS):
+        return ""
+    only, rounds = shrink(seed, lambda only, rounds: bool(error(only, rounds)))
+    host = Program(seed, "cpu", only)
+    for round_, variant in rounds:
+        host.run(variant, round_)
+    return "\n".join([f"check({seed}, only={only}, rounds={rounds})", *host.said, error(only, rounds)])
+
+
+if __name__ == "__main__":
+    import moai  # noqa: F401
+
+    torch.set_num_threads(1)
+    for argument in sys.argv[1:]:
+        print(explain(int(argument)) or f"seed {argument}: as on the CPU")
