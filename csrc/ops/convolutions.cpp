@@ -87,8 +87,13 @@ void add_convolutions(RuleTable& table) {
        {"max_pool2d_with_indices", "max_pool2d_with_indices_backward", "avg_pool2d", "avg_pool2d_backward",
         "_adaptive_avg_pool2d", "_adaptive_avg_pool2d_backward", "adaptive_max_pool2d"})
     table[name] = over_space(2);
-  for (const char* name : {"upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d"})
+  for (const std::string name : {"upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d"}) {
     table[name] = over_space(2);
+    table[name + "_backward"] = [](RuleBuilder& b) {
+      over_space(2)(b);
+      b.result_sizes_argument(2);
+    };
+  }
 }
 
 }  // namespace moai::ops

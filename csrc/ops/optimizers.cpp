@@ -7,8 +7,12 @@ namespace moai::ops {
 namespace {
 
 // Lists hold one tensor each here: `split_lists` gives every element a node of its own. A step counter or
-// a learning rate of size 1 broadcasts.
-void elementwise(RuleBuilder& b) { b.broadcast(); }
+// a learning rate of size 1 broadcasts; a counter that is written (fused Adagrad's) is the same on every
+// part.
+void elementwise(RuleBuilder& b) {
+  b.broadcast();
+  b.combine("p", Combine::kSame);
+}
 
 constexpr const char* kForeach[] = {
     "add.Scalar",

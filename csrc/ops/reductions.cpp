@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "ir/error.h"
 #include "ops/rule_builder.h"
 
 namespace moai::ops {
@@ -87,6 +88,26 @@ RuleEntry whole_along(size_t arg, const char* why) {
   return [arg, why](RuleBuilder& b) { along(b, b.integer(arg, -1), 0, why); };
 }
 
+// Every tensor alike, but for the dims that the op names, along which elements move: all of them where it
+// names none. x, how far (roll's), dims.
+RuleEntry moved_along(size_t arg, const char* why) {
+  return [arg, why](RuleBuilder& b) {
+    const auto rank = b.sizes(0).size();
+    const auto dims = b.integers(arg);
+    std::vector<bool> moved(rank, dims.empty());
+    for (const auto d : dims) {
+      if (rank > 0) moved[RuleBuilder::wrap(d, rank)] = true;
+    }
+    std::string term;
+    for (size_t d = 0; d < rank; ++d) term += concat(moved[d] ? "moved" : "d", d, " ");
+    b.line(rank == 0 ? "1* -> 1*" : term + "-> " + term);
+    for (size_t d = 0; d < rank; ++d) {
+      if (moved[d]) b.whole(concat("moved", d), why);
+    }
+    b.linear({0});
+  };
+}
+
 // Only the rows of the two last dims; which side of the diagonal an element is on depends on where it is.
 void triangle(RuleBuilder& b) {
   b.line("b* i j -> b* i j");
@@ -126,10 +147,8 @@ void add_reductions(RuleTable& table) {
   table["var_mean.correction"] = table["std.correction"] = table["var.correction"];
   table["linalg_vector_norm"] = table["_foreach_norm.Scalar"] = vector_norm;
   table["cumsum"] = table["cumprod"] = whole_along(1, "it accumulates along");
-  table["flip"] = [](RuleBuilder& b) {
-    b.line("d* -> d*");
-    b.whole("d", "it is turned round");
-  };
+  table["flip"] = moved_along(1, "it is turned round");
+  table["roll"] = moved_along(2, "it is rolled");
   table["topk"] = topk;
   table["sort"] = whole_along(1, "it is sorted along");
   table["sort.stable"] = whole_along(2, "it is sorted along");

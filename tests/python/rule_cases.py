@@ -1,11 +1,16 @@
 """One row for each op that has a rule: calls of it, small enough to be run in parts.
 
 A row is (op, arguments); `T(...)` makes a float64 tensor. Sizes that do not divide by 2, 3 or 4 are on purpose.
+Rows of what is generated from broadcasting (pointwise ops, lists of them) are generated too, from their schemas.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import SimpleNamespace
+
 import torch
+from moai import _C
 
 A = torch.ops.aten
 
@@ -60,8 +65,101 @@ def nll_backward(reduction: int) -> tuple:
     return (T(5) if reduction == 0 else T()), logits, target, None, reduction, 2, total
 
 
-def adamw() -> tuple:
-    return [T(5, 6)], [T(5, 6)], [T(5, 6)], [P(5, 6)], [], [torch.tensor(3.0)]
+class Reference:
+    """An op that ATen has no kernel in float64 for, or that is ours: its name, its arguments' types, what it does."""
+
+    def __init__(self, name: str, types: list[str], compute: Callable) -> None:
+        self.name, self.compute = name, compute
+        self._schema = SimpleNamespace(arguments=[SimpleNamespace(type=one) for one in types])
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __call__(self, *args: object) -> object:
+        return self.compute(*args)
+
+
+def grouped_mm(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    ends: torch.Tensor | None = None,
+    bias: None = None,
+    dtype: None = None,
+    first: int = 0,
+) -> torch.Tensor:
+    """Groups run from `first` to each of `ends`; what is outside of them is zero."""
+    if ends is None:
+        return a @ b
+    bounds = [first, *ends.tolist()]
+    groups = [slice(start, end) for start, end in zip(bounds, bounds[1:], strict=False)]
+    if a.dim() == 2 and b.dim() == 2:
+        return torch.stack([a[:, one] @ b[one] for one in groups])
+    out = a.new_zeros(a.size(-2), b.size(-1))
+    for g, one in enumerate(groups):
+        if b.dim() == 3:
+            out[one] = a[one] @ b[g]
+        else:
+            out[:, one] = a[g] @ b[:, one]
+    return out
+
+
+def rms_norm(x: torch.Tensor, sizes: list[int], weight: torch.Tensor, eps: float) -> tuple:
+    dims = tuple(range(-len(sizes), 0))
+    rstd = (x.square().mean(dims, keepdim=True) + eps).rsqrt()
+    return x * rstd * weight, rstd
+
+
+def rms_norm_backward(
+    grad: torch.Tensor,
+    x: torch.Tensor,
+    sizes: list[int],
+    rstd: torch.Tensor,
+    weight: torch.Tensor,
+    mask: list,
+) -> tuple:
+    dims = tuple(range(-len(sizes), 0))
+    normed, inner = x * rstd, grad * weight
+    of_x = rstd * (inner - normed * (inner * normed).mean(dims, keepdim=True))
+    return of_x, (grad * normed).sum(tuple(range(x.dim() - len(sizes))))
+
+
+def one_rms_norm() -> tuple:
+    x, w = T(3, 5, 6), T(6)
+    return T(3, 5, 6), x, [6], rms_norm(x, [6], w, 1e-5)[1], w, [True, True]
+
+
+TENSOR, LIST, INT, FLAGS = "Tensor", "List[int]", "int", "List[bool]"
+GROUPED = Reference("aten._grouped_mm", [TENSOR, TENSOR, "Optional[Tensor]", TENSOR, INT], grouped_mm)
+RMS_NORM = Reference("aten._fused_rms_norm", [TENSOR, LIST, TENSOR, "float"], rms_norm)
+RMS_NORM_BACKWARD = Reference(
+    "aten._fused_rms_norm_backward", [TENSOR, TENSOR, LIST, TENSOR, TENSOR, FLAGS], rms_norm_backward
+)
+SLICE = Reference(
+    "moai.slice",
+    [TENSOR, INT, INT, INT, INT],
+    lambda x, dim, start, length, step: x[
+        (slice(None),) * dim + (slice(start, start + length * step, step),)
+    ].clone(),
+)
+RESHAPE = Reference("moai.reshape", [TENSOR, LIST], lambda x, sizes: x.reshape(sizes).clone())
+PERMUTE = Reference("moai.permute", [TENSOR, LIST], lambda x, order: x.permute(order).contiguous())
+EXPAND = Reference("moai.expand", [TENSOR, LIST], lambda x, sizes: x.expand(sizes).clone())
+
+
+def ends(*ends: int) -> torch.Tensor:
+    return torch.tensor(ends, dtype=torch.int32)
+
+
+def pool_backward() -> tuple:
+    x = T(3, 5, 8, 6)
+    out, at = A.max_pool2d_with_indices(x, [2, 2])
+    return T(*out.shape), x, [2, 2], [2, 2], [0, 0], [1, 1], False, at
+
+
+def nll2d_backward(reduction: int) -> tuple:
+    logits, target = T(3, 7, 4, 2).log_softmax(1), I(7, 3, 4, 2)
+    _, total = A.nll_loss2d_forward(logits, target, None, reduction, 2)
+    return (T(3, 4, 2) if reduction == 0 else T()), logits, target, None, reduction, 2, total
 
 
 ROWS = [
@@ -75,10 +173,18 @@ ROWS = [
     (A.addr.default, lambda: (T(5, 6), T(5), T(6))),
     (A.mv.default, lambda: (T(5, 6), T(6))),
     (A.dot.default, lambda: (T(6), T(6))),
+    (GROUPED, lambda: (T(9, 6), T(5, 6, 7), ends(2, 2, 4, 7, 9))),
+    (GROUPED, lambda: (T(5, 4, 6), T(6, 9), ends(2, 2, 4, 7, 9))),
+    (GROUPED, lambda: (T(4, 9), T(9, 7), ends(2, 2, 4, 7, 9))),
+    (GROUPED, lambda: (T(5, 4, 6), T(5, 6, 7))),
     # Normalisation
     (A.native_layer_norm.default, lambda: (T(3, 5, 6), [6], T(6), T(6), 1e-5)),
     (A.native_layer_norm.default, lambda: (T(3, 5, 6), [5, 6], None, None, 1e-5)),
     (A.native_layer_norm_backward.default, one_layer_norm),
+    (RMS_NORM, lambda: (T(3, 5, 6), [6], T(6), 1e-5)),
+    (RMS_NORM_BACKWARD, one_rms_norm),
+    (A._native_batch_norm_legit.default, lambda: batch_norm(True)),
+    (A._native_batch_norm_legit_no_training.default, lambda: (*batch_norm(False)[:5], 0.1, 1e-5)),
     (A.native_batch_norm.default, lambda: batch_norm(True)),
     (A.native_batch_norm.default, lambda: batch_norm(False)),
     (A.native_batch_norm_backward.default, lambda: batch_norm_backward(True)),
@@ -96,18 +202,37 @@ ROWS = [
     (A.min.default, lambda: (T(5, 6),)),
     (A.prod.default, lambda: (T(5, 6),)),
     (A.prod.dim_int, lambda: (T(5, 6), 1)),
+    (A.any.default, lambda: (T(5, 6, dtype=torch.bool),)),
+    (A.any.dims, lambda: (T(3, 5, 6, dtype=torch.bool), [0, 2])),
+    (A.all.dim, lambda: (T(5, 6, dtype=torch.bool), 1)),
+    (A.all.dims, lambda: (T(3, 5, 6, dtype=torch.bool), [0, 2], True)),
     (A.any.dim, lambda: (T(5, 6, dtype=torch.bool), 1)),
     (A.all.default, lambda: (T(5, 6, dtype=torch.bool),)),
     (A.max.dim, lambda: (T(3, 5, 6), 1)),
+    (A.min.dim, lambda: (T(3, 5, 6), 0, True)),
     (A.argmax.default, lambda: (T(3, 5, 6), -1)),
+    (A.argmin.default, lambda: (T(3, 5, 6), 1, True)),
+    (A.logsumexp.default, lambda: (T(3, 5, 6), [1])),
+    (A.var_mean.correction, lambda: (T(3, 5, 6), [1])),
+    (A.std.correction, lambda: (T(3, 5, 6), [0, 1])),
     (A.var.correction, lambda: (T(3, 5, 6), [1])),
     (A.linalg_vector_norm.default, lambda: (T(5, 6), 2.0)),
     (A.linalg_vector_norm.default, lambda: (T(5, 6), 1.0, [0])),
     (A.linalg_vector_norm.default, lambda: (T(5, 6), float("inf"), [1], True)),
     (A.cumsum.default, lambda: (T(3, 5, 6), 1)),
+    (A.cumprod.default, lambda: (T(3, 5, 6), -1)),
     (A.flip.default, lambda: (T(5, 6), [0])),
+    (A.flip.default, lambda: (T(3, 5, 6), [-1, 0])),
+    (A.roll.default, lambda: (T(3, 5, 6, 2), [-2, 1], [1, -2])),
+    (A.roll.default, lambda: (T(5, 6), [4])),
     (A.topk.default, lambda: (T(5, 6), 2)),
+    (A.topk.default, lambda: (T(3, 5, 6), 2, 1)),
     (A.sort.default, lambda: (T(5, 6), 0)),
+    (A.sort.stable, lambda: (T(5, 6), True, 0)),
+    (A.argsort.default, lambda: (T(5, 6), 0)),
+    (A.histc.default, lambda: (T(7),)),
+    (A.bincount.default, lambda: (I(4, 7),)),
+    (A.triu.default, lambda: (T(2, 5, 6), 1)),
     (A.tril.default, lambda: (T(2, 5, 6), 1)),
     (A._softmax.default, lambda: (T(3, 5, 6), 1, False)),
     (A._log_softmax.default, lambda: (T(5, 6), 1, False)),
@@ -124,6 +249,12 @@ ROWS = [
     *((A.nll_loss_forward.default, lambda r=r: (T(5, 7).log_softmax(1), I(7, 5), P(7), r, 2)) for r in range(3)),
     *((A.nll_loss_backward.default, lambda r=r: nll_backward(r)) for r in range(3)),
     *((A.nll_loss2d_forward.default, lambda r=r: (T(3, 7, 4, 2), I(7, 3, 4, 2), None, r, 2)) for r in range(3)),
+    *((A.nll_loss2d_backward.default, lambda r=r: nll2d_backward(r)) for r in range(3)),
+    *((A.huber_loss.default, lambda r=r: (T(5, 6), T(5, 6), r)) for r in range(3)),
+    *((A.smooth_l1_loss.default, lambda r=r: (T(5, 6), T(5, 6), r)) for r in range(3)),
+    *((A.huber_loss_backward.default, lambda r=r: (T(5, 6) if r == 0 else T(), T(5, 6), T(5, 6), r, 1.0)) for r in range(3)),
+    *((A.smooth_l1_loss_backward.default, lambda r=r: (T(5, 6) if r == 0 else T(), T(5, 6), T(5, 6), r, 1.0)) for r in range(3)),
+    *((A.binary_cross_entropy.default, lambda r=r: (P(5, 6) * 0.8, P(5, 6) * 0.8, None, r)) for r in range(3)),
     *((A.mse_loss.default, lambda r=r: (T(5, 6), T(5, 6), r)) for r in range(3)),
     *((A.mse_loss_backward.default, lambda r=r: (T(5, 6) if r == 0 else T(), T(5, 6), T(5, 6), r)) for r in range(3)),
     (A.binary_cross_entropy_with_logits.default, lambda: (T(5, 6), P(5, 6), None, None, 1)),
@@ -134,6 +265,10 @@ ROWS = [
     (A.index_add.default, lambda: (T(5, 6), 0, I(5, 3), T(3, 6))),
     (A.gather.default, lambda: (T(5, 6), 1, I(6, 5, 3))),
     (A.scatter_add.default, lambda: (T(5, 6), 1, I(6, 5, 3), T(5, 3))),
+    (A.scatter.src, lambda: (T(5, 6), 0, I(5, 2, 6).argsort(0), T(2, 6))),
+    (A._unsafe_index.Tensor, lambda: (T(5, 6), [I(5, 3)])),
+    (A._unsafe_index_put.default, lambda: (T(5, 6), [I(5, 3)], T(3, 6), True)),
+    (A._index_put_impl.default, lambda: (T(5, 6), [None, I(6, 3)], T(5, 3), True, False)),
     (A.scatter.value, lambda: (T(5, 6), 0, I(5, 2, 6), 3.0)),
     (A.index.Tensor, lambda: (T(5, 6), [I(5, 3)])),
     (A.index.Tensor, lambda: (T(3, 5, 6), [None, I(5, 2, 4)])),
@@ -154,13 +289,38 @@ ROWS = [
         lambda: (T(3, 6, 9), T(3, 6, 9), T(6, 2, 3), [6], [1], [1], [1], False, [0], 3, [True, True, False]),
     ),
     (A.max_pool2d_with_indices.default, lambda: (T(3, 4, 8, 6), [2, 2])),
+    (A.max_pool2d_with_indices_backward.default, pool_backward),
+    (A.avg_pool2d_backward.default, lambda: (T(3, 5, 4, 3), T(3, 5, 8, 6), [2, 2], [2, 2], [0, 0], False, True, None)),
+    (A._adaptive_avg_pool2d_backward.default, lambda: (T(3, 5, 1, 1), T(3, 5, 8, 6))),
+    (A.adaptive_max_pool2d.default, lambda: (T(3, 5, 8, 6), [2, 2])),
+    (A.upsample_nearest2d.default, lambda: (T(3, 5, 4, 3), [8, 6])),
+    (A.upsample_bilinear2d.default, lambda: (T(3, 5, 4, 3), [8, 6], False)),
+    (A.upsample_bicubic2d.default, lambda: (T(3, 5, 4, 3), [8, 6], False)),
+    (A.upsample_nearest2d_backward.default, lambda: (T(3, 5, 8, 6), [8, 6], [3, 5, 4, 3])),
+    (A.upsample_bilinear2d_backward.default, lambda: (T(3, 5, 8, 6), [8, 6], [3, 5, 4, 3], False)),
+    (A.upsample_bicubic2d_backward.default, lambda: (T(3, 5, 8, 6), [8, 6], [3, 5, 4, 3], False)),
     (A.avg_pool2d.default, lambda: (T(3, 4, 8, 6), [2, 2])),
     (A._adaptive_avg_pool2d.default, lambda: (T(3, 4, 8, 6), [1, 1])),
     # Making tensors
     (A.full.default, lambda: ([5, 6], 2.0)),
+    (A.zeros.default, lambda: ([5, 6],)),
+    (A.ones.default, lambda: ([5, 6],)),
+    (A.scalar_tensor.default, lambda: (2.0,)),
     (A.arange.default, lambda: (7,)),
+    (A.arange.start, lambda: (2, 9)),
+    (A.arange.start_step, lambda: (2, 16, 2)),
+    (A.linspace.default, lambda: (0.0, 1.0, 7)),
     (A.eye.m, lambda: (5, 6)),
+    (A.eye.default, lambda: (5,)),
     # Views and what stands beside them
+    (A._unsafe_view.default, lambda: (T(6, 4), [2, 3, 4])),
+    (A.reshape.default, lambda: (T(2, 3, 4), [6, 4])),
+    (RESHAPE, lambda: (T(2, 3, 4), [6, 2, 2])),
+    (PERMUTE, lambda: (T(3, 5, 4), [2, 0, 1])),
+    (EXPAND, lambda: (T(5, 1, 4), [3, 5, 6, 4])),
+    (SLICE, lambda: (T(5, 6), 1, 3, 3, 1)),
+    (SLICE, lambda: (T(5, 7, 3), 1, 1, 3, 2)),
+    (SLICE, lambda: (T(5, 7), 0, 0, 5, 1)),
     (A.view.default, lambda: (T(6, 4), [2, 3, 4])),
     (A.view.default, lambda: (T(2, 3, 4), [6, 2, 2])),
     (A.view.default, lambda: (T(4, 6), [6, 4])),
@@ -194,4 +354,78 @@ ROWS = [
     (A._foreach_mul.Tensor, lambda: ([T(5, 6)], T())),
     (A._foreach_addcdiv.Scalar, lambda: ([T(5, 6)], [T(5, 6)], [P(5, 6)], 0.5)),
     (A._foreach_norm.Scalar, lambda: ([T(5, 6)], 2.0)),
+    (A._foreach_norm.Scalar, lambda: ([T(5, 6)], 1.0)),
 ]  # fmt: skip
+
+
+# --- Rows made from schemas -----------------------------------------------------------------------
+
+
+def overload(name: str) -> torch._ops.OpOverload:
+    packet, _, which = name.partition(".")
+    return getattr(getattr(A, packet), which or "default")
+
+
+def between(*sizes: int) -> torch.Tensor:
+    """Where every function of one number is defined: in (0.1, 0.9)."""
+    return torch.rand(sizes, dtype=torch.float64) * 0.8 + 0.1
+
+
+SPECIAL = {
+    "masked_fill.Tensor": lambda: (between(5, 6), T(5, 6, dtype=torch.bool), between()),
+    "fill.Tensor": lambda: (between(5, 6), between()),
+    "clamp.Tensor": lambda: (between(5, 6), between(6) - 0.3, between(5, 1)),
+    "_foreach_addcdiv.Tensor": lambda: ([between(5, 6)], [between(5, 6)], [between(5, 6)], between(1)),
+    "_foreach_addcmul.Tensor": lambda: ([between(5, 6)], [between(5, 6)], [between(5, 6)], between(1)),
+}  # fmt: skip
+
+
+def from_schema(name: str) -> tuple:
+    """Arguments for what has no default. The last of several tensors broadcasts, but for gradients and lists."""
+    if name in SPECIAL:
+        return SPECIAL[name]()
+    arguments = list(overload(name)._schema.arguments)
+    while arguments and arguments[-1].has_default_value():
+        arguments.pop()
+    tensors = [a for a in arguments if str(a.type) == "Tensor"]
+    whole_numbers = name.startswith("bitwise_")
+    args: list[object] = []
+    for argument in arguments:
+        kind = str(argument.type)
+        if argument.name == "state_steps":
+            args.append([torch.tensor(3.0)])
+        elif argument.name in ("max_exp_avg_sqs",):
+            args.append([])
+        elif argument.has_default_value():
+            args.append(argument.default_value)
+        elif kind == "Tensor":
+            last = argument is tensors[-1] and len(tensors) > 1 and "_backward" not in name
+            sizes = () if name.startswith(("_foreach_", "_fused_")) else (6,) if last else (5, 6)
+            if argument.name in ("condition", "mask"):
+                args.append(T(*sizes, dtype=torch.bool))
+            else:
+                args.append(I(8, *sizes) if whole_numbers else between(*sizes))
+        elif kind == "List[Tensor]":
+            args.append([between(5, 6)])
+        elif kind == "List[number]":
+            args.append([0.5])
+        elif kind == "bool":
+            args.append(False)
+        elif kind == "int":
+            args.append(1)
+        elif kind in ("number", "float"):
+            args.append(3 if whole_numbers else 0.5)
+        elif argument.name == "rounding_mode":
+            args.append("floor")
+        else:
+            raise TypeError(f"{name}: no argument is known for {kind} {argument.name}")
+    return tuple(args)
+
+
+ROWED = {str(op).removeprefix("aten.").removesuffix(".default") for op, _ in ROWS}
+LISTS = [name for name in _C.ops_with_rules() if name.startswith(("_foreach_", "_fused_"))]
+ROWS += [
+    (overload(name), lambda name=name: from_schema(name))
+    for name in [*_C.pointwise_rules(), *LISTS]
+    if name not in ROWED and name not in ("_fused_rms_norm", "_fused_rms_norm_backward")
+]
