@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from families import EXPERTS, FAMILIES, transformer
 from moai import _C
@@ -96,6 +98,78 @@ def test_sizes_that_do_not_divide_are_opaque_and_no_more() -> None:
     }"""
     assert factor_sizes(text, 2)[2] == [5]
     assert atoms_of(text, 2, 2) == atoms_of(text, 0, 2)
+
+
+ONE = {"batch": 2, "length": 32, "num_hidden_layers": 1, "vocab_size": 640}
+WIDE = ONE | {"hidden_size": 1024, "intermediate_size": 2816, "num_attention_heads": 16, "num_key_value_heads": 4}
+
+# Tensor parallelism of a real layer needs no gather where the weights before and after share the factor that is
+# split: (the step, (sizes of a weight, the dim), …, the factor's size).
+PARALLEL = {
+    "gpt2: heads of the fused query, key, value": (
+        lambda: transformer("GPT2LMHeadModel", batch=2, length=32, n_layer=1, vocab_size=640),
+        [([768, 2304], 1), ([2304], 0), ([768, 768], 0)], 12,
+    ),
+    "llama: key heads through rotated halves and repeats": (
+        lambda: transformer("LlamaForCausalLM", **WIDE, head_dim=128),
+        [([2048, 1024], 0), ([512, 1024], 0), ([1024, 2048], 1)], 4,
+    ),
+    "llama, eager attention": (
+        lambda: transformer("LlamaForCausalLM", **WIDE, head_dim=128, attn_implementation="eager"),
+        [([2048, 1024], 0), ([512, 1024], 0), ([1024, 2048], 1)], 4,
+    ),
+    "llama: gate and up": (
+        lambda: transformer("LlamaForCausalLM", **WIDE), [([2816, 1024], 0), ([1024, 2816], 1)], 2816,
+    ),
+    "qwen3: heads with norms of their own": (
+        lambda: transformer("Qwen3ForCausalLM", **WIDE, head_dim=128),
+        [([2048, 1024], 0), ([512, 1024], 0), ([1024, 2048], 1)], 4,
+    ),
+    "phi3: chunks of gate-up": (
+        lambda: transformer("Phi3ForCausalLM", **WIDE, pad_token_id=0), [([5632, 1024], 0), ([1024, 2816], 1)], 2816,
+    ),
+    "falcon: groups of queries with their key and value": (
+        lambda: transformer(
+            "FalconForCausalLM", **ONE, hidden_size=1024, num_attention_heads=16, new_decoder_architecture=True,
+            num_kv_heads=4,
+        ),
+        [([1536, 1024], 0), ([1024, 1024], 1)], 4,
+    ),
+    "gpt_neox: query, key and value by head": (
+        lambda: transformer(
+            "GPTNeoXForCausalLM", **ONE, hidden_size=1024, intermediate_size=4096, num_attention_heads=16
+        ),
+        [([3072, 1024], 0), ([1024, 1024], 1)], 16,
+    ),
+    "mixtral: experts": (
+        lambda: transformer("MixtralForCausalLM", **WIDE, num_local_experts=8, experts="grouped_mm"),
+        [([8, 5632, 1024], 0), ([8, 1024, 2816], 0)], 8,
+    ),
+    "t5: heads": (
+        lambda: transformer(
+            "T5ForConditionalGeneration", batch=2, length=32, num_layers=1, num_decoder_layers=1, vocab_size=640,
+            d_model=512, d_kv=96, num_heads=8, decoder_start_token_id=0,
+        ),
+        [([768, 512], 0), ([512, 768], 1)], 8,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", PARALLEL)
+@pytest.mark.filterwarnings("ignore")
+def test_tensor_parallelism_needs_no_gather(case: str) -> None:
+    make, weights, size = PARALLEL[case]
+    text, dims = _C.dims(make())
+    inputs = re.findall(r"%(\d+): \w+\[([\d,]*)\]", text[: text.index("{\n")])
+    for sizes, _ in weights:
+        assert any(of == ",".join(map(str, sizes)) for _, of in inputs), f"no weight is {sizes}"
+    first = next(dims[int(v)][weights[0][1]] for v, of in inputs if of == ",".join(map(str, weights[0][0])))
+    atom = next(atom for atom, atom_size in first if atom_size == size)  # the outermost of this size
+    for sizes, dim in weights[1:]:
+        found = [
+            any(a == atom for a, _ in dims[int(v)][dim]) for v, of in inputs if of == ",".join(map(str, sizes))
+        ]
+        assert any(found), f"no weight of sizes {sizes} has the factor of {size} in dim {dim}"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,10 @@ import math
 import random
 
 import pytest
+import torch
+from families import step
 from moai import _C
+from torch import nn
 
 highspy = pytest.importorskip("highspy", reason="highspy is not installed")
 
@@ -121,3 +124,77 @@ def test_random_graphs_have_the_cost_that_highs_finds(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(40))
 def test_random_graphs_within_limits_have_the_gap_they_state(seed: int) -> None:
     check_limited(random_problem(1000 + seed, 1 + seed % 2), FULL)
+
+
+# --- Layers of real steps ------------------------------------------------------------------------
+
+
+def llama_layer(width: int = 1024) -> str:
+    """A decoder layer's step, without embedding and head: forward, backward, AdamW."""
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    llama = transformers.models.llama.modeling_llama
+    config = transformers.LlamaConfig(
+        hidden_size=width, intermediate_size=4 * width, num_attention_heads=16, num_key_value_heads=4
+    )
+    config._attn_implementation = "sdpa"
+    x, angles = torch.zeros(8, 512, width).to("moai"), torch.zeros(1, 512, width // 16).to("moai")
+    loss = lambda m: m(x, position_embeddings=(angles, angles)).square().mean()  # noqa: E731
+    return step(lambda: llama.LlamaDecoderLayer(config, 0), loss, clip=False)
+
+
+def feed_forward(width: int = 4096) -> str:
+    """A transformer's feed-forward layer with its norm and residual."""
+
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.up = nn.LayerNorm(width), nn.Linear(width, 4 * width)
+            self.down = nn.Linear(4 * width, width)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + self.down(torch.nn.functional.gelu(self.up(self.norm(x))))
+
+    x = torch.zeros(8, 512, width).to("moai")
+    return step(Layer, lambda m: m(x).square().mean(), clip=False)
+
+
+def layer_problem(text: str, cluster: str, mesh: list[int], share: float | None = None) -> Problem:
+    """What the planner solves for a step. `share`: memory from the least that is needed (0) to what the best plan
+    without limits takes (1)."""
+    given = _C.assignment_problem(text, cluster, mesh, 1e18)
+    free = Problem(given["costs"], given["edges"], [], [[] for _ in given["costs"]])
+    if share is None:
+        return free
+    problem = Problem(given["costs"], given["edges"], given["limits"], given["uses"])
+    wanted = problem.used(_C.solve(free.costs, free.edges)["choice"])
+    for k, most in enumerate(wanted):
+        least = sum(min(of[k :: len(wanted)]) for of in problem.uses if of)
+        problem.limits[k] = least + share * (most - least)
+    return problem
+
+
+LAYERS = [
+    ("llama", llama_layer, "h100:8", [8]),
+    ("llama", llama_layer, "a100-80:4x4", [16]),
+    ("feed-forward", feed_forward, "h100:8", [8]),
+    ("feed-forward", feed_forward, "h100:2x2", [2, 2]),
+    ("feed-forward", feed_forward, "h100:2x4", [4, 2]),
+]
+NAMES = [f"{name} on {cluster} as {'x'.join(map(str, mesh))}" for name, _, cluster, mesh in LAYERS]
+
+
+@pytest.mark.parametrize("layer", range(len(LAYERS)), ids=NAMES)
+def test_layers_have_the_cost_that_highs_finds(layer: int) -> None:
+    _, make, cluster, mesh = LAYERS[layer]
+    problem = layer_problem(make(), cluster, mesh)
+    assert check_unlimited(problem, FULL)
+    check_unlimited(problem, BRANCHED)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.7])
+@pytest.mark.parametrize("layer", range(4), ids=NAMES[:4])  # HiGHS takes minutes for larger ones within limits
+def test_layers_within_memory_have_the_gap_they_state(layer: int, share: float) -> None:
+    _, make, cluster, mesh = LAYERS[layer]
+    exact, above = check_limited(layer_problem(make(), cluster, mesh, share), FULL)
+    print(f"{NAMES[layer]}, {share:.0%} of the memory between: above the least by {above:.2%}, exact: {exact}")
+    assert above <= 0.02
