@@ -101,7 +101,12 @@ def test_sizes_that_do_not_divide_are_opaque_and_no_more() -> None:
 
 
 ONE = {"batch": 2, "length": 32, "num_hidden_layers": 1, "vocab_size": 640}
-WIDE = ONE | {"hidden_size": 1024, "intermediate_size": 2816, "num_attention_heads": 16, "num_key_value_heads": 4}
+WIDE = ONE | {
+    "hidden_size": 1024,
+    "intermediate_size": 2816,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 4,
+}
 
 # Tensor parallelism of a real layer needs no gather where the weights before and after share the factor that is
 # split: (the step, (sizes of a weight, the dim), …, the factor's size).
@@ -167,7 +172,9 @@ def test_tensor_parallelism_needs_no_gather(case: str) -> None:
     atom = next(atom for atom, atom_size in first if atom_size == size)  # the outermost of this size
     for sizes, dim in weights[1:]:
         found = [
-            any(a == atom for a, _ in dims[int(v)][dim]) for v, of in inputs if of == ",".join(map(str, sizes))
+            any(a == atom for a, _ in dims[int(v)][dim])
+            for v, of in inputs
+            if of == ",".join(map(str, sizes))
         ]
         assert any(found), f"no weight of sizes {sizes} has the factor of {size} in dim {dim}"
 

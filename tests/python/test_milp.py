@@ -192,9 +192,13 @@ def test_layers_have_the_cost_that_highs_finds(layer: int) -> None:
 
 
 @pytest.mark.parametrize("share", [0.3, 0.7])
-@pytest.mark.parametrize("layer", range(4), ids=NAMES[:4])  # HiGHS takes minutes for larger ones within limits
+@pytest.mark.parametrize(
+    "layer", range(4), ids=NAMES[:4]
+)  # HiGHS takes minutes for larger ones within limits
 def test_layers_within_memory_have_the_gap_they_state(layer: int, share: float) -> None:
     _, make, cluster, mesh = LAYERS[layer]
     exact, above = check_limited(layer_problem(make(), cluster, mesh, share), FULL)
-    print(f"{NAMES[layer]}, {share:.0%} of the memory between: above the least by {above:.2%}, exact: {exact}")
+    print(
+        f"{NAMES[layer]}, {share:.0%} of the memory between: above the least by {above:.2%}, exact: {exact}"
+    )
     assert above <= 0.02
