@@ -87,19 +87,28 @@ asan tsan:
 FUZZ_SECONDS ?= 20
 FUZZ_CXX := $(if $(shell command -v clang++),clang++,g++)
 FUZZ_FLAGS := -std=c++17 -O1 -g -Icsrc -fsanitize=address,undefined -fno-sanitize-recover=all
-FUZZ_SOURCES := csrc/ir/error.cpp csrc/plan/cluster/json.cpp csrc/plan/cluster/cluster.cpp csrc/plan/cluster/cluster_json.cpp \
-  csrc/plan/cluster/profiles.cpp csrc/plan/cluster/collectives.cpp
+FUZZ_LINK := $(if $(filter clang++,$(FUZZ_CXX)),-fsanitize=fuzzer)
+FUZZ_SOURCES := $(shell git ls-files 'csrc/ir/*.cpp' 'csrc/ops/*.cpp' 'csrc/plan/*.cpp')
+FUZZ_OBJECTS := $(FUZZ_SOURCES:%.cpp=build/fuzz/%.o) $(if $(FUZZ_LINK),,build/fuzz/tests/fuzz/run_corpus.o)
+FUZZ_CASES := $(filter-out tests/cpp/cases/collectives/,$(wildcard tests/cpp/cases/*/))
 
 .PHONY: fuzz
-fuzz: build/fuzz/cluster_fuzz  ## Random texts as clusters (libFuzzer with clang, else the known inputs)
-	@mkdir -p build/fuzz/found
-	@echo "fuzz: $(if $(filter clang++,$(FUZZ_CXX)),clang with libFuzzer for $(FUZZ_SECONDS) s,g++: the known inputs alone)"
-	build/fuzz/cluster_fuzz -max_total_time=$(FUZZ_SECONDS) -verbosity=0 build/fuzz/found tests/fuzz/corpus/cluster
+fuzz: build/fuzz/cluster_fuzz build/fuzz/graph_fuzz  ## Random texts as clusters and graphs (libFuzzer with clang, else the known inputs)
+	@mkdir -p build/fuzz/found/cluster build/fuzz/found/graph
+	@echo "fuzz: $(if $(FUZZ_LINK),clang with libFuzzer for $(FUZZ_SECONDS) s each,g++: the known inputs alone)"
+	build/fuzz/cluster_fuzz -max_total_time=$(FUZZ_SECONDS) -verbosity=0 build/fuzz/found/cluster tests/fuzz/corpus/cluster
+	build/fuzz/graph_fuzz -max_total_time=$(FUZZ_SECONDS) -timeout=10 -max_len=800 -verbosity=0 build/fuzz/found/graph \
+	  tests/fuzz/corpus/graph $(FUZZ_CASES)
 
-build/fuzz/cluster_fuzz: tests/fuzz/cluster_fuzz.cpp tests/fuzz/run_corpus.cpp $(FUZZ_SOURCES) $(wildcard csrc/plan/*/*.h)
+build/fuzz/%_fuzz: build/fuzz/tests/fuzz/%_fuzz.o $(FUZZ_OBJECTS)
+	$(FUZZ_CXX) $(FUZZ_FLAGS) $(FUZZ_LINK) $^ -o $@
+
+build/fuzz/%.o: %.cpp
 	@mkdir -p $(@D)
-	$(FUZZ_CXX) $(FUZZ_FLAGS) $(if $(filter clang++,$(FUZZ_CXX)),-fsanitize=fuzzer,tests/fuzz/run_corpus.cpp) \
-	  $< $(FUZZ_SOURCES) -o $@
+	$(FUZZ_CXX) $(FUZZ_FLAGS) $(if $(FUZZ_LINK),-fsanitize=fuzzer-no-link) -MMD -c $< -o $@
+
+.PRECIOUS: build/fuzz/%.o
+-include $(shell find build/fuzz -name '*.d' 2>/dev/null)
 
 # ---- Keeping the code in shape
 

@@ -16,6 +16,10 @@ void say(RuleBuilder& b, bool causal) {
 
 // Query heads are (key head, which of those that share it).
 void share_heads(RuleBuilder& b, int q, int k) {
+  for (const int arg : {q, k}) {
+    const auto& sizes = b.sizes(b.operand(arg));
+    if (sizes.size() != 4 || sizes[1] == 0) b.contradiction("its heads are not the second of four dims");
+  }
   const int64_t heads = b.sizes(b.operand(k))[1];
   b.size("k", heads);
   b.size("r", b.sizes(b.operand(q))[1] / heads);
@@ -26,6 +30,7 @@ void share_heads(RuleBuilder& b, int q, int k) {
 double products(const RuleBuilder& b, int q, int v, double first, double second) {
   const auto& queries = b.sizes(b.operand(q));
   const auto& values = b.sizes(b.operand(v));
+  if (queries.size() != 4 || values.size() != 4) b.contradiction("it does not have four dims");
   double scores = 2;
   for (size_t d = 0; d + 1 < queries.size(); ++d) scores *= static_cast<double>(queries[d]);
   scores *= static_cast<double>(values[2]);

@@ -38,7 +38,9 @@ void convolution_backward(RuleBuilder& b) {
   const bool transposed = b.flag(7);
   b.size("g", b.integer(9, 1));
   const std::string weight = transposed ? "(g c) o k*" : "(g o) c k*";
-  const auto* mask = std::get_if<std::vector<bool>>(&b.node().args[10]);
+  const auto& args = b.node().args;
+  const auto* mask = args.size() > 10 ? std::get_if<std::vector<bool>>(&args[10]) : nullptr;
+  if (mask != nullptr && mask->size() != 3) b.contradiction("its mask is not of three gradients");
   std::string line = "n (g o) z*, n (g c) y*, " + weight + " -> ";
   const std::string results[] = {"n (g c) y*", weight, "(g o)"};
   std::vector<int32_t> at(3, ir::kNone);

@@ -24,7 +24,7 @@ void embedding_backward(RuleBuilder& b) {
 // self, dim, index (1-d)[, source]
 void index_select(RuleBuilder& b) {
   const size_t rank = b.sizes(0).size();
-  const int64_t dim = RuleBuilder::wrap(b.integer(1), rank);
+  const int64_t dim = b.wrap(b.integer(1), rank);
   b.line(dims_but(rank, dim, "v") + ", i -> " + dims_but(rank, dim, "i"), {0, 2});
   b.positional("v");
   b.linear({0});
@@ -32,7 +32,7 @@ void index_select(RuleBuilder& b) {
 
 void index_add(RuleBuilder& b) {
   const size_t rank = b.sizes(0).size();
-  const int64_t dim = RuleBuilder::wrap(b.integer(1), rank);
+  const int64_t dim = b.wrap(b.integer(1), rank);
   b.line(dims_but(rank, dim) + ", ., " + dims_but(rank, dim) + " -> " + dims_but(rank, dim, "v"), {0, 2, 3});
   b.whole("v", kByData);
   b.why_whole(kByData);
@@ -41,7 +41,7 @@ void index_add(RuleBuilder& b) {
 // self, dim, index[, src]: dims that are as long in all tensors go together; the others lie whole.
 void gather_or_scatter(RuleBuilder& b) {
   const size_t rank = b.sizes(0).size();
-  const int64_t dim = RuleBuilder::wrap(b.integer(1), rank);
+  const int64_t dim = b.wrap(b.integer(1), rank);
   std::string same;
   for (size_t d = 0; d < rank; ++d) {
     bool equal = static_cast<int64_t>(d) != dim;
@@ -61,6 +61,7 @@ void gather_or_scatter(RuleBuilder& b) {
 // self, [index per dim, or none]: leading tensors index; what follows them passes through. Indices broadcast.
 void index(RuleBuilder& b, bool writes) {
   const auto list = b.operand_list(1);
+  if (list.size() > b.sizes(0).size()) b.contradiction("it has more indices than dims");
   size_t first = 0;
   while (first < list.size() && list[first] == ir::kNone) ++first;
   size_t last = list.size();

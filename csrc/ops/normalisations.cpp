@@ -63,6 +63,7 @@ constexpr const char* kOverBatch = "its statistics are over the batch";
 
 void batch_norm(RuleBuilder& b, bool training) {
   // As recorded, the running statistics that it writes come first.
+  if (b.sizes(0).size() < 2) b.contradiction("it has no dim of channels");
   const bool writes = b.result_count() > 3;
   b.line(writes ? "n c s*, c, c, c, c -> c, c, n c s*" : "n c s*, c, c, c, c -> n c s*", {0, 1, 2, 3, 4});
   for (size_t r = writes ? 3 : 1; r < b.result_count(); ++r) {

@@ -13,7 +13,7 @@ void reduce(RuleBuilder& b, std::vector<int64_t> dims, bool keep, Combine how) {
   const size_t rank = b.sizes(0).size();
   std::vector<bool> gone(rank, dims.empty());
   for (const auto d : dims) {
-    if (rank > 0) gone[RuleBuilder::wrap(d, rank)] = true;
+    if (rank > 0) gone[b.wrap(d, rank)] = true;
   }
   std::string in, out;
   for (size_t d = 0; d < rank; ++d) {
@@ -71,7 +71,7 @@ void vector_norm(RuleBuilder& b) {
 void along(RuleBuilder& b, int64_t dim, int32_t exchanges, const char* why) {
   const auto rank = b.sizes(0).size();
   if (rank == 0) return b.broadcast();
-  const std::string term = dims_but(rank, RuleBuilder::wrap(dim, rank), "row");
+  const std::string term = dims_but(rank, b.wrap(dim, rank), "row");
   std::string line = term;
   for (size_t o = 1; o < b.node().operands.size(); ++o) line += ", " + term;
   line += "-> " + term;
@@ -96,7 +96,7 @@ RuleEntry moved_along(size_t arg, const char* why) {
     const auto dims = b.integers(arg);
     std::vector<bool> moved(rank, dims.empty());
     for (const auto d : dims) {
-      if (rank > 0) moved[RuleBuilder::wrap(d, rank)] = true;
+      if (rank > 0) moved[b.wrap(d, rank)] = true;
     }
     std::string term;
     for (size_t d = 0; d < rank; ++d) term += concat(moved[d] ? "moved" : "d", d, " ");
@@ -118,7 +118,7 @@ void triangle(RuleBuilder& b) {
 
 void topk(RuleBuilder& b) {
   const auto rank = b.sizes(0).size();
-  const std::string term = dims_but(rank, RuleBuilder::wrap(b.integer(2, -1), rank));
+  const std::string term = dims_but(rank, b.wrap(b.integer(2, -1), rank));
   b.line(term + " -> " + term + ", " + term, {0});
   b.why_whole("it is sorted along");
 }

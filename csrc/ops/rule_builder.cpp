@@ -71,15 +71,21 @@ std::vector<int64_t> RuleBuilder::integers(size_t arg) const {
 }
 
 const ir::Dims& RuleBuilder::sizes(int32_t operand) const {
+  if (operand < 0 || static_cast<size_t>(operand) >= node_.operands.size())
+    contradiction("it lacks an operand that its rule speaks of");
   return graph_.type(node_.operands[operand]).sizes;
 }
 
 const ir::Dims& RuleBuilder::result_sizes(size_t result) const {
+  if (result >= node_.results.size()) contradiction("it lacks a result that its rule speaks of");
   return graph_.type(node_.results[result]).sizes;
 }
 
-int64_t RuleBuilder::wrap(int64_t dim, size_t rank) {
-  return dim < 0 ? dim + static_cast<int64_t>(rank) : dim;
+int64_t RuleBuilder::wrap(int64_t dim, size_t rank) const {
+  const auto dims =
+      static_cast<int64_t>(std::max<size_t>(rank, 1));  // a number may be spoken of as a row of one
+  if (dim < -dims || dim >= dims) contradiction(concat("it speaks of dim ", dim, " of ", rank));
+  return dim < 0 ? dim + dims : dim;
 }
 
 RuleBuilder::Term RuleBuilder::term(std::string_view text, const ir::Dims& sizes, TensorFactors& factors,
@@ -244,11 +250,17 @@ int32_t RuleBuilder::add_factor(std::string name, int64_t size, bool whole) {
 }
 
 void RuleBuilder::say_operand(int32_t operand, TensorFactors factors) {
+  if (sizes(operand).size() != factors.size())
+    contradiction(
+        concat("operand ", operand, " has ", sizes(operand).size(), " dims, by the rule ", factors.size()));
   rule_.operands[operand] = std::move(factors);
   operand_spoken_[operand] = 1;
 }
 
 void RuleBuilder::say_result(size_t result, TensorFactors factors) {
+  if (result_sizes(result).size() != factors.size())
+    contradiction(concat("result ", result, " has ", result_sizes(result).size(), " dims, by the rule ",
+                         factors.size()));
   rule_.results[result] = std::move(factors);
   result_spoken_[result] = 1;
 }

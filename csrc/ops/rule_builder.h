@@ -37,8 +37,10 @@ class RuleBuilder {
   const ir::Dims& sizes(int32_t operand) const;
   const ir::Dims& result_sizes(size_t result) const;
   size_t result_count() const { return node_.results.size(); }
-  // A dim counted from the end, as one counted from the start.
-  static int64_t wrap(int64_t dim, size_t rank);
+  // A dim counted from the end, as one counted from the start. Throws on one that is neither.
+  int64_t wrap(int64_t dim, size_t rank) const;
+  // Throws Error(Phase::kPlan) that names the op.
+  [[noreturn]] void contradiction(const std::string& what) const;
 
   void count(const std::string& name, size_t dims) { counts_[name] = dims; }
   void size(const std::string& name, int64_t size) { sizes_[name] = size; }
@@ -93,7 +95,6 @@ class RuleBuilder {
   void bind(std::vector<Term>& terms);
   std::vector<std::string> parts_of(const std::string& name, int64_t size);
   int32_t named_factor(const std::string& name, int64_t size);
-  [[noreturn]] void contradiction(const std::string& what) const;
 
   const ir::Graph& graph_;
   const ir::Node& node_;

@@ -1,3 +1,6 @@
+#include <functional>
+#include <numeric>
+
 #include "ops/rule_builder.h"
 
 namespace moai::ops {
@@ -18,6 +21,10 @@ void match(RuleBuilder& b, int32_t operand) {
     }
     return false;
   };
+  const auto elements = [](const ir::Dims& sizes) {
+    return std::accumulate(sizes.begin(), sizes.end(), int64_t{1}, std::multiplies<>());
+  };
+  if (elements(in) != elements(out)) b.contradiction("it changes how many elements there are");
   if (has_zero(in)) return;
   size_t i = 0, o = 0;
   int64_t left_in = 1, left_out = 1;  // what of the dim at hand has no factor yet
@@ -133,7 +140,8 @@ void slice(RuleBuilder& b) {
 // grad, input sizes, dim, start, end, step: zeros but for the slice.
 void slice_backward(RuleBuilder& b) {
   const size_t rank = b.sizes(0).size();
-  const int64_t dim = RuleBuilder::wrap(b.integer(2), rank);
+  const int64_t dim = b.wrap(b.integer(2), rank);
+  if (b.result_sizes(0).size() != rank) b.contradiction("its dims and its result's are not as many");
   const int64_t size = b.result_sizes(0)[dim];
   int64_t start = b.integer(3);
   if (start < 0) start += size;
@@ -145,7 +153,7 @@ void slice_backward(RuleBuilder& b) {
 
 void select_backward(RuleBuilder& b) {
   const auto& out = b.result_sizes(0);
-  const int64_t dim = RuleBuilder::wrap(b.integer(2), out.size());
+  const int64_t dim = b.wrap(b.integer(2), out.size());
   b.line(dims_but(out.size(), dim, "") + "-> " + dims_but(out.size(), dim));
   b.result_sizes_argument(1);
   b.linear({0});
@@ -155,12 +163,14 @@ void select_backward(RuleBuilder& b) {
 // one dim is passed over, as cat does.
 void cat(RuleBuilder& b) {
   const auto& out = b.result_sizes(0);
-  const int64_t dim = RuleBuilder::wrap(b.integer(1), out.size());
+  const int64_t dim = b.wrap(b.integer(1), out.size());
   const auto is_nothing = [&](size_t o) { return b.sizes(static_cast<int32_t>(o)) == ir::Dims{0}; };
   int64_t pieces = 0, length = -1;
   bool equal = true;
   for (size_t o = 0; o < b.node().operands.size(); ++o) {
     if (is_nothing(o)) continue;
+    if (b.sizes(static_cast<int32_t>(o)).size() != out.size() || out.empty())
+      b.contradiction("its pieces and its result do not have as many dims");
     const int64_t own = b.sizes(static_cast<int32_t>(o))[dim];
     equal = equal && (length == -1 || own == length);
     length = own;
@@ -185,7 +195,7 @@ void cat(RuleBuilder& b) {
 
 void stack(RuleBuilder& b) {
   const auto& out = b.result_sizes(0);
-  const int64_t dim = RuleBuilder::wrap(b.integer(1), out.size());
+  const int64_t dim = b.wrap(b.integer(1), out.size());
   const std::string piece = dims_but(out.size(), dim, "");
   std::string line = piece;
   for (size_t o = 1; o < b.node().operands.size(); ++o) line += ", " + piece;
@@ -212,6 +222,7 @@ void repeat(RuleBuilder& b) {
   const auto& in = b.sizes(0);
   const auto& out = b.result_sizes(0);
   std::string from, to;
+  if (out.size() < in.size()) b.contradiction("its result has fewer dims");
   const size_t extra = out.size() - in.size();
   for (size_t d = 0; d < out.size(); ++d) {
     const std::string n = std::to_string(d);

@@ -184,6 +184,13 @@ def test_tensor_parallelism_needs_no_gather(case: str) -> None:
     [
         ("%2: f32[6,7] = aten.mm(%0, %1)", "aten.mm"),
         ("%2: f32[6] = aten.mv(%0, %1)", "aten.mv"),
+        ("%2: f32[6,16] = aten.slice_backward(%0, [6,16], 2, 0, 6, 1)", "aten.slice_backward"),
+        (
+            "%2: f32[6,16] = aten._scaled_dot_product_flash_attention_for_cpu(%0, %1)",
+            "aten._scaled_dot_product_flash_attention_for_cpu",
+        ),
+        ("%2: f32[6,17] = moai.reshape(%0, [6,17])", "moai.reshape"),
+        ("%2: f32[6] = aten.repeat(%0, [1])", "aten.repeat"),
     ],
 )
 def test_a_rule_that_contradicts_the_sizes_names_the_op(line: str, op: str) -> None:
