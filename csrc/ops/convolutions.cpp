@@ -1,4 +1,3 @@
-#include <algorithm>
 
 #include "ops/rule_builder.h"
 

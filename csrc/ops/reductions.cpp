@@ -1,4 +1,3 @@
-#include <algorithm>
 
 #include "ir/error.h"
 #include "ops/rule_builder.h"
@@ -9,7 +8,7 @@ namespace {
 
 // Says operand and result of a reduction over `dims` (all of them where there are none). Each dim has a
 // name, `kept.i` or `gone.i`, and a reduced one that is kept has size 1.
-void reduce(RuleBuilder& b, std::vector<int64_t> dims, bool keep, Combine how) {
+void reduce(RuleBuilder& b, const std::vector<int64_t>& dims, bool keep, Combine how) {
   const size_t rank = b.sizes(0).size();
   std::vector<bool> gone(rank, dims.empty());
   for (const auto d : dims) {
