@@ -1,4 +1,3 @@
-
 #include "ops/rule_builder.h"
 
 namespace moai::ops {

@@ -1,4 +1,3 @@
-
 #include "ir/error.h"
 #include "ops/rule_builder.h"
 
