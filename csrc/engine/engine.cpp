@@ -68,7 +68,7 @@ bool includes(const std::vector<ir::ValueId>& all, const std::vector<ir::ValueId
 
 Engine::Engine(std::unique_ptr<runtime::Backend> backend)
     : backend_(std::move(backend)),
-      worker_(std::make_unique<runtime::Worker>([this] { backend_->attach(); })) {}
+      worker_(std::make_unique<runtime::WorkerGroup>([this] { backend_->attach(); })) {}
 
 Engine::~Engine() = default;
 

@@ -9,7 +9,7 @@
 
 #include "engine/cycle.h"
 #include "engine/trace.h"
-#include "runtime/worker.h"
+#include "runtime/worker_group.h"
 
 namespace moai::engine {
 
@@ -32,7 +32,7 @@ class Engine {
   runtime::RunPtr launch(std::shared_ptr<Trace> trace, std::vector<runtime::CellPtr> inputs,
                          std::vector<runtime::Number> numbers, std::vector<Held> held);
 
-  runtime::Worker& worker() { return *worker_; }
+  runtime::WorkerGroup& worker() { return *worker_; }
   runtime::MemoryPool& memory() { return backend_->memory(); }
 
   // While on, runs are finished without being executed: what they promise is there in name, has
@@ -64,7 +64,7 @@ class Engine {
     std::vector<int64_t> numbers;
     std::vector<ir::ValueId> held;
   } dry_step_;
-  std::unique_ptr<runtime::Worker> worker_;  // last: its thread uses the rest
+  std::unique_ptr<runtime::WorkerGroup> worker_;  // last: its thread uses the rest
 };
 
 // The process's engine; made at first use with what `set_backend_factory` was given.

@@ -32,7 +32,7 @@ std::deque<Flight>& flights() {
 }
 
 // Lets go of what was kept in case a run failed.
-void forget_finished(runtime::Worker& worker) {
+void forget_finished(runtime::WorkerGroup& worker) {
   auto& all = flights();
   while (!all.empty() && worker.is_done(*all.front().run) && !all.front().run->error) all.pop_front();
 }

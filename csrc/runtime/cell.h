@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "runtime/memory.h"
 
@@ -28,7 +29,11 @@ class Cell {
   }
 
   const int64_t bytes;
-  BlockPtr block;     // set when ready; moved out when a later run overwrites it in place
+  BlockPtr block;  // set when ready; moved out when a later run overwrites it in place
+  // By device, where the value lies on several: what it has of it, whole or a part; null where nothing. There
+  // is no `block` then, and the cell is ready when a run has filled every part. Each part is a cell as an
+  // Executable takes it. Set before the run is queued, or by the run's `execute`.
+  std::vector<std::shared_ptr<Cell>> parts;
   std::string error;  // set when failed: why the value is lost
   std::atomic<State> state{State::kPending};
   uint64_t run_id = 0;  // of the run that fills it; 0 when it was born ready

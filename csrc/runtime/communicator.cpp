@@ -2,7 +2,6 @@
 
 #include <utility>
 
-
 #include "runtime/reduce.h"
 
 namespace moai::runtime {
@@ -42,7 +41,9 @@ Collective made(Kind kind, ir::DType dtype, ir::Dims sizes) {
 
 void verify(const Collective& collective, const Layout& layout, int members) {
   if (!layout.is_cut()) return;
-  const auto refuse = [&](const std::string& why) { throw Error(Phase::kRun, concat(collective.str(), why)); };
+  const auto refuse = [&](const std::string& why) {
+    throw Error(Phase::kRun, concat(collective.str(), why));
+  };
   if (layout.dim >= static_cast<int>(collective.sizes.size())) {
     refuse(concat(": there is no dim ", layout.dim, " to cut"));
   }
@@ -145,7 +146,9 @@ bool Collective::operator==(const Collective& other) const {
 }
 
 void verify(const Collective& collective, int members) {
-  const auto refuse = [&](const std::string& why) { throw Error(Phase::kRun, concat(collective.str(), why)); };
+  const auto refuse = [&](const std::string& why) {
+    throw Error(Phase::kRun, concat(collective.str(), why));
+  };
   if (ir::element_bytes(collective.dtype) == 0) refuse(": a type without a size");
   for (const int64_t size : collective.sizes) {
     if (size < 0) refuse(": a negative size");

@@ -62,11 +62,13 @@ void give_back(void* data, int64_t bytes) {
 
 struct MemoryPool::State {
   mutable std::mutex lock;
-  int64_t limit_bytes;
+  const int64_t limit_bytes;
+  const std::string where;  // " on cpu:1", or nothing
   MemoryStats stats;
   std::map<int64_t, std::vector<void*>> cached;  // by rounded size
 
-  explicit State(int64_t limit) : limit_bytes(limit) {}
+  State(int64_t limit, const std::string& device)
+      : limit_bytes(limit), where(device.empty() ? "" : " on " + device) {}
   ~State() { drop_cached(); }
 
   void drop_cached() {
@@ -92,7 +94,8 @@ struct MemoryPool::State {
   }
 };
 
-MemoryPool::MemoryPool(int64_t limit_bytes) : state_(std::make_shared<State>(limit_bytes)) {}
+MemoryPool::MemoryPool(int64_t limit_bytes, const std::string& device)
+    : state_(std::make_shared<State>(limit_bytes, device)) {}
 MemoryPool::~MemoryPool() = default;
 
 BlockPtr MemoryPool::allocate(int64_t bytes) {
@@ -103,12 +106,15 @@ BlockPtr MemoryPool::allocate(int64_t bytes) {
     const std::lock_guard<std::mutex> guard(state_->lock);
     auto& stats = state_->stats;
     if (state_->limit_bytes >= 0 && size > state_->limit_bytes - stats.live_bytes) {
-      throw Error(Phase::kRun, concat("out of memory: ", bytes, " bytes asked for, ", stats.live_bytes,
-                                      " of ", state_->limit_bytes, " in use"))
+      throw Error(Phase::kRun, concat("out of memory", state_->where, ": ", bytes, " bytes asked for, ",
+                                      stats.live_bytes, " of ", state_->limit_bytes, " in use"))
           .hint("raise MOAI_DEVICE_MEMORY, or use a smaller batch");
     }
     data = state_->find_cached(size);
     if (data == nullptr) {
+      if (state_->limit_bytes >= 0 && size > state_->limit_bytes - stats.reserved_bytes) {
+        state_->drop_cached();
+      }
       data = take(size);
       if (data == nullptr) {
         state_->drop_cached();
@@ -122,7 +128,8 @@ BlockPtr MemoryPool::allocate(int64_t bytes) {
     }
   }
   if (data == nullptr) {
-    throw Error(Phase::kRun, concat("out of memory: the machine has no room for ", bytes, " bytes"))
+    throw Error(Phase::kRun,
+                concat("out of memory", state_->where, ": the machine has no room for ", bytes, " bytes"))
         .hint("use a smaller batch or model");
   }
   return std::make_shared<Block>(data, bytes, [state = state_, data, size] { state->returned(data, size); });

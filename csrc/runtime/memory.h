@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 
 namespace moai::runtime {
 
@@ -34,8 +35,9 @@ struct MemoryStats {
 // for every 4 KiB. Thread-safe.
 class MemoryPool {
  public:
-  // `limit_bytes` < 0: no limit.
-  explicit MemoryPool(int64_t limit_bytes = -1);
+  // `limit_bytes`: most that it takes from the system, blocks kept for re-use included; < 0: no limit.
+  // `device`: whose it is, for messages; empty where there is one device.
+  explicit MemoryPool(int64_t limit_bytes = -1, const std::string& device = "");
   ~MemoryPool();
   MemoryPool(const MemoryPool&) = delete;
   MemoryPool& operator=(const MemoryPool&) = delete;

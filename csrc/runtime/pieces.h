@@ -35,7 +35,8 @@ constexpr int kAll = -1;
 // send: from rank 0 to rank 1.
 std::vector<Piece> pieces_of(const Collective& collective, int members);
 
-// Calls `run(source_offset, target_offset, count)` for the elements [start, end) of a box, counted row by row.
+// Calls `run(source_offset, target_offset, count)` for the elements [start, end) of a box, counted row by
+// row.
 template <typename Run>
 void for_runs(const Box& box, int64_t start, int64_t end, const Run& run) {
   int64_t row = start / box.length;

@@ -170,9 +170,7 @@ Blocks blocks_of(DType dtype, Reduce reduce) {
   }
 }
 
-bool is_complex(DType dtype) {
-  return dtype == DType::kC32 || dtype == DType::kC64 || dtype == DType::kC128;
-}
+bool is_complex(DType dtype) { return dtype == DType::kC32 || dtype == DType::kC64 || dtype == DType::kC128; }
 
 bool is_floating(DType dtype) {
   return dtype == DType::kF32 || dtype == DType::kF64 || dtype == DType::kBF16 || dtype == DType::kF16;

@@ -17,17 +17,22 @@ union Number {
   double f;
 };
 
-// One execution of a trace, queued on a worker.
+// One execution of a trace, queued on a group of workers.
 struct Run {
   uint64_t id = 0;
   std::vector<CellPtr> inputs;   // by graph input; a null entry is one that the graph does not use
   std::vector<Number> numbers;   // by number position
   std::vector<CellPtr> outputs;  // by graph output
-  // What runs it, on the worker's thread. Fills `outputs`; throws on failure, having left the
+  // What runs it, on a worker's thread. Fills `outputs`; throws on failure, having left the
   // inputs as they were or having emptied (`block == nullptr`) those that it could not keep.
   std::function<void(Run&)> execute;
+  // On several devices: what each runs at the same time, on its worker's thread, after `execute` has decided
+  // what that is. Fills the outputs' parts. Fails as `execute` does: so that a run which fails on one device
+  // leaves the inputs' parts as they were on every other, programs have a barrier (Collective::barrier)
+  // between their last instruction that can raise and their first that writes an input.
+  std::function<void(Run&, int device)> execute_on;
   std::exception_ptr error;  // why it failed; set before `done`
-  bool done = false;         // guarded by the worker's lock
+  bool done = false;         // guarded by the group's lock
 };
 using RunPtr = std::shared_ptr<Run>;
 

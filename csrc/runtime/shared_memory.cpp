@@ -40,7 +40,9 @@ struct Op {
   std::atomic<int64_t> done{0};
 
   Op(const Collective& collective, std::vector<int> devices_in);
-  bool is_ready() const { return started.load(std::memory_order_acquire) == static_cast<int>(devices.size()); }
+  bool is_ready() const {
+    return started.load(std::memory_order_acquire) == static_cast<int>(devices.size());
+  }
   bool is_done() const { return is_ready() && done.load(std::memory_order_acquire) == chunks; }
   void run(int64_t chunk) const;
 };
@@ -70,7 +72,9 @@ void Op::run(int64_t chunk) const {
   const int64_t start = (chunk - first_chunk[at]) * chunk_elements;
   const int64_t end = std::min(start + chunk_elements, piece.box.elements());
   const auto members = static_cast<int>(devices.size());
-  const auto range = [&](int rank) { return rank == kAll ? std::pair(0, members) : std::pair(rank, rank + 1); };
+  const auto range = [&](int rank) {
+    return rank == kAll ? std::pair(0, members) : std::pair(rank, rank + 1);
+  };
   const auto [first_source, end_source] = range(piece.source);
   const auto [first_target, end_target] = range(piece.target);
   std::vector<const void*> sources(end_source - first_source);
@@ -103,7 +107,7 @@ struct Lane {
 struct Group {
   std::vector<int> devices;
   std::mutex lock;
-  Lane collectives;                             // guarded by lock
+  Lane collectives;                              // guarded by lock
   std::map<std::pair<int, int>, Lane> messages;  // by sender and receiver; likewise
 };
 
@@ -117,7 +121,7 @@ struct SharedMemory::World {
   const std::unique_ptr<Parker[]> parkers;  // by device: where its threads wait
   std::mutex lock;
   std::map<std::pair<std::vector<int>, int>, std::shared_ptr<Group>> groups;  // guarded by lock
-  std::string reason;                                                        // likewise
+  std::string reason;                                                         // likewise
   std::atomic<bool> failed{false};
   // Threads that touch buffers. With `failed`, a pair of flags: a thread that enters looks at `failed`
   // after it is counted, one that fails counts after it has set it.
@@ -247,14 +251,13 @@ class SharedCommunicator final : public Communicator {
     const int sender = sends ? rank_ : what.peer;
     const int receiver = sends ? what.peer : rank_;
     const int participant = sends ? 0 : 1;
-    return {next_of(group_->messages[{sender, receiver}],
-                    Collective::send(what.dtype, what.sizes, receiver),
+    return {next_of(group_->messages[{sender, receiver}], Collective::send(what.dtype, what.sizes, receiver),
                     {group_->devices[sender], group_->devices[receiver]}, participant),
             participant};
   }
 
   std::shared_ptr<Op> next_of(Lane& lane, const Collective& what, const std::vector<int>& devices,
-                           int participant) {
+                              int participant) {
     lane.started.resize(devices.size());
     const uint64_t number = lane.started[participant];
     if (number - lane.first_open == lane.open.size()) {
@@ -298,7 +301,8 @@ std::unique_ptr<Communicator> SharedMemory::join(const std::vector<int>& devices
   std::sort(sorted.begin(), sorted.end());
   const auto found = std::find(devices.begin(), devices.end(), device);
   MOAI_ASSERT(found != devices.end(), "device ", device, " is not of the group");
-  MOAI_ASSERT(std::adjacent_find(sorted.begin(), sorted.end()) == sorted.end(), "a device is twice in a group");
+  MOAI_ASSERT(std::adjacent_find(sorted.begin(), sorted.end()) == sorted.end(),
+              "a device is twice in a group");
   MOAI_ASSERT(sorted.front() >= 0 && sorted.back() < device_count(), "there is no device ", sorted.back());
   const std::lock_guard<std::mutex> guard(world_->lock);
   auto& group = world_->groups[{devices, channel}];

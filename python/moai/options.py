@@ -27,13 +27,13 @@ OPTIONS = (
         "devices",
         "MOAI_DEVICES",
         "cpu",
-        "The devices behind `moai`: `cpu` or `cpu:1`, one virtual CPU device.",
+        "The devices behind `moai`: `cpu:N`, N virtual CPU devices; `cpu` is one. More than one cannot run yet.",
     ),
     Option(
         "device_memory",
         "MOAI_DEVICE_MEMORY",
         "",
-        "Most memory that a device may hold, as `2GiB`; empty for no limit.",
+        "Most memory that each device may hold, as `2GiB`; empty for no limit.",
     ),
 )
 
@@ -59,6 +59,26 @@ def parse_bytes(variable: str, text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2]])
 
 
+MOST_DEVICES = 1024
+
+
+def parse_devices(variable: str, text: str) -> int:
+    """Return how many virtual CPU devices `text` names.
+
+    >>> parse_devices("MOAI_DEVICES", "cpu:4")
+    4
+
+    Raises ValueError that names the variable and the valid forms.
+    """
+    match = re.fullmatch(r"cpu(?::([1-9]\d*))?", text.strip(), re.ASCII)
+    if match is None or int(match[1] or 1) > MOST_DEVICES:
+        raise ValueError(
+            f"moai config: {variable} holds '{text}', which names no devices\n"
+            f"  valid: cpu, cpu:1 to cpu:{MOST_DEVICES}"
+        )
+    return int(match[1] or 1)
+
+
 def value(name: str) -> str:
     """Return what the environment says of an option, or its default."""
     option = next(option for option in OPTIONS if option.name == name)
@@ -66,7 +86,7 @@ def value(name: str) -> str:
 
 
 def check() -> None:
-    """Refuse variables that begin with MOAI_ and that nothing reads, and device lists that do not exist.
+    """Refuse variables that begin with MOAI_ and that nothing reads, and devices that steps cannot run on.
 
     Raises ValueError that names the variable and lists the valid ones.
     """
@@ -76,10 +96,10 @@ def check() -> None:
             raise ValueError(
                 f"moai config: {variable} is no option of moai\n  valid: {', '.join(sorted(known))}"
             )
-    devices = value("devices")
-    if devices not in ("cpu", "cpu:1"):
+    if parse_devices("MOAI_DEVICES", value("devices")) > 1:
         raise ValueError(
-            f"moai config: MOAI_DEVICES holds '{devices}', which this version cannot use\n  valid: cpu, cpu:1"
+            f"moai config: MOAI_DEVICES holds '{value('devices')}', but steps do not run on several devices yet\n"
+            "  valid: cpu, cpu:1"
         )
 
 

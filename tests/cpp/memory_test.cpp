@@ -80,6 +80,15 @@ TEST_CASE("the_peak_is_the_most_that_was_live_since_it_was_reset") {
   CHECK(pool.stats().peak_bytes == 64 + 128);
 }
 
+TEST_CASE("what_is_kept_for_later_counts_within_the_limit") {
+  MemoryPool pool(1024);
+  pool.allocate(512);
+  pool.allocate(256);
+  CHECK(pool.stats().reserved_bytes == 768);
+  const BlockPtr block = pool.allocate(1024);
+  CHECK(pool.stats().reserved_bytes == 1024);
+}
+
 TEST_CASE("zero_bytes_are_no_memory") {
   MemoryPool pool(0);
   const BlockPtr block = pool.allocate(0);

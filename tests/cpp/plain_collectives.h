@@ -58,7 +58,8 @@ T plain_reduce(const std::vector<T>& values, Reduce how, bool is_bool) {
 }
 
 template <typename T>
-void plain_reduce(const std::vector<Bytes>& in, Reduce how, bool is_bool, int64_t at, Bytes& out, int64_t to) {
+void plain_reduce(const std::vector<Bytes>& in, Reduce how, bool is_bool, int64_t at, Bytes& out,
+                  int64_t to) {
   std::vector<T> values(in.size());
   for (size_t r = 0; r < in.size(); ++r) std::memcpy(&values[r], in[r].data() + at * sizeof(T), sizeof(T));
   put(out, to, plain_reduce(values, how, is_bool));

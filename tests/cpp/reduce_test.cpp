@@ -51,7 +51,7 @@ TEST_CASE("each_reduction_of_each_type_is_what_it_says") {
   CHECK(reduced<uint8_t>(DType::kU8, Reduce::kSum, {200, 100}) == 44);
   CHECK(reduced<uint8_t>(DType::kU8, Reduce::kMax, {200, 100}) == 200);
   for (const auto& [how, or_else] : {std::pair(Reduce::kSum, true), std::pair(Reduce::kMax, true),
-                                    std::pair(Reduce::kProduct, false), std::pair(Reduce::kMin, false)}) {
+                                     std::pair(Reduce::kProduct, false), std::pair(Reduce::kMin, false)}) {
     CHECK(reduced<uint8_t>(DType::kBool, how, {0, 1}) == or_else);
     CHECK(reduced<uint8_t>(DType::kBool, how, {1, 1}) == 1);
     CHECK(reduced<uint8_t>(DType::kBool, how, {0, 0}) == 0);
@@ -100,7 +100,8 @@ uint16_t nearest(double exact, double (*value_of)(uint16_t), uint16_t infinity) 
     const auto middle = static_cast<uint16_t>((low + high) / 2);
     (value_of(middle) <= magnitude ? low : high) = middle;
   }
-  const double above = high == infinity ? value_of(low) + (value_of(low) - value_of(low - 1)) : value_of(high);
+  const double above =
+      high == infinity ? value_of(low) + (value_of(low) - value_of(low - 1)) : value_of(high);
   const double below = magnitude - value_of(low);
   const double rest = above - magnitude;
   const bool up = below > rest || (below == rest && (low & 1));
@@ -125,7 +126,8 @@ TEST_CASE("half_precision_sums_are_rounded_once_to_nearest") {
       const auto other = static_cast<uint16_t>((a * 40503u) >> 3);
       const double second = row.value_of(other);
       if (std::isnan(second) || std::isinf(first) || std::isinf(second)) continue;
-      // f32 holds the sum of two such numbers only where their exponents are near; round twice as the code does.
+      // f32 holds the sum of two such numbers only where their exponents are near; round twice as the code
+      // does.
       const double exact = static_cast<double>(static_cast<float>(first) + static_cast<float>(second));
       if (exact == 0) continue;
       const auto sum = reduced<uint16_t>(row.dtype, Reduce::kSum, {static_cast<uint16_t>(a), other});

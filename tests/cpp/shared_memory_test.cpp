@@ -224,8 +224,9 @@ TEST_CASE("random_sequences_in_several_groups_end_with_the_right_numbers") {
     std::vector<int> devices;
     int channel;
   };
-  const GroupOf groups[] = {{{0, 1, 2}, 0}, {{5, 4, 3}, 0}, {{0, 3}, 0}, {{1, 4}, 0}, {{5, 2}, 0},
-                            {{0, 1, 2, 3, 4, 5}, 0}, {{0, 1, 2, 3, 4, 5}, 1}};
+  const GroupOf groups[] = {
+      {{0, 1, 2}, 0},          {{5, 4, 3}, 0},         {{0, 3}, 0}, {{1, 4}, 0}, {{5, 2}, 0},
+      {{0, 1, 2, 3, 4, 5}, 0}, {{0, 1, 2, 3, 4, 5}, 1}};
   struct Step {
     int group;
     Exchange exchange;
@@ -302,9 +303,10 @@ TEST_CASE("devices_that_disagree_are_told_what_each_wanted") {
   const auto first = memory.join({0, 1}, 0);
   auto work = first->start(Collective::all_reduce(DType::kF32, {1}, Reduce::kSum), &value, &sum);
   const auto second = memory.join({0, 1}, 1);
-  CHECK(error_of([&] { second->start(Collective::broadcast(DType::kF32, {1}, 0), nullptr, &sum); }) ==
-        "moai run: devices disagree on a group's next collective: cpu:1 starts broadcast(f32[1], from rank 0), "
-        "cpu:0 started all_reduce(sum, f32[1])");
+  CHECK(
+      error_of([&] { second->start(Collective::broadcast(DType::kF32, {1}, 0), nullptr, &sum); }) ==
+      "moai run: devices disagree on a group's next collective: cpu:1 starts broadcast(f32[1], from rank 0), "
+      "cpu:0 started all_reduce(sum, f32[1])");
   memory.fail(1, "it disagreed");
   CHECK(error_of([&] { work->wait(); }) ==
         "moai run: all_reduce(sum, f32[1]) on cpu:0 was given up\n  cpu:1 failed: it disagreed");
@@ -343,7 +345,8 @@ TEST_CASE("when_a_device_fails_every_wait_ends_and_names_it") {
           CHECK(said[d] == "boom");
         } else {
           // A collective that the others complete without it is no loss; the one after is.
-          CHECK_THAT(said[d], ContainsSubstring(concat(" on cpu:", d, " was given up\n  cpu:", bad, " failed: ")));
+          CHECK_THAT(said[d],
+                     ContainsSubstring(concat(" on cpu:", d, " was given up\n  cpu:", bad, " failed: ")));
           if (!dropped) CHECK_THAT(said[d], ContainsSubstring("boom"));
         }
       }

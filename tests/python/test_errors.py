@@ -424,6 +424,10 @@ BAD_OPTIONS = [
     ("MOAI_DEVICE_MEMORY", "-1", ("MiB", "GiB")),
     ("MOAI_DEVICE_MEMORY", "2XB", ("MiB", "GiB")),
     ("MOAI_DEVICES", "cuda", ("cpu", "cpu:1")),
+    ("MOAI_DEVICES", "cpu:0", ("cpu", "cpu:1", "cpu:1024")),
+    ("MOAI_DEVICES", "cpu:1025", ("cpu", "cpu:1", "cpu:1024")),
+    ("MOAI_DEVICES", "cpu:two", ("cpu", "cpu:1", "cpu:1024")),
+    ("MOAI_DEVICES", "cpu:4", ("cpu", "cpu:1")),
 ]
 
 
@@ -438,6 +442,19 @@ def test_a_bad_option_is_refused_with_the_valid_ones(
     said = run.stderr[run.stderr.index("ValueError: moai config:") :]
     assert variable in said and "valid:" in said
     assert all(word in said.split("valid:")[1] for word in valid)
+
+
+def test_several_devices_are_refused_by_what_is_missing() -> None:
+    run = python("import moai", MOAI_DEVICES="cpu:4")
+    assert "MOAI_DEVICES holds 'cpu:4', but steps do not run on several devices yet" in run.stderr
+
+
+def test_one_device_may_be_numbered() -> None:
+    for devices in ("cpu", "cpu:1"):
+        run = python(
+            "import moai, torch; print(torch.ones(3, device='moai').sum().item())", MOAI_DEVICES=devices
+        )
+        assert run.stdout == "3.0\n", run.stderr
 
 
 def test_running_out_of_memory_says_how_much_and_the_process_goes_on() -> None:

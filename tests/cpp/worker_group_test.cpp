@@ -1,4 +1,4 @@
-#include "runtime/worker.h"
+#include "runtime/worker_group.h"
 
 #include <algorithm>
 #include <atomic>
@@ -27,7 +27,7 @@ RunPtr run_of(Execute execute, std::vector<CellPtr> outputs = {}) {
   return run;
 }
 
-RunPtr submit(Worker& worker, Execute execute, std::vector<CellPtr> outputs = {}) {
+RunPtr submit(WorkerGroup& worker, Execute execute, std::vector<CellPtr> outputs = {}) {
   auto run = run_of(std::move(execute), std::move(outputs));
   worker.submit(run);
   return run;
@@ -45,7 +45,7 @@ TEST_CASE("runs_go_one_by_one_in_order_on_one_thread") {
   };
   std::vector<int> wanted{0};
   {
-    Worker worker([&] { note(0); });
+    WorkerGroup worker([&] { note(0); });
     for (int i = 1; i <= 100; ++i) {
       submit(worker, [&, i](Run&) { note(i); });
       wanted.push_back(i);
@@ -57,7 +57,7 @@ TEST_CASE("runs_go_one_by_one_in_order_on_one_thread") {
 }
 
 TEST_CASE("who_sees_a_failed_cell_finds_the_failure") {
-  Worker worker;
+  WorkerGroup worker;
   for (int round = 0; round < 5; ++round) {
     std::vector<CellPtr> cells(200000);  // so many that they do not fail at one moment
     for (auto& cell : cells) cell = std::make_shared<Cell>(4);
@@ -81,7 +81,7 @@ TEST_CASE("a_failure_cancels_what_is_queued_and_is_told_once") {
     run.outputs[0]->state = State::kReady;
     fail(run);
   };
-  Worker worker;
+  WorkerGroup worker;
   Gate gate;
   const auto before = submit(worker, [&](Run&) { gate.pass(); });
   const auto bad = submit(worker, fill_one_and_fail, {filled, open, nullptr});
@@ -117,7 +117,7 @@ TEST_CASE("a_lost_value_says_why") {
   };
   for (const auto& [execute, why] : rows) {
     const auto cell = std::make_shared<Cell>(4);
-    Worker worker;
+    WorkerGroup worker;
     worker.wait(*submit(worker, execute, {cell}));
     CHECK(cell->error == why);
   }
@@ -126,7 +126,7 @@ TEST_CASE("a_lost_value_says_why") {
 TEST_CASE("cancelled_runs_end_without_running") {
   std::atomic<int> executed{0};
   const auto cell = std::make_shared<Cell>(4);
-  Worker worker;
+  WorkerGroup worker;
   Gate begun;
   Gate gate;
   const auto running = submit(worker, [&](Run&) { begun.open(), gate.pass(); });
@@ -149,7 +149,7 @@ TEST_CASE("cancelled_runs_end_without_running") {
 TEST_CASE("every_wait_ends_when_its_run_does_and_no_sooner") {
   Gate begun;
   Gate gate;
-  Worker worker;
+  WorkerGroup worker;
   const auto first = submit(worker, [&](Run&) { begun.open(), gate.pass(); });
   const auto second = submit(worker, succeed);
   begun.pass();
@@ -177,7 +177,7 @@ TEST_CASE("every_wait_ends_when_its_run_does_and_no_sooner") {
 
 TEST_CASE("a_wait_for_a_run_that_is_refused_ends") {
   using Clock = std::chrono::steady_clock;
-  Worker worker;
+  WorkerGroup worker;
   worker.wait(*submit(worker, fail));
   const auto run = run_of(succeed);
   const auto start = Clock::now();
@@ -193,7 +193,7 @@ TEST_CASE("a_wait_for_a_run_that_is_refused_ends") {
 TEST_CASE("a_finished_run_holds_nothing") {
   const auto held = std::make_shared<Cell>(4);
   for (const Execute& execute : {Execute(succeed), Execute(fail)}) {
-    Worker worker;
+    WorkerGroup worker;
     const auto run = run_of([held, execute](Run& r) { execute(r); }, {held});
     run->inputs = {held};
     worker.submit(run);
@@ -210,7 +210,7 @@ TEST_CASE("many_threads_submit_fail_and_take") {
   int thrown = 0;                               // likewise
   std::atomic<int> taken{0};
   std::atomic<int> succeeded{0};
-  Worker worker;
+  WorkerGroup worker;
   in_threads(kThreads, [&](int t) {
     std::vector<RunPtr> runs;
     for (int i = 0; i < kRuns; ++i) {
