@@ -40,6 +40,8 @@ TEST_CASE("each_reduction_of_each_type_is_what_it_says") {
   CHECK(f32(Reduce::kMin, {1.5f, 2, -4}) == -4);
   CHECK(f32(Reduce::kMean, {1.5f, 2, -5}) == -0.5f);
   CHECK(f32(Reduce::kSum, {7}) == 7);
+  CHECK(f32(Reduce::kSum, {1e8f, 1, -1e8f}) == 0);  // from left to right
+  CHECK(f32(Reduce::kSum, {1e8f, -1e8f, 1}) == 1);
   const double tenth = reduced<double>(DType::kF64, Reduce::kSum, {0.1, 0.2});
   CHECK(tenth == 0.1 + 0.2);
   CHECK(reduced<int64_t>(DType::kI64, Reduce::kSum, {INT64_MAX, 1}) == INT64_MIN);
