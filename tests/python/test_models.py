@@ -38,6 +38,11 @@ def image_batch(step: int) -> dict[str, torch.Tensor]:
     }
 
 
+def sound_batch(step: int) -> dict[str, torch.Tensor]:
+    draw = torch.Generator().manual_seed(step)
+    return {"input_features": torch.randn(BATCH, 8, 16, generator=draw), "labels": tokens(step)}
+
+
 @dataclasses.dataclass
 class Model:
     """A model, its batches, and the ops whose result's size depends on data, which no device can record."""
@@ -82,13 +87,33 @@ def mixtral(**more: object) -> torch.nn.Module:
     )
 
 
+def whisper() -> torch.nn.Module:
+    sizes = {"vocab_size": VOCAB, "d_model": 32, "num_mel_bins": 8, "max_source_positions": 8}
+    layers = {
+        f"{part}_{name}": 2 for part in ("encoder", "decoder") for name in ("layers", "attention_heads")
+    }
+    width = {"encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "max_target_positions": 32}
+    off = {"dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0}
+    ends = {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0, "decoder_start_token_id": 0}
+    return hf.WhisperForConditionalGeneration(hf.WhisperConfig(**sizes, **layers, **width, **off, **ends))
+
+
+def mamba() -> torch.nn.Module:
+    return hf.MambaForCausalLM(
+        hf.MambaConfig(vocab_size=VOCAB, hidden_size=32, state_size=4, num_hidden_layers=2, pad_token_id=0)
+    )
+
+
 MODELS = [
     Model("gpt2", gpt2, language_batch),
     Model("llama", lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**GROUPED)), language_batch),
     Model("bert", lambda: hf.BertForMaskedLM(hf.BertConfig(**BLOCK, **OFF)), padded_batch),
     Model("vit", lambda: hf.ViTForImageClassification(hf.ViTConfig(**IMAGE, **OFF)), image_batch),
     Model("qwen3", lambda: hf.Qwen3ForCausalLM(hf.Qwen3Config(**GROUPED, head_dim=8)), language_batch),
+    Model("gemma", lambda: hf.GemmaForCausalLM(hf.GemmaConfig(**GROUPED, head_dim=8)), language_batch),
     Model("t5", t5, padded_batch),
+    Model("whisper", whisper, sound_batch),
+    Model("mamba", mamba, language_batch),
     Model("mixtral", mixtral, language_batch),
     Model(
         "mixtral-loop",
