@@ -38,6 +38,12 @@ class Error : public std::exception {
   std::string text_;
 };
 
+// A device, or the machine, has no room for what was asked; torch.OutOfMemoryError in Python.
+class OutOfMemory : public Error {
+ public:
+  using Error::Error;
+};
+
 [[noreturn]] void assertion_failed(const char* condition, const char* file, int line,
                                    const std::string& message);
 

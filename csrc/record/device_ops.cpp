@@ -26,6 +26,7 @@
 
 #include "engine/engine.h"
 #include "engine/stats.h"
+#include "record/flight.h"
 #include "record/recorder.h"
 
 // Note [Attention]
@@ -104,7 +105,7 @@ void copy_from_host(const at::Tensor& self, const at::Tensor& source) {
     return;
   }
   const Layout* layout = layout_of(self);
-  auto block = engine::engine().memory().allocate(layout->bytes);
+  auto block = allocate(layout->bytes);
   if (layout->bytes > 0) {
     const at::Tensor target = at::from_blob(block->data, self.sizes(), self.strides(),
                                             at::TensorOptions(at::kCPU).dtype(self.scalar_type()));
@@ -251,7 +252,7 @@ void grow(Storage& storage, int64_t bytes) {
   runtime::CellPtr grown;
   if (old != nullptr) {
     wait(old);
-    auto block = engine::engine().memory().allocate(bytes);
+    auto block = allocate(bytes);
     if (old->bytes > 0)
       std::memcpy(block->data, old->block->data, static_cast<size_t>(std::min(old->bytes, bytes)));
     grown = Cell::ready(std::move(block), bytes);

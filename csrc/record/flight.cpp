@@ -1,10 +1,12 @@
 #include "record/flight.h"
 
 #include <Python.h>
+#include <c10/util/Exception.h>
 
 #include <chrono>
 #include <deque>
 
+#include "engine/log.h"
 #include "engine/stats.h"
 #include "ir/error.h"
 #include "record/gil.h"
@@ -19,6 +21,8 @@ using runtime::Cell;
 // Recording may be this many steps ahead of running.
 constexpr size_t kMostInFlight = 3;
 constexpr int kSignalPollMs = 50;
+// This share of the memory is left to what is recorded, which may hold the rest, to run in.
+constexpr double kSpare = 1.0 / 16;
 
 struct Flight {
   runtime::RunPtr run;
@@ -58,6 +62,15 @@ void restore_all() {
   all.clear();
 }
 
+// Torch raises its own OutOfMemoryError for its own type alone.
+[[noreturn]] void rethrow_as_torch(const std::exception_ptr& failure) {
+  try {
+    std::rethrow_exception(failure);
+  } catch (const OutOfMemory& error) {
+    throw c10::OutOfMemoryError({__func__, __FILE__, static_cast<uint32_t>(__LINE__)}, error.what());
+  }
+}
+
 template <typename Ready>
 void wait_until(const Ready& ready) {
   const runtime::Span span(runtime::Profiler::Lane::kHost, "wait");
@@ -90,7 +103,22 @@ void rethrow_failure() {
     abandon_all();
     restore_all();
   }
-  std::rethrow_exception(failure);
+  rethrow_as_torch(failure);
+}
+
+runtime::BlockPtr allocate(int64_t bytes) {
+  auto& pool = engine::engine().memory();
+  if (!pool.has_room(runtime::MemoryPool::size_of(bytes), kSpare)) {
+    if (engine::logs(engine::Topic::kMemory))
+      engine::log(engine::Topic::kMemory,
+                  concat("little room for ", bytes, " bytes: running what is recorded"));
+    synchronize(CutReason::kSync);
+  }
+  try {
+    return pool.allocate(bytes);
+  } catch (const OutOfMemory&) {
+    rethrow_as_torch(std::current_exception());
+  }
 }
 
 void wait(const runtime::CellPtr& cell) {

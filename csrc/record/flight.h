@@ -25,6 +25,10 @@ void launch(std::shared_ptr<engine::Trace> trace, std::vector<runtime::CellPtr> 
 // is being recorded remains. Costs a load when all is well.
 void rethrow_failure();
 
+// The pool's `allocate` for a user's thread. Where there is no room it runs what is recorded, which may let
+// go of memory, and tries again. Called without the lock. Throws c10::OutOfMemoryError.
+runtime::BlockPtr allocate(int64_t bytes);
+
 // Blocks while too many steps are in flight. Called without the lock.
 void bound_flight();
 

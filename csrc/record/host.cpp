@@ -47,11 +47,13 @@ CellPtr fetch(const at::Tensor& tensor, CutReason reason, const std::string& why
   {
     const Guard guard(lock());
     cell = settle(storage, reason, why);
-    if (cell == nullptr) {
-      const auto bytes = static_cast<int64_t>(storage.nbytes());
-      cell = Cell::ready(engine::engine().memory().allocate(bytes), bytes);
-      set_value(storage, storage.layout, cell);
-    }
+  }
+  if (cell == nullptr) {
+    const auto bytes = static_cast<int64_t>(storage.nbytes());
+    auto fresh = Cell::ready(allocate(bytes), bytes);
+    const Guard guard(lock());
+    cell = settle(storage, reason, why);  // another thread may have written meanwhile
+    if (cell == nullptr) set_value(storage, storage.layout, cell = std::move(fresh));
   }
   wait(cell);
   if (cell->block == nullptr && cell->bytes > 0) {
@@ -142,7 +144,7 @@ at::Tensor to_cpu(const at::Tensor& tensor, Read read, const std::string& why) {
 at::Tensor snapshot(const at::Tensor& source) {
   const at::Tensor dense = source.is_non_overlapping_and_dense() ? source : source.contiguous();
   const Layout* layout = intern_layout(dense.sizes(), dense.strides(), dense.scalar_type());
-  auto block = engine::engine().memory().allocate(layout->bytes);
+  auto block = allocate(layout->bytes);
   if (layout->bytes > 0) std::memcpy(block->data, dense.const_data_ptr(), static_cast<size_t>(layout->bytes));
   engine::stats().bytes_to_device.fetch_add(layout->bytes, std::memory_order_relaxed);
   return new_tensor(layout, Cell::ready(std::move(block), layout->bytes));

@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <map>
 #include <mutex>
@@ -58,6 +59,13 @@ void give_back(void* data, int64_t bytes) {
   }
 }
 
+std::string size_text(int64_t bytes) {
+  if (bytes < (1 << 20)) return concat(bytes, " bytes");
+  char text[32];
+  std::snprintf(text, sizeof text, "%.1f MiB", static_cast<double>(bytes) / (1 << 20));
+  return text;
+}
+
 }  // namespace
 
 struct MemoryPool::State {
@@ -77,6 +85,18 @@ struct MemoryPool::State {
       stats.reserved_bytes -= bytes * static_cast<int64_t>(list.size());
     }
     cached.clear();
+  }
+
+  void check_room(int64_t asked, int64_t size) const {
+    const int64_t free = limit_bytes - stats.live_bytes;
+    if (limit_bytes < 0 || size <= free) return;
+    OutOfMemory error(Phase::kRun,
+                      concat("out of memory", where, ": ", size_text(asked), " asked for, ", size_text(free),
+                             " free of ", size_text(limit_bytes), " (MOAI_DEVICE_MEMORY)"));
+    error.hint(
+        "would work: a smaller batch, activation checkpointing, `del` of what is held in vain, or more "
+        "memory");
+    throw error;
   }
 
   void* find_cached(int64_t bytes) {
@@ -105,11 +125,7 @@ BlockPtr MemoryPool::allocate(int64_t bytes) {
   {
     const std::lock_guard<std::mutex> guard(state_->lock);
     auto& stats = state_->stats;
-    if (state_->limit_bytes >= 0 && size > state_->limit_bytes - stats.live_bytes) {
-      throw Error(Phase::kRun, concat("out of memory", state_->where, ": ", bytes, " bytes asked for, ",
-                                      stats.live_bytes, " of ", state_->limit_bytes, " in use"))
-          .hint("raise MOAI_DEVICE_MEMORY, or use a smaller batch");
-    }
+    state_->check_room(bytes, size);
     data = state_->find_cached(size);
     if (data == nullptr) {
       if (state_->limit_bytes >= 0 && size > state_->limit_bytes - stats.reserved_bytes) {
@@ -128,11 +144,28 @@ BlockPtr MemoryPool::allocate(int64_t bytes) {
     }
   }
   if (data == nullptr) {
-    throw Error(Phase::kRun,
-                concat("out of memory", state_->where, ": the machine has no room for ", bytes, " bytes"))
-        .hint("use a smaller batch or model");
+    OutOfMemory error(Phase::kRun, concat("out of memory", state_->where, ": the machine has no room for ",
+                                          size_text(bytes)));
+    error.hint("would work: a smaller batch or model");
+    throw error;
   }
   return std::make_shared<Block>(data, bytes, [state = state_, data, size] { state->returned(data, size); });
+}
+
+int64_t MemoryPool::size_of(int64_t bytes) { return bytes == 0 ? 0 : rounded(bytes); }
+
+bool MemoryPool::has_limit() const { return state_->limit_bytes >= 0; }
+
+bool MemoryPool::has_room(int64_t bytes, double left_over) const {
+  const std::lock_guard<std::mutex> guard(state_->lock);
+  if (state_->limit_bytes < 0) return true;
+  const auto usable = static_cast<int64_t>(static_cast<double>(state_->limit_bytes) * (1 - left_over));
+  return bytes <= usable - state_->stats.live_bytes;
+}
+
+void MemoryPool::check_room(int64_t bytes) const {
+  const std::lock_guard<std::mutex> guard(state_->lock);
+  state_->check_room(bytes, bytes);
 }
 
 void MemoryPool::trim() {

@@ -43,8 +43,16 @@ class MemoryPool {
   MemoryPool& operator=(const MemoryPool&) = delete;
 
   // Contents are undefined. Zero bytes give a block with a null pointer.
-  // Throws Error(Phase::kRun) when the limit or the machine has no room for it.
+  // Throws OutOfMemory when the limit or the machine has no room for it.
   BlockPtr allocate(int64_t bytes);
+
+  // What a block of so many bytes takes of the limit.
+  static int64_t size_of(int64_t bytes);
+  bool has_limit() const;
+  // Does the limit have room for so many bytes more, with a share of it (0 to 1) left over?
+  bool has_room(int64_t bytes, double left_over) const;
+  // Throws OutOfMemory when the limit has no room for so many bytes more.
+  void check_room(int64_t bytes) const;
 
   // Hands cached blocks back to the system.
   void trim();

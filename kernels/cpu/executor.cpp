@@ -5,6 +5,8 @@
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/GradMode.h>
 
+#include <algorithm>
+#include <cstdint>
 #include <cstring>
 #include <unordered_set>
 
@@ -94,15 +96,22 @@ class CpuExecutable final : public runtime::Executable {
     }
     const auto& instructions = program_->instructions;
     for (size_t i = 0; i < instructions.size(); ++i) {
-      for (const int32_t b : begins_[i]) begin(b);
+      size_t begun = i;
       try {
+        if (i == first_input_write_ && pool().has_limit()) check_room_for_the_rest(inputs);
+        for (const int32_t b : begins_[i]) begin(b);
+        begun = i + 1;
         step(i, numbers);
       } catch (c10::Error& error) {
-        abandon(i, inputs);
+        abandon(begun, inputs);
         error.add_context(where(instructions[i]));
         throw;
+      } catch (OutOfMemory& error) {
+        abandon(begun, inputs);
+        error.detail(where(instructions[i]));
+        throw;
       } catch (...) {
-        abandon(i, inputs);
+        abandon(begun, inputs);
         throw;
       }
       for (const int32_t b : ends_[i]) end(b, inputs);
@@ -175,6 +184,10 @@ class CpuExecutable final : public runtime::Executable {
         if (first == compile::kNone) first = static_cast<int32_t>(i);
       }
     }
+    for (size_t b = 0; b < program_->buffers.size(); ++b) {
+      if (program_->buffers[b].home == Buffer::Home::kInput && first_write_[b] != compile::kNone)
+        first_input_write_ = std::min(first_input_write_, static_cast<size_t>(first_write_[b]));
+    }
   }
 
   void bind_inputs(const std::vector<CellPtr>& inputs) {
@@ -198,6 +211,24 @@ class CpuExecutable final : public runtime::Executable {
       if (!is_placed(buffer) || buffer.offset == compile::kNone) continue;
       slots_[b].point_at(static_cast<char*>(base) + buffer.offset);
     }
+  }
+
+  // Before the first write to an input: with all that the rest of the program takes from the pool there,
+  // memory that runs out leaves the state as it was. (Other threads may still take what is seen to be free
+  // here.)
+  void check_room_for_the_rest(const std::vector<CellPtr>& inputs) const {
+    int64_t taken = 0;
+    int64_t most = 0;
+    for (size_t i = first_input_write_; i < begins_.size(); ++i) {
+      for (const int32_t b : begins_[i]) taken += runtime::MemoryPool::size_of(program_->buffers[b].bytes);
+      most = std::max(most, taken);
+      for (const int32_t b : ends_[i]) {
+        const Buffer& buffer = program_->buffers[b];
+        const bool is_freed = buffer.home != Buffer::Home::kInput || inputs[buffer.input].use_count() == 1;
+        if (is_freed && !is_placed(buffer)) taken -= runtime::MemoryPool::size_of(buffer.bytes);
+      }
+    }
+    pool().check_room(most);
   }
 
   void begin(int32_t b) {
@@ -323,13 +354,14 @@ class CpuExecutable final : public runtime::Executable {
     }
   }
 
-  // After a failure in instruction `at`: gives back memory, and takes away inputs that were written.
-  void abandon(size_t at, const std::vector<CellPtr>& inputs) {
+  // After a failure when so many instructions had begun: gives back memory, and takes away inputs that were
+  // written.
+  void abandon(size_t begun, const std::vector<CellPtr>& inputs) {
     for (size_t b = 0; b < slots_.size(); ++b) {
       slots_[b].block.reset();
       slots_[b].disown();
       const Buffer& buffer = program_->buffers[b];
-      const bool written = first_write_[b] != compile::kNone && first_write_[b] <= static_cast<int32_t>(at);
+      const bool written = first_write_[b] != compile::kNone && first_write_[b] < static_cast<int32_t>(begun);
       if (buffer.home == Buffer::Home::kInput && written && inputs[buffer.input])
         inputs[buffer.input]->block.reset();
     }
@@ -366,6 +398,7 @@ class CpuExecutable final : public runtime::Executable {
   std::vector<std::vector<int32_t>> begins_;  // buffers to allocate before an instruction
   std::vector<std::vector<int32_t>> ends_;    // buffers to free after it
   std::vector<int32_t> first_write_;          // by buffer: the first instruction that writes it
+  size_t first_input_write_ = SIZE_MAX;       // the first instruction that writes to an input
 };
 
 class CpuBackend final : public runtime::Backend {

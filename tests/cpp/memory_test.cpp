@@ -109,24 +109,26 @@ TEST_CASE("a_block_may_outlive_its_pool") {
 
 TEST_CASE("out_of_memory_says_what_was_asked_for_and_what_would_work") {
   constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
-  const auto limit = [](int64_t bytes, const char* use) {
-    return concat("moai run: out of memory: ", bytes, " bytes asked for, ", use,
-                  " in use\n  raise MOAI_DEVICE_MEMORY, or use a smaller batch");
+  const auto limit = [](const char* asked, const char* free) {
+    return concat(
+        "moai run: out of memory: ", asked, " asked for, ", free,
+        " free of 1024 bytes (MOAI_DEVICE_MEMORY)\n  would work: a smaller batch, activation checkpointing, "
+        "`del` of what is held in vain, or more memory");
   };
-  const auto machine = [](int64_t bytes) {
-    return concat("moai run: out of memory: the machine has no room for ", bytes,
-                  " bytes\n  use a smaller batch or model");
+  const auto machine = [](const char* asked) {
+    return concat("moai run: out of memory: the machine has no room for ", asked,
+                  "\n  would work: a smaller batch or model");
   };
   const struct {
     int64_t limit, live, bytes;
     std::string error;
   } rows[] = {
       {1024, 512, 512, "no error"},
-      {1024, 512, 513, limit(513, "512 of 1024")},
-      {1024, 0, kMost, limit(kMost, "0 of 1024")},
-      {kMost, 64, kMost, machine(kMost)},
-      {-1, 64, kMost, machine(kMost)},
-      {-1, 64, int64_t{1} << 60, machine(int64_t{1} << 60)},
+      {1024, 512, 513, limit("513 bytes", "512 bytes")},
+      {1024, 0, kMost, limit("8796093022208.0 MiB", "1024 bytes")},
+      {kMost, 64, kMost, machine("8796093022208.0 MiB")},
+      {-1, 64, kMost, machine("8796093022208.0 MiB")},
+      {-1, 64, int64_t{1} << 60, machine("1099511627776.0 MiB")},
   };
   for (const auto& row : rows) {
     MemoryPool pool(row.limit);
@@ -134,6 +136,8 @@ TEST_CASE("out_of_memory_says_what_was_asked_for_and_what_would_work") {
     CHECK(error_of([&] { pool.allocate(row.bytes); }) == row.error);
     // A refusal costs nothing, and memory that was given back is there again.
     CHECK(pool.stats().live_bytes == row.live);
+    CHECK(pool.has_room(512, 0));
+    CHECK(pool.has_room(1 << 20, 0.5) == (row.limit != 1024));
     if (row.limit == 1024) CHECK(error_of([&] { pool.allocate(512); }) == "no error");
   }
 }
