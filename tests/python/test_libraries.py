@@ -295,6 +295,37 @@ def test_fabric_chooses_moai():
     assert loss.device.type == "moai" and net[0].weight.grad.device.type == "moai"
 
 
+# ---- torch.distributed.checkpoint
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_distributed_checkpoint_is_saved_and_loaded(tmp_path):
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+
+    def trained(seed: int):
+        torch.manual_seed(seed)
+        model = nn.Linear(4, 2).to("moai")
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+        model(torch.ones(3, 4, device="moai")).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return model, optimizer
+
+    saved, other = trained(0), trained(1)
+    with recorded(0):
+        state = dict(zip(("model", "optimizer"), get_state_dict(*saved), strict=True))
+        dcp.save(state, checkpoint_id=str(tmp_path))
+        state = dict(zip(("model", "optimizer"), get_state_dict(*other), strict=True))
+        dcp.load(state, checkpoint_id=str(tmp_path))
+        set_state_dict(*other, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
+    assert other[0].weight.device.type == "moai"
+    for got, want in zip(other[0].parameters(), saved[0].parameters(), strict=True):
+        torch.testing.assert_close(got.cpu(), want.cpu(), rtol=0, atol=0)
+        for name, value in saved[1].state[want].items():
+            torch.testing.assert_close(other[1].state[got][name].cpu(), value.cpu(), rtol=0, atol=0)
+
+
 # ---- peft, timm, torchvision
 
 
