@@ -196,6 +196,12 @@ ir::Graph Engine::dry_step() const {
   return ir::canonicalise_views(simplified(dry_step_.trace->graph, dry_step_.held), dry_step_.numbers);
 }
 
+std::pair<std::vector<ir::NumberKind>, std::vector<int64_t>> Engine::dry_numbers() const {
+  const std::lock_guard<std::mutex> guard(last_lock_);
+  if (dry_step_.trace == nullptr) return {};
+  return {dry_step_.trace->graph.numbers(), dry_step_.numbers};
+}
+
 std::vector<uint64_t> Engine::cycle() const {
   const std::lock_guard<std::mutex> guard(last_lock_);
   return cycles_.cycle();

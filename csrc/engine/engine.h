@@ -41,6 +41,8 @@ class Engine {
   // The longest step since dry runs were last turned on, its views canonical at the offsets that it came
   // with: what a planner reads. Empty without one. Waits for nothing: synchronise first.
   ir::Graph dry_step() const;
+  // The kinds and the bits of that graph's numbers, by position.
+  std::pair<std::vector<ir::NumberKind>, std::vector<int64_t>> dry_numbers() const;
 
   // The traces that the script goes round in, by id; empty while it does not.
   std::vector<uint64_t> cycle() const;

@@ -7,11 +7,11 @@ namespace {
 // Keys and values have a sequence of their own (t): its parts' results can be joined by their log-sum-exp,
 // which is no reduction of ours, so it lies whole. With a causal mask a part must know where its queries
 // start.
-void say(RuleBuilder& b, bool causal) {
+void say(RuleBuilder& b, bool causal, int32_t causal_arg, int32_t mask_arg) {
   b.whole("t", "each query sees every key");
   b.whole("d", "scores are summed over it");
   b.whole("e");
-  if (causal) b.positional("s");
+  if (causal) b.positional("s", Position::kQuery, causal_arg, mask_arg);
 }
 
 // Query heads are (key head, which of those that share it).
@@ -41,7 +41,7 @@ void forward(RuleBuilder& b) {
   const bool causal = b.flag(4);
   share_heads(b, 0, 1);
   b.line("b (k r) s d, b k t d, b k t e, b (k r) s t -> b (k r) s e, b (k r) s", {0, 1, 2, 5});
-  say(b, causal);
+  say(b, causal, 4, 5);
   b.flops(products(b, 0, 2, 1, 1) * (causal ? 0.5 : 1));
 }
 
@@ -52,7 +52,7 @@ void backward(RuleBuilder& b) {
       "b (k r) s e, b (k r) s d, b k t d, b k t e, b (k r) s e, b (k r) s, b (k r) s t"
       " -> b (k r) s d, b k t d, b k t e",
       {0, 1, 2, 3, 4, 5, 8});
-  say(b, causal);
+  say(b, causal, 7, 8);
   b.flops(products(b, 1, 3, 3, 2) * (causal ? 0.5 : 1));
 }
 

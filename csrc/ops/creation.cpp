@@ -17,12 +17,12 @@ RuleEntry filled(int32_t sizes) {
 // the recorder), so any split draws the same ones if it knows where it starts.
 void sampled(RuleBuilder& b) {
   b.broadcast();
-  b.positional("p");
+  b.positional("p", Position::kSampled);
 }
 
 void range(RuleBuilder& b) {
   b.line("-> d*");
-  b.positional("d");
+  b.positional("d", Position::kOnlyPosition);
 }
 
 }  // namespace
@@ -37,8 +37,8 @@ void add_creation(RuleTable& table) {
   for (const char* name : {"arange", "arange.start", "arange.start_step", "linspace"}) table[name] = range;
   table["eye"] = table["eye.m"] = [](RuleBuilder& b) {
     b.line("-> i j");
-    b.positional("i");
-    b.positional("j");
+    b.positional("i", Position::kOnlyPosition);
+    b.positional("j", Position::kOnlyPosition);
   };
   for (const char* name :
        {"uniform", "normal", "bernoulli", "bernoulli.p", "bernoulli.float", "bernoulli.Tensor", "random",

@@ -9,15 +9,16 @@ constexpr const char* kByData = "the data say where in it to look";
 // A table split by rows answers for the indices in its range, the others giving zeros.
 void embedding(RuleBuilder& b) {
   b.line("v d, t* -> t* d", {0, 1});
-  b.positional("v");
+  b.positional("v", Position::kLookup, b.operand(1), 0);
   b.linear({0});
   b.flops(0);
 }
 
 void embedding_backward(RuleBuilder& b) {
   b.line("t* d, t* -> v d", {0, 1});
-  b.positional("v");
+  b.positional("v", Position::kScatter, b.operand(1), 3);
   b.size_argument(2, {"v"});
+  if (b.flag(4)) b.whole("v", "its counts are over all rows");
   b.linear({0});
 }
 
@@ -26,7 +27,7 @@ void index_select(RuleBuilder& b) {
   const size_t rank = b.sizes(0).size();
   const int64_t dim = b.wrap(b.integer(1), rank);
   b.line(dims_but(rank, dim, "v") + ", i -> " + dims_but(rank, dim, "i"), {0, 2});
-  b.positional("v");
+  b.positional("v", Position::kLookup, b.operand(2), static_cast<int32_t>(dim));
   b.linear({0});
 }
 
@@ -92,7 +93,7 @@ void index(RuleBuilder& b, bool writes) {
   const std::string picked = before + into + after;
   if (!writes) {
     b.line(line + "-> " + (picked.empty() ? "1*" : picked));
-    b.positional("v");
+    b.positional("v", Position::kWrappedLookup, list[first], static_cast<int32_t>(first));
     b.linear({0});
     return;
   }

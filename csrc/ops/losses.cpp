@@ -14,7 +14,7 @@ void nll(RuleBuilder& b, const char* rows, const char* one) {
   const bool batched = b.sizes(0).size() > 1;
   const int64_t reduction = b.integer(3, kMean);
   b.line(batched ? rows : one, {0, 1, 2});
-  b.positional("c");
+  b.positional("c", Position::kTarget, b.operand(1), 4);
   b.combine("c", Combine::kSum, 0);
   b.combine("c", Combine::kSum, 1);
   if (reduction == kMean) {
@@ -46,7 +46,7 @@ void nll_backward(RuleBuilder& b) {
   } else {
     b.line("1*, c, 1*, c, 1* -> c", {0, 1, 2, 3, 6});
   }
-  b.positional("c");
+  b.positional("c", Position::kTarget, b.operand(2), 5);
   b.linear({0});
 }
 
@@ -54,7 +54,7 @@ void nll2d_backward(RuleBuilder& b) {
   const bool none = b.integer(4, kMean) == kNone;
   b.count("s", 2);
   b.line(none ? "n s*, n c s*, n s*, c, 1* -> n c s*" : "1*, n c s*, n s*, c, 1* -> n c s*", {0, 1, 2, 3, 6});
-  b.positional("c");
+  b.positional("c", Position::kTarget, b.operand(2), 5);
   b.linear({0});
 }
 

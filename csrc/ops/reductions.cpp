@@ -66,7 +66,7 @@ void vector_norm(RuleBuilder& b) {
 }
 
 // Every tensor alike, but for one dim that lies whole.
-void along(RuleBuilder& b, int64_t dim, int32_t exchanges, const char* why) {
+void along(RuleBuilder& b, int64_t dim, int32_t exchanges, Exchange exchange, const char* why) {
   const auto rank = b.sizes(0).size();
   if (rank == 0) return b.broadcast();
   const std::string term = dims_but(rank, b.wrap(dim, rank), "row");
@@ -76,14 +76,26 @@ void along(RuleBuilder& b, int64_t dim, int32_t exchanges, const char* why) {
   for (size_t r = 1; r < b.result_count(); ++r) line += ", " + term;
   b.line(line);
   if (exchanges > 0) {
-    b.exchanges("row", exchanges);
+    b.exchanges("row", exchanges, exchange, RuleBuilder::wrap(dim, rank));
   } else {
     b.whole("row", why);
   }
 }
 
 RuleEntry whole_along(size_t arg, const char* why) {
-  return [arg, why](RuleBuilder& b) { along(b, b.integer(arg, -1), 0, why); };
+  return [arg, why](RuleBuilder& b) { along(b, b.integer(arg, -1), 0, Exchange::kNone, why); };
+}
+
+// The maximum and the sum of each row go round.
+RuleEntry softmax(Exchange exchange) {
+  return [exchange](RuleBuilder& b) { along(b, b.integer(1, -1), 2, exchange, ""); };
+}
+
+RuleEntry softmax_backward(Exchange exchange) {
+  return [exchange](RuleBuilder& b) {
+    along(b, b.integer(2, -1), 1, exchange, "");
+    b.linear({0});
+  };
 }
 
 // Every tensor alike, but for the dims that the op names, along which elements move: all of them where it
@@ -109,8 +121,8 @@ RuleEntry moved_along(size_t arg, const char* why) {
 // Only the rows of the two last dims; which side of the diagonal an element is on depends on where it is.
 void triangle(RuleBuilder& b) {
   b.line("b* i j -> b* i j");
-  b.positional("i");
-  b.positional("j");
+  b.positional("i", Position::kDiagonal, 1);
+  b.positional("j", Position::kDiagonalBack, 1);
   b.linear({0});
 }
 
@@ -152,12 +164,11 @@ void add_reductions(RuleTable& table) {
   table["sort.stable"] = whole_along(2, "it is sorted along");
   table["argsort"] = whole_along(1, "it is sorted along");
   table["tril"] = table["triu"] = triangle;
-  table["_softmax"] = table["_log_softmax"] = [](RuleBuilder& b) { along(b, b.integer(1, -1), 2, ""); };
+  table["_softmax"] = softmax(Exchange::kSoftmax);
+  table["_log_softmax"] = softmax(Exchange::kLogSoftmax);
   table["_safe_softmax"] = whole_along(1, "it is normalised over");
-  table["_softmax_backward_data"] = table["_log_softmax_backward_data"] = [](RuleBuilder& b) {
-    along(b, b.integer(2, -1), 1, "");
-    b.linear({0});
-  };
+  table["_softmax_backward_data"] = softmax_backward(Exchange::kSoftmaxBackward);
+  table["_log_softmax_backward_data"] = softmax_backward(Exchange::kLogSoftmaxBackward);
 }
 
 }  // namespace moai::ops

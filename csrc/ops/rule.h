@@ -36,6 +36,25 @@ enum class Combine : uint8_t {
   kUnknown,  // cannot be told from the parts: the factor cannot be split
 };
 
+// How a local op learns where its part of a factor starts. `a` and `b` are the factor's `position_at` and
+// `position_to`.
+enum class Position : uint8_t {
+  kNone,           // the part's place does not matter
+  kLookup,         // operand a: indices; those of other parts give zeros, in the result's dims from b on
+  kWrappedLookup,  // the same, where negative indices count from the end
+  kScatter,        // operand a: rows that operand 0's go to, those of other parts nowhere; b: one to skip
+  kTarget,         // operand a: classes; those of other parts are ignored, as argument b says of one class
+  kDiagonal,       // argument a: a diagonal, which moves on by the start
+  kDiagonalBack,   // argument a: a diagonal, which moves back by the start
+  kQuery,          // argument a: whether a query sees earlier keys only; b: the mask that says it otherwise
+  kOnlyPosition,   // the result is a function of the position alone: made whole, and cut
+  kSampled,        // drawn by global index: the node is given its part (see compile/partition.h)
+  kGroups,         // rows lie in groups that the data decide: no local form yet
+};
+
+// The chain of local ops and small all-reduces that an op becomes where its row is split.
+enum class Exchange : uint8_t { kNone, kSoftmax, kLogSoftmax, kSoftmaxBackward, kLogSoftmaxBackward };
+
 struct Factor {
   std::string name;  // as in the rule's line; for messages
   int64_t size = 1;
@@ -44,9 +63,14 @@ struct Factor {
   // The local op has to know where its part starts: indices are compared with a position along this
   // factor (a lookup in a table that is split, a range, a triangle).
   bool positional = false;
+  Position position = Position::kNone;
+  int32_t position_at = -1;
+  int32_t position_to = -1;
   // The local op needs so many all-reduces of a number a row, over this factor, inside it (softmax: the
   // maximum and the sum).
   int32_t exchanges = 0;
+  Exchange exchange = Exchange::kNone;
+  int32_t exchange_dim = 0;  // of operand 0: the row
   // Reaches this many elements over the part's edge, before and after (convolution's space).
   int64_t halo = 0;
 };

@@ -272,12 +272,22 @@ void RuleBuilder::whole(const std::string& name, const std::string& why) {
   }
 }
 
-void RuleBuilder::positional(const std::string& name) {
-  for (const auto f : factors(name)) rule_.factors[f].positional = true;
+void RuleBuilder::positional(const std::string& name, Position how, int32_t at, int32_t to) {
+  for (const auto f : factors(name)) {
+    auto& factor = rule_.factors[f];
+    factor.positional = true;
+    factor.position = how;
+    factor.position_at = at;
+    factor.position_to = to;
+  }
 }
 
-void RuleBuilder::exchanges(const std::string& name, int32_t count) {
-  for (const auto f : factors(name)) rule_.factors[f].exchanges = count;
+void RuleBuilder::exchanges(const std::string& name, int32_t count, Exchange how, int64_t dim) {
+  for (const auto f : factors(name)) {
+    rule_.factors[f].exchanges = count;
+    rule_.factors[f].exchange = how;
+    rule_.factors[f].exchange_dim = static_cast<int32_t>(dim);
+  }
 }
 
 void RuleBuilder::combine(const std::string& name, Combine how, int32_t result) {

@@ -58,8 +58,8 @@ class RuleBuilder {
   const TensorFactors& result_factors(size_t result) const { return rule_.results[result]; }
 
   void whole(const std::string& name, const std::string& why = "");
-  void positional(const std::string& name);
-  void exchanges(const std::string& name, int32_t count);
+  void positional(const std::string& name, Position how, int32_t at = ir::kNone, int32_t to = ir::kNone);
+  void exchanges(const std::string& name, int32_t count, Exchange how, int64_t dim);
   // For one result, or for all (-1).
   void combine(const std::string& name, Combine how, int32_t result = -1);
   void additive(int32_t operand);

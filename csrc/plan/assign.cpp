@@ -18,20 +18,6 @@ constexpr int32_t kFoldRounds = 4;
 constexpr double kEnoughGap = 1e-3;
 constexpr int32_t kMostRounds = 12;
 
-// The input whose memory an output takes over: through tied results and whole updates. kNone of a new value.
-ir::ValueId origin_of(const ir::Graph& graph, ir::ValueId value) {
-  for (;;) {
-    const auto producer = graph.value(value).producer;
-    if (producer == ir::kNone) return value;
-    const ir::Node& node = graph.node(producer);
-    const int32_t operand = node.kind == ir::NodeKind::kUpdate
-                                ? 0
-                                : node.tied_operand(static_cast<size_t>(graph.value(value).index));
-    if (operand == ir::kNone) return ir::kNone;
-    value = node.operands[operand];
-  }
-}
-
 class Assigner {
  public:
   Assigner(const ir::Graph& graph, const Frame& frame, const Mesh& mesh, int32_t micro_batches)
@@ -119,7 +105,7 @@ class Assigner {
       }
     }
     for (const auto output : graph_.outputs()) {
-      const ir::ValueId input = origin_of(graph_, output);
+      const ir::ValueId input = updated_input(graph_, output);
       if (input == ir::kNone || input == output) continue;
       auto& use = uses[{colour_of_producer(output), graph_.value(output).index,
                         fold_.of_input[graph_.value(input).index], -1}];
@@ -262,6 +248,19 @@ class Assigner {
 };
 
 }  // namespace
+
+ir::ValueId updated_input(const ir::Graph& graph, ir::ValueId value) {
+  for (;;) {
+    const auto producer = graph.value(value).producer;
+    if (producer == ir::kNone) return value;
+    const ir::Node& node = graph.node(producer);
+    const int32_t operand = node.kind == ir::NodeKind::kUpdate
+                                ? 0
+                                : node.tied_operand(static_cast<size_t>(graph.value(value).index));
+    if (operand == ir::kNone) return ir::kNone;
+    value = node.operands[operand];
+  }
+}
 
 Moments moments(const ir::Graph& graph, const Frame& frame) {
   const auto nodes = static_cast<int32_t>(graph.nodes().size());

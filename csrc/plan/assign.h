@@ -17,6 +17,10 @@ struct Moments {
 };
 Moments moments(const ir::Graph& graph, const Frame& frame);
 
+// The input whose memory an output takes over, through tied results and whole updates: what a step updates
+// must end where it began. An input that is an output is its own; kNone of a new value.
+ir::ValueId updated_input(const ir::Graph& graph, ir::ValueId output);
+
 // A placement for everything in a step, on one mesh.
 struct Assignment {
   bool fits = false;

@@ -15,6 +15,15 @@ double bytes_of(const ir::Type& type) {
   return static_cast<double>(type.numel()) * static_cast<double>(ir::element_bytes(type.dtype));
 }
 
+Collective collective_of(Change change) {
+  switch (change) {
+    case Change::kAllGather: return Collective::kAllGather;
+    case Change::kReduceScatter: return Collective::kReduceScatter;
+    case Change::kAllToAll: return Collective::kAllToAll;
+    default: return Collective::kAllReduce;
+  }
+}
+
 // The share of the value on one device, `skip` (an axis, or -1) left out.
 double share(const std::vector<std::vector<int64_t>>& leaf_sizes, const Placement& placement,
              const Mesh& mesh, int32_t skip) {
@@ -28,6 +37,21 @@ double share(const std::vector<std::vector<int64_t>>& leaf_sizes, const Placemen
 }
 
 }  // namespace
+
+Change change_of(const Split& from, const Split& to) {
+  using K = Split::Kind;
+  if (from == to) return Change::kNothing;
+  if (to.kind == K::kReduced) return Change::kImpossible;
+  switch (from.kind) {
+    case K::kReplicate: return Change::kLocal;
+    case K::kShard:
+      if (to.kind == K::kPartial) return Change::kLocal;  // with zeros around it
+      return to.kind == K::kShard ? Change::kAllToAll : Change::kAllGather;
+    case K::kPartial: return to.kind == K::kShard ? Change::kReduceScatter : Change::kAllReduce;
+    case K::kReduced: return to.kind == K::kPartial ? Change::kImpossible : Change::kAllReduce;
+  }
+  return Change::kImpossible;
+}
 
 double largest_share(int64_t size, int32_t parts) {
   return static_cast<double>((size + parts - 1) / parts) / static_cast<double>(size);
@@ -60,18 +84,12 @@ double local_bytes(const ir::Type& type, const std::vector<std::vector<int64_t>>
 
 double convert_seconds(const ir::Type& type, const std::vector<std::vector<int64_t>>& leaf_sizes,
                        const Placement& from, const Placement& to, const Mesh& mesh, bool merged) {
-  using K = Split::Kind;
   double total = 0;
   for (size_t a = 0; a < from.size(); ++a) {
-    const auto &x = from[a], &y = to[a];
-    // A replica has every part, and of a sum it is one part with zeros for the others.
-    if (x == y || x.kind == K::kReplicate) continue;
-    if (y.kind == K::kReduced || (y.kind == K::kPartial && x.kind == K::kReduced))
-      return std::numeric_limits<double>::infinity();
-    if (y.kind == K::kPartial) continue;  // a shard, with zeros around it
-    Collective how = Collective::kAllReduce;
-    if (x.kind == K::kShard) how = y.kind == K::kShard ? Collective::kAllToAll : Collective::kAllGather;
-    if (x.kind == K::kPartial && y.kind == K::kShard) how = Collective::kReduceScatter;
+    const Change change = change_of(from[a], to[a]);
+    if (change == Change::kImpossible) return std::numeric_limits<double>::infinity();
+    if (change == Change::kNothing || change == Change::kLocal) continue;
+    const Collective how = collective_of(change);
     const double bytes = bytes_of(type) * share(leaf_sizes, from, mesh, static_cast<int32_t>(a));
     const double together = merged ? std::max(bytes, kBucketBytes) : bytes;
     const double taken = seconds(*mesh.cluster, how, mesh.axes[a].group, together);

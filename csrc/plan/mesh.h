@@ -47,6 +47,19 @@ struct Split {
 };
 using Placement = std::vector<Split>;
 
+// What brings a value from one split along an axis to another: what `convert_seconds` counts is what the
+// compiler emits.
+enum class Change : uint8_t {
+  kNothing,
+  kLocal,  // a replica has every part; of a sum, it is one part with zeros for the others
+  kAllReduce,
+  kAllGather,
+  kReduceScatter,
+  kAllToAll,
+  kImpossible,  // another reduction to a partial sum
+};
+Change change_of(const Split& from, const Split& to);
+
 // Which share of `size` the largest of `parts` parts has.
 double largest_share(int64_t size, int32_t parts);
 

@@ -58,6 +58,9 @@ class Enumerate {
       for (size_t k = 0; k < factors_[f].size(); ++k) {
         const auto atom = factors_[f][k];
         if (frame_.atoms.opaque(atom) || frame_.atoms.size(atom) < parts) continue;
+        // A part that must know where it starts has to be one run of indices.
+        const auto position = rule_.factors[f].position;
+        if (k > 0 && position != ops::Position::kNone && position != ops::Position::kSampled) continue;
         found.push_back({AxisChoice::Kind::kFactor, static_cast<int16_t>(f), static_cast<int16_t>(k)});
       }
     }

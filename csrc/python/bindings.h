@@ -12,4 +12,7 @@ void bind_plan(pybind11::module_& m);
 // and what it is given for a step, as plain values for the tests.
 void bind_solver(pybind11::module_& m);
 
+// `_C.random_local_graphs(graph, mesh, seed, counts)`, …: what each device runs under a plan, for the tests.
+void bind_local_graphs(pybind11::module_& m);
+
 }  // namespace moai

@@ -75,6 +75,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("configure_log", &engine::configure_log);
   bind_rules(m);
   bind_plan(m);
+  bind_local_graphs(m);
   bind_solver(m);
   m.def("time_calls", [](bool on) { engine::stats().time_calls.store(on); });
   m.def("set_memory_limit", &cpu::set_memory_limit);
@@ -113,6 +114,21 @@ PYBIND11_MODULE(_C, m) {
     record::synchronize(record::CutReason::kSync);
     const auto graph = engine::engine().dry_step();
     return graph.nodes().empty() ? std::string() : ir::print(graph);
+  });
+  // The values of that graph's numbers, by position.
+  m.def("dry_numbers", [] {
+    const auto [kinds, values] = engine::engine().dry_numbers();
+    py::list out;
+    for (size_t i = 0; i < values.size(); ++i) {
+      runtime::Number number;
+      number.i = values[i];
+      if (kinds[i] == ir::NumberKind::kFloat) {
+        out.append(number.f);
+      } else {
+        out.append(number.i);
+      }
+    }
+    return out;
   });
   m.def("shut_down", [] {
     const py::gil_scoped_release release;

@@ -294,6 +294,13 @@ Inferred grouped_mm(at::ArrayRef<at::IValue> args) {
   return inferred;
 }
 
+// Attention's log-sum-exp on the CPU: the meta kernel says f32 of all inputs, the real one keeps f64.
+void keep_double(at::ArrayRef<at::IValue> args, Inferred& inferred) {
+  if (args[0].toTensor().scalar_type() != at::kDouble) return;
+  auto& layout = inferred.returns.at(1).layout;
+  layout = intern_layout(layout->type.sizes, layout->type.strides, at::kDouble);
+}
+
 // Writes that meta kernels let pass and real ones may refuse: into elements that share memory, and such
 // as would grow what is written. An `out=` may grow, where it is no operand too. The CPU knows, and in which
 // order of strides: that of its inputs, where many meta kernels say contiguous.
@@ -390,6 +397,7 @@ Inferred infer(const OpSchema& op, at::ArrayRef<at::IValue> args) {
     return known;
   }
   static const auto grouped_mm_name = ir::Symbol::intern("aten._grouped_mm");
+  static const auto attention_name = ir::Symbol::intern("aten._scaled_dot_product_flash_attention_for_cpu");
   Inferred inferred;
   try {
     if (op.name == grouped_mm_name && args[0].toTensor().dim() >= 2 && args[1].toTensor().dim() >= 2) {
@@ -400,6 +408,7 @@ Inferred infer(const OpSchema& op, at::ArrayRef<at::IValue> args) {
       inferred = run_on(op, args, on_zeros(op, args));
     } else {
       inferred = run_meta(op, args);
+      if (op.name == attention_name) keep_double(args, inferred);
     }
   } catch (const c10::NotImplementedError&) {
     inferred.at_once = true;

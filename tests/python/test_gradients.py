@@ -287,3 +287,12 @@ def gradcheck_holds(device):
 
 
 test_is_as_on_the_cpu = scenario.test()
+
+
+def test_attention_in_double_precision_has_gradients() -> None:
+    q, k, v = (torch.randn(2, 4, 6, 8, dtype=torch.float64) for _ in range(3))
+    got, expected = ([t.to(device).requires_grad_() for t in (q, k, v)] for device in ("moai", "cpu"))
+    for tensors in (got, expected):
+        torch.nn.functional.scaled_dot_product_attention(*tensors, is_causal=True).square().sum().backward()
+    for x, y in zip(got, expected, strict=True):
+        torch.testing.assert_close(x.grad.cpu(), y.grad)

@@ -58,6 +58,7 @@ class Call:
     def text(self) -> str:
         """The graph of the call alone, as the recorder would write it."""
         numbers: list[str] = []
+        self.numbers: list[float | int] = []
         position = itertools.count()
 
         def argument(value: object, schema: torch._C.Argument) -> str:
@@ -77,6 +78,7 @@ class Call:
             is_number = "number" in kind or "Scalar" in kind or "float" in kind
             if is_number and ir_name(self.op) not in STATIC_NUMBERS:
                 numbers.append("f" if isinstance(value, float) else "i")
+                self.numbers.append(value)
                 return f"n{len(numbers) - 1}"
             if isinstance(value, list):
                 return "[" + ",".join(str(v).lower() for v in value) + "]"

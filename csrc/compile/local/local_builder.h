@@ -1,0 +1,58 @@
+#pragma once
+
+#include <utility>
+#include <vector>
+
+#include "compile/local/collective.h"
+#include "ir/graph.h"
+
+namespace moai::compile {
+
+// Writes one device's graph: nodes of their own, and the small steps that conversions are made of. Steps that
+// change nothing add no node.
+class LocalBuilder {
+ public:
+  // What follows belongs to this node of the whole graph.
+  void set_source(const ir::Node& node) {
+    section_ = node.section;
+    origin_ = node.origin;
+  }
+
+  ir::Graph& graph() { return graph_; }
+  const ir::Type& type(ir::ValueId value) const { return graph_.type(value); }
+
+  // The arguments name the operands in order, then `more`.
+  ir::ValueId add(const char* op, std::vector<ir::ValueId> operands, std::vector<ir::Arg> more,
+                  ir::Type result);
+  // An op whose result is of the first operand's sizes, laid out as that one is but dense.
+  ir::ValueId pointwise(const char* op, std::vector<ir::ValueId> operands, std::vector<ir::Arg> more = {});
+  ir::ValueId pointwise(const char* op, std::vector<ir::ValueId> operands, std::vector<ir::Arg> more,
+                        ir::DType dtype);
+
+  // Views. A reshape whose strides no view has is a copy.
+  ir::ValueId slice(ir::ValueId x, int64_t dim, int64_t start, int64_t length);
+  ir::ValueId reshape(ir::ValueId x, const ir::Dims& sizes);
+  ir::ValueId permute(ir::ValueId x, const ir::Dims& order);
+
+  ir::ValueId contiguous(ir::ValueId x);
+  ir::ValueId to_dtype(ir::ValueId x, ir::DType dtype);
+  ir::ValueId full(ir::DType dtype, const ir::Dims& sizes, double value);
+  // `x` within zeros: `before` and `after` more of them along `dim`.
+  ir::ValueId pad(ir::ValueId x, int64_t dim, int64_t before, int64_t after);
+  // `own`: this device's position in the group.
+  ir::ValueId collective(ir::ValueId x, const Collective& collective, size_t own);
+
+ private:
+  ir::Graph graph_;
+  ir::Section section_ = ir::Section::kForward;
+  int32_t origin_ = ir::kNone;
+};
+
+// Dims by stride, the largest first: the order in which a dense value lies in memory.
+ir::Dims memory_order(const ir::Type& type);
+ir::Dims inverse(const ir::Dims& order);
+bool is_identity(const ir::Dims& order);
+// A dense type of these sizes whose dims lie in memory in the order that those of `like` do.
+ir::Type dense_like(const ir::Type& like, ir::Dims sizes);
+
+}  // namespace moai::compile

@@ -1,0 +1,404 @@
+#include "compile/local/local_op.h"
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+
+#include "ir/error.h"
+#include "ir/view.h"
+
+namespace moai::compile {
+
+// Note [Local ops]
+// Most ops do to parts what they do to the whole: only arguments that are sizes change. Where a factor is
+// split that an op must know its place in (ops::Position), its indices are shifted to the part and what lies
+// outside is masked; where a row is split that an op goes over as a whole (ops::Exchange), it becomes the
+// steps of its definition, with all-reduces of a number a row between them.
+
+namespace {
+
+using ir::Dims;
+using ir::Type;
+using ir::ValueId;
+using ops::Position;
+using plan::AxisChoice;
+
+class WriteLocal {
+ public:
+  WriteLocal(LocalBuilder& builder, const LocalOp& op, std::vector<ValueId> operands)
+      : b_(builder), op_(op), operands_(std::move(operands)), args_(op.node.args) {}
+
+  std::vector<ValueId> run() {
+    for (const auto& local : op_.rule.local_args) set_local(local);
+    for (size_t f = 0; f < op_.rule.factors.size(); ++f) {
+      if (!is_split(f)) continue;
+      if (op_.rule.factors[f].exchange != ops::Exchange::kNone) return {exchange(f)};
+      if (op_.rule.factors[f].position == Position::kOnlyPosition) return cut_whole();
+    }
+    for (size_t f = 0; f < op_.rule.factors.size(); ++f) {
+      if (is_split(f)) position(f);
+    }
+    auto results = add_node();
+    for (const auto& hidden : hidden_) results[0] = hide(results[0], hidden);
+    return results;
+  }
+
+ private:
+  std::vector<int64_t> axes(size_t f, size_t leaf) const {
+    std::vector<int64_t> found;
+    for (size_t a = 0; a < op_.option.choices.size(); ++a) {
+      const auto& choice = op_.option.choices[a];
+      if (choice.kind == AxisChoice::Kind::kFactor && static_cast<size_t>(choice.factor) == f &&
+          static_cast<size_t>(choice.leaf) == leaf)
+        found.push_back(static_cast<int64_t>(a));
+    }
+    return found;
+  }
+
+  std::vector<int64_t> axes(size_t f) const {
+    std::vector<int64_t> found;
+    for (size_t a = 0; a < op_.option.choices.size(); ++a) {
+      const auto& choice = op_.option.choices[a];
+      if (choice.kind == AxisChoice::Kind::kFactor && static_cast<size_t>(choice.factor) == f)
+        found.push_back(static_cast<int64_t>(a));
+    }
+    return found;
+  }
+
+  bool is_split(size_t f) const { return !axes(f).empty(); }
+
+  int64_t local_size(size_t f) const {
+    int64_t size = 1;
+    for (size_t k = 0; k < op_.factors[f].size(); ++k)
+      size *= op_.place.part(op_.frame.atoms.size(op_.factors[f][k]), axes(f, k)).length;
+    return size;
+  }
+
+  // The run of indices of a factor whose outermost atom alone is split.
+  Part run_of(size_t f) const {
+    Part part{0, 1};
+    for (size_t k = 0; k < op_.factors[f].size(); ++k) {
+      const int64_t size = op_.frame.atoms.size(op_.factors[f][k]);
+      const Part own = op_.place.part(size, axes(f, k));
+      MOAI_ASSERT(k == 0 || own.length == size, "a part that is no run of indices");
+      part = {part.start * size + own.start, part.length * own.length};
+    }
+    return part;
+  }
+
+  template <typename T>
+  T& arg(int32_t index) {
+    T* value = index >= 0 && static_cast<size_t>(index) < args_.size() ? std::get_if<T>(&args_[index]) : nullptr;
+    if (value == nullptr) fail(concat("argument ", index, " is no static one"));
+    return *value;
+  }
+
+  [[noreturn]] void fail(const std::string& what) const {
+    throw Error(Phase::kCompile, concat(op_.node.op.str(), " has no local form here: ", what))
+        .detail(ir::print(op_.whole, op_.whole.value(op_.node.results[0]).producer));
+  }
+
+  void set_local(const ops::LocalArg& local) {
+    if (local.arg < 0 || static_cast<size_t>(local.arg) >= args_.size()) return;
+    int64_t size = local.times;
+    bool is_whole = true;
+    for (const auto f : local.factors) {
+      size *= local_size(f);
+      is_whole = is_whole && !is_split(f);
+    }
+    if (is_whole) return;
+    if (local.element >= 0) {
+      arg<Dims>(local.arg)[local.element] = size;
+    } else {
+      args_[local.arg] = size;
+    }
+  }
+
+  // --- Nodes --------------------------------------------------------------------------------------
+
+  Dims local_sizes(size_t result) const {
+    const auto value = op_.node.results[result];
+    const auto parts =
+        parts_of(op_.place, plan::leaf_sizes(op_.frame, value), op_.option.results[result]);
+    Dims sizes;
+    for (const auto& dim : parts) {
+      int64_t size = 1;
+      for (const auto& part : dim) size *= part.length;
+      sizes.push_back(size);
+    }
+    return sizes;
+  }
+
+  bool operands_are_whole() const {
+    for (size_t o = 0; o < op_.node.operands.size(); ++o) {
+      if (b_.type(operands_[o]) != op_.whole.type(op_.node.operands[o])) return false;
+    }
+    return true;
+  }
+
+  // As torch would lay it out: a view over its operand, an operand that is written, or dense in the order
+  // that the whole result has.
+  Type result_type(size_t r) const {
+    const Type& whole = op_.whole.type(op_.node.results[r]);
+    const int32_t tied = op_.node.tied_operand(r);
+    if (tied != ir::kNone) return b_.type(operands_[tied]);
+    if (op_.node.kind == ir::NodeKind::kUpdate) return b_.type(operands_[0]);
+    Dims sizes = local_sizes(r);
+    if (const auto kind = view_kind()) {
+      if (sizes == whole.sizes && operands_are_whole()) return whole;
+      ir::ViewStep step{*kind, {}};
+      if (*kind == ir::ViewStep::Kind::kSlice) {
+        for (size_t i = 1; i < args_.size(); ++i) step.dims.push_back(std::get<int64_t>(args_[i]));
+      } else {
+        step.dims = std::get<Dims>(args_[1]);
+      }
+      Type type;
+      int64_t offset = 0;
+      if (ir::apply_steps(b_.type(operands_[0]), {step}, &type, &offset) && type.sizes == sizes) return type;
+      MOAI_ASSERT(*kind == ir::ViewStep::Kind::kReshape, "a local view of other sizes");
+      return Type::contiguous(whole.dtype, std::move(sizes));
+    }
+    return sizes == whole.sizes ? whole : dense_like(whole, std::move(sizes));
+  }
+
+  std::optional<ir::ViewStep::Kind> view_kind() const {
+    const auto& name = op_.node.op.str();
+    if (name == "moai.slice") return ir::ViewStep::Kind::kSlice;
+    if (name == "moai.permute") return ir::ViewStep::Kind::kPermute;
+    if (name == "moai.expand") return ir::ViewStep::Kind::kExpand;
+    if (name == "moai.reshape") return ir::ViewStep::Kind::kReshape;
+    return std::nullopt;
+  }
+
+  std::vector<ValueId> add_node() {
+    ir::Node node = op_.node;
+    node.results.clear();
+    node.args = args_;
+    if (node.kind == ir::NodeKind::kUpdate && !operands_are_whole()) {
+      const Type& source = b_.type(operands_[1]);
+      node.args[0] = source.sizes;
+      node.args[1] = ir::contiguous_strides(source.sizes);
+    } else if (node.kind == ir::NodeKind::kView && !operands_are_whole()) {
+      fail("its operand is laid out otherwise");
+    }
+    std::vector<Type> types;
+    for (size_t r = 0; r < op_.node.results.size(); ++r) types.push_back(result_type(r));
+    node.operands = operands_;
+    return b_.graph().node(b_.graph().add_node(std::move(node), std::move(types))).results;
+  }
+
+  // --- Positions ----------------------------------------------------------------------------------
+
+  struct Hidden {
+    ValueId mask;
+    int64_t dim;  // of the result, where the mask's dims begin
+  };
+
+  void position(size_t f) {
+    const auto& factor = op_.rule.factors[f];
+    const int32_t at = factor.position_at, to = factor.position_to;
+    switch (factor.position) {
+      case Position::kNone:
+      case Position::kOnlyPosition: return;
+      case Position::kLookup: hidden_.push_back({shift(at, run_of(f), ir::kNone), to}); return;
+      case Position::kWrappedLookup: {
+        operands_[at] = b_.pointwise("aten.remainder.Scalar", {operands_[at]}, {factor.size});
+        hidden_.push_back({shift(at, run_of(f), ir::kNone), to});
+        return;
+      }
+      case Position::kScatter: {
+        const Part part = run_of(f);
+        const ValueId mask = shift(at, part, ir::kNone);
+        operands_[0] = hide(operands_[0], {mask, 0});
+        auto& skipped = arg<int64_t>(to);
+        const bool here = skipped >= part.start && skipped < part.start + part.length;
+        skipped = here ? skipped - part.start : -1;
+        return;
+      }
+      case Position::kTarget: {
+        auto& ignored = arg<int64_t>(to);
+        const ValueId own = operands_[at];
+        const ValueId skipped = b_.pointwise("aten.eq.Scalar", {own}, {ignored}, ir::DType::kBool);
+        ignored = -100;
+        shift(at, run_of(f), skipped, ignored);
+        return;
+      }
+      case Position::kDiagonal: arg<int64_t>(at) += run_of(f).start; return;
+      case Position::kDiagonalBack: arg<int64_t>(at) -= run_of(f).start; return;
+      case Position::kQuery: {
+        // Query i of this part sees the keys up to start + i.
+        const Part part = run_of(f);
+        const auto query = static_cast<size_t>(first_operand_with(f));
+        const Dims mask{part.length, keys()};
+        const auto dtype = b_.type(operands_[query]).dtype;
+        const ValueId hidden = b_.full(dtype, mask, -std::numeric_limits<double>::infinity());
+        arg<bool>(at) = false;
+        if (args_.size() <= static_cast<size_t>(to)) args_.resize(static_cast<size_t>(to) + 1);
+        args_[to] = ir::OperandRef{static_cast<int32_t>(operands_.size())};
+        operands_.push_back(b_.add("aten.triu", {hidden}, {part.start + 1}, b_.type(hidden)));
+        return;
+      }
+      case Position::kSampled: sampled(); return;
+      case Position::kGroups: fail("which rows a group has, the data say"); return;
+    }
+  }
+
+  // Makes the indices of operand `at` count within the part. Returns where they are outside of it (or
+  // `also` is), where they become `instead`.
+  ValueId shift(int32_t at, const Part& part, ValueId also, int64_t instead = 0) {
+    const ValueId index = operands_[at];
+    const auto boolean = ir::DType::kBool;
+    const ValueId below = b_.pointwise("aten.lt.Scalar", {index}, {part.start}, boolean);
+    const ValueId above = b_.pointwise("aten.ge.Scalar", {index}, {part.start + part.length}, boolean);
+    ValueId outside = b_.pointwise("aten.bitwise_or.Tensor", {below, above});
+    if (also != ir::kNone) outside = b_.pointwise("aten.bitwise_or.Tensor", {outside, also});
+    const ValueId local = b_.pointwise("aten.sub.Scalar", {index}, {part.start, int64_t{1}});
+    operands_[at] = b_.pointwise("aten.masked_fill.Scalar", {local, outside}, {instead});
+    return outside;
+  }
+
+  ValueId hide(ValueId x, const Hidden& hidden) {
+    Dims sizes = b_.type(hidden.mask).sizes;
+    const size_t behind = b_.type(x).sizes.size() - sizes.size() - static_cast<size_t>(hidden.dim);
+    sizes.insert(sizes.end(), behind, 1);
+    return b_.pointwise("aten.masked_fill.Scalar", {x, b_.reshape(hidden.mask, sizes)}, {int64_t{0}});
+  }
+
+  int32_t first_operand_with(size_t f) const {
+    for (size_t o = 0; o < op_.rule.operands.size(); ++o) {
+      for (const auto& dim : op_.rule.operands[o]) {
+        if (std::find(dim.begin(), dim.end(), static_cast<int32_t>(f)) != dim.end())
+          return static_cast<int32_t>(o);
+      }
+    }
+    MOAI_ASSERT(false, "no operand has the factor");
+    return ir::kNone;
+  }
+
+  // The length of attention's keys: the third dim of its second operand that has `t`.
+  int64_t keys() const {
+    for (size_t o = 0; o < op_.rule.operands.size(); ++o) {
+      for (const auto& dim : op_.rule.operands[o]) {
+        if (dim.size() == 1 && op_.rule.factors[dim[0]].name == "t") return op_.rule.factors[dim[0]].size;
+      }
+    }
+    return 1;
+  }
+
+  // A sampler draws by global index: it is told, for each atom of its result, outermost first, the whole
+  // size, where its part starts and how long that is.
+  void sampled() {
+    if (is_placed_) return;
+    is_placed_ = true;
+    const auto value = op_.node.results[0];
+    const auto sizes = plan::leaf_sizes(op_.frame, value);
+    const auto parts = parts_of(op_.place, sizes, op_.option.results[0]);
+    Dims places;
+    for (size_t d = 0; d < sizes.size(); ++d) {
+      for (size_t k = 0; k < sizes[d].size(); ++k)
+        places.insert(places.end(), {sizes[d][k], parts[d][k].start, parts[d][k].length});
+    }
+    args_.emplace_back(std::move(places));
+  }
+
+  // A function of the position alone: all of it, and a part of that.
+  std::vector<ValueId> cut_whole() {
+    ir::Node node = op_.node;
+    node.results.clear();
+    node.operands = operands_;
+    const Type& type = op_.whole.type(op_.node.results[0]);
+    const ValueId all = b_.graph().node(b_.graph().add_node(std::move(node), {type})).results[0];
+    const auto sizes = plan::leaf_sizes(op_.frame, op_.node.results[0]);
+    const auto parts = parts_of(op_.place, sizes, op_.option.results[0]);
+    ValueId x = all;
+    Dims open, cut;
+    for (const auto& dim : sizes) open.insert(open.end(), dim.begin(), dim.end());
+    x = b_.reshape(x, open);
+    int64_t at = 0;
+    for (const auto& dim : parts) {
+      cut.push_back(1);
+      for (const auto& part : dim) {
+        x = b_.slice(x, at++, part.start, part.length);
+        cut.back() *= part.length;
+      }
+    }
+    return {b_.reshape(x, cut)};
+  }
+
+  // --- Exchanges ----------------------------------------------------------------------------------
+
+  ValueId over_row(const char* op, ValueId x, int64_t dim, size_t f, const char* reduction) {
+    Dims sizes = b_.type(x).sizes;
+    sizes[dim] = 1;
+    Type type = dense_like(b_.type(x), std::move(sizes));
+    std::vector<ir::Arg> more{Dims{dim}, true};
+    if (std::string(op) == "aten.sum.dim_IntList") more.emplace_back(ir::NoneArg{});
+    Collective call;
+    call.axes = axes(f);
+    call.reduction = reduction;
+    return b_.collective(b_.add(op, {x}, std::move(more), std::move(type)), call, 0);
+  }
+
+  ValueId exchange(size_t f) {
+    const auto& factor = op_.rule.factors[f];
+    const int64_t dim = factor.exchange_dim;
+    const auto dtype = op_.whole.type(op_.node.results[0]).dtype;
+    std::vector<ValueId> x;
+    for (const auto operand : operands_) {
+      const auto own = b_.type(operand).dtype;
+      const bool is_low = own == ir::DType::kF16 || own == ir::DType::kBF16;
+      x.push_back(b_.to_dtype(operand, is_low ? ir::DType::kF32 : own));
+    }
+    const auto sum = [&](ValueId of) { return over_row("aten.sum.dim_IntList", of, dim, f, "sum"); };
+    const auto minus = [&](ValueId a, ValueId b) {
+      return b_.pointwise("aten.sub.Tensor", {a, b}, {int64_t{1}});
+    };
+    const auto times = [&](ValueId a, ValueId b) { return b_.pointwise("aten.mul.Tensor", {a, b}); };
+    const auto exp = [&](ValueId of) { return b_.pointwise("aten.exp", {of}); };
+    ValueId out = ir::kNone;
+    switch (factor.exchange) {
+      case ops::Exchange::kSoftmax: {
+        const ValueId e = exp(minus(x[0], over_row("aten.amax", x[0], dim, f, "max")));
+        out = b_.pointwise("aten.div.Tensor", {e, sum(e)});
+        break;
+      }
+      case ops::Exchange::kLogSoftmax: {
+        const ValueId below = minus(x[0], over_row("aten.amax", x[0], dim, f, "max"));
+        out = minus(below, b_.pointwise("aten.log", {sum(exp(below))}));
+        break;
+      }
+      case ops::Exchange::kSoftmaxBackward: {
+        out = times(x[1], minus(x[0], sum(times(x[0], x[1]))));
+        break;
+      }
+      case ops::Exchange::kLogSoftmaxBackward: {
+        out = minus(x[0], times(exp(x[1]), sum(x[0])));
+        break;
+      }
+      case ops::Exchange::kNone: MOAI_ASSERT(false, "nothing goes round"); break;
+    }
+    return b_.to_dtype(out, dtype);
+  }
+
+  LocalBuilder& b_;
+  const LocalOp& op_;
+  std::vector<ValueId> operands_;
+  std::vector<ir::Arg> args_;
+  std::vector<Hidden> hidden_;
+  bool is_placed_ = false;
+};
+
+}  // namespace
+
+bool has_local_form(const ops::Rule& rule, const plan::Option& option) {
+  return std::none_of(option.choices.begin(), option.choices.end(), [&](const AxisChoice& choice) {
+    return choice.kind == AxisChoice::Kind::kFactor &&
+           rule.factors[choice.factor].position == Position::kGroups;
+  });
+}
+
+std::vector<ValueId> write_local_op(LocalBuilder& builder, const LocalOp& op, std::vector<ValueId> operands) {
+  return WriteLocal(builder, op, std::move(operands)).run();
+}
+
+}  // namespace moai::compile

@@ -1,0 +1,32 @@
+#pragma once
+
+#include <vector>
+
+#include "compile/local/local_builder.h"
+#include "compile/local/parts.h"
+#include "ops/rule.h"
+#include "plan/options.h"
+
+namespace moai::compile {
+
+// What an op does on one device: see Note [Local ops] in the implementation.
+struct LocalOp {
+  const ir::Graph& whole;
+  const ir::Node& node;
+  const ops::Rule& rule;
+  const plan::Frame& frame;
+  const std::vector<plan::Dim>& factors;   // atoms of the rule's factors
+  const plan::Option& option;
+  const Place& place;
+};
+
+// Writes the op on one device, with operands that lie as its option asks. Returns its results.
+//
+// Throws Error(Phase::kCompile) naming the node where an option has no local form (expert groups, as yet).
+std::vector<ir::ValueId> write_local_op(LocalBuilder& builder, const LocalOp& op,
+                                        std::vector<ir::ValueId> operands);
+
+// Whether the node has a local form under this option.
+bool has_local_form(const ops::Rule& rule, const plan::Option& option);
+
+}  // namespace moai::compile

@@ -1,0 +1,148 @@
+#include "compile/local/verify_local_graphs.h"
+
+#include <algorithm>
+#include <set>
+
+#include "compile/local/collective.h"
+#include "ir/error.h"
+
+namespace moai::compile {
+
+namespace {
+
+using K = Collective::Kind;
+
+class Verifier {
+ public:
+  Verifier(const std::vector<std::shared_ptr<const ir::Graph>>& graphs, const std::vector<int32_t>& mesh)
+      : graphs_(graphs), mesh_(mesh), waits_at_(graphs.size(), 0), calls_(graphs.size()) {}
+
+  void run() {
+    std::set<const ir::Graph*> seen;
+    for (const auto& graph : graphs_) {
+      if (seen.insert(graph.get()).second) ir::verify(*graph);
+    }
+    const auto devices = static_cast<int32_t>(graphs_.size());
+    for (int32_t d = 0; d < devices; ++d) advance(d);
+    // A device goes on when its whole group has met; each meeting may let others go on.
+    std::vector<int32_t> ready(graphs_.size());
+    for (int32_t d = 0; d < devices; ++d) ready[d] = d;
+    while (!ready.empty()) {
+      const int32_t d = ready.back();
+      ready.pop_back();
+      if (!calls_[d]) continue;
+      const auto group = group_of(mesh_, d, calls_[d]->axes);
+      const bool all_here = std::all_of(group.begin(), group.end(), [&](int32_t member) {
+        return calls_[member] && calls_[member]->axes == calls_[d]->axes;
+      });
+      if (!all_here) continue;
+      for (size_t i = 0; i < group.size(); ++i) check(group, i);
+      for (const auto member : group) {
+        ++waits_at_[member];
+        advance(member);
+        ready.push_back(member);
+      }
+    }
+    for (int32_t d = 0; d < devices; ++d) {
+      if (calls_[d]) stuck(d);
+    }
+  }
+
+ private:
+  const ir::Graph& graph(int32_t device) const { return *graphs_[device]; }
+  std::string line(int32_t device) const {
+    if (!calls_[device]) return concat("device ", device, " has ended");
+    return concat("device ", device, ", node ", waits_at_[device], ": ",
+                  ir::print(graph(device), waits_at_[device]));
+  }
+
+  void advance(int32_t device) {
+    auto& at = waits_at_[device];
+    calls_[device].reset();
+    for (; at < static_cast<ir::NodeId>(graph(device).nodes().size()); ++at) {
+      if ((calls_[device] = read_collective(graph(device), at))) break;
+    }
+    if (!calls_[device]) return;
+    for (const auto axis : calls_[device]->axes) {
+      if (axis < 0 || axis >= static_cast<int64_t>(mesh_.size()))
+        throw Error(Phase::kCompile, concat("there is no mesh axis ", axis)).detail(line(device));
+    }
+  }
+
+  [[noreturn]] void stuck(int32_t device) const {
+    for (const auto member : group_of(mesh_, device, calls_[device]->axes)) {
+      if (calls_[member] && calls_[member]->axes == calls_[device]->axes) continue;
+      throw Error(Phase::kCompile, "two devices wait for each other").detail(line(device)).detail(line(member));
+    }
+    MOAI_ASSERT(false, "device ", device, " waits for nobody");
+    std::abort();
+  }
+
+  [[noreturn]] void differ(int32_t a, int32_t b, const char* what) const {
+    throw Error(Phase::kCompile, concat("members of a group differ in ", what)).detail(line(a)).detail(line(b));
+  }
+
+  // What member `i` of a group brings to the collective, against the first member and its own part's size.
+  void check(const std::vector<int32_t>& group, size_t i) const {
+    const int32_t first = group[0], device = group[i];
+    const Collective &a = *calls_[first], &b = *calls_[device];
+    if (a.kind != b.kind) differ(first, device, "what they do");
+    if (a.reduction != b.reduction) differ(first, device, "their reduction");
+    if (a.dim != b.dim || a.joined_dim != b.joined_dim) differ(first, device, "the dim");
+    if (a.sizes != b.sizes || a.joined_sizes != b.joined_sizes) differ(first, device, "the parts' sizes");
+    const auto& type = operand(device);
+    if (type.dtype != operand(first).dtype) differ(first, device, "the dtype");
+    ir::Dims expected = operand(first).sizes, result = type.sizes;
+    const auto in_range = [&](int64_t dim) { return dim >= 0 && dim < static_cast<int64_t>(result.size()); };
+    const bool lists = b.kind == K::kAllReduce || (in_range(b.dim) && b.sizes.size() == group.size());
+    const bool joined = b.kind != K::kAllToAll ||
+                        (in_range(b.joined_dim) && b.joined_dim != b.dim && b.joined_sizes.size() == group.size());
+    if (!lists || !joined || expected.size() != result.size()) differ(first, device, "the number of parts");
+    const auto sum = [](const std::vector<int64_t>& sizes) {
+      int64_t total = 0;
+      for (const auto size : sizes) total += size;
+      return total;
+    };
+    switch (b.kind) {
+      case K::kAllReduce: break;
+      case K::kAllGather:
+        expected[b.dim] = b.sizes[i];
+        result[b.dim] = sum(b.sizes);
+        break;
+      case K::kReduceScatter:
+        expected[b.dim] = sum(b.sizes);
+        result[b.dim] = b.sizes[i];
+        break;
+      case K::kAllToAll:
+        expected[b.dim] = sum(b.sizes);
+        expected[b.joined_dim] = b.joined_sizes[i];
+        result[b.dim] = b.sizes[i];
+        result[b.joined_dim] = sum(b.joined_sizes);
+        break;
+    }
+    if (type.sizes != expected) differ(first, device, "the sizes they bring");
+    const auto& node = graph(device).node(waits_at_[device]);
+    if (graph(device).type(node.results[0]).sizes != result)
+      throw Error(Phase::kCompile, "a collective's result has another size than its parts").detail(line(device));
+  }
+
+  const ir::Type& operand(int32_t device) const {
+    return graph(device).type(graph(device).node(waits_at_[device]).operands[0]);
+  }
+
+  const std::vector<std::shared_ptr<const ir::Graph>>& graphs_;
+  const std::vector<int32_t>& mesh_;
+  std::vector<ir::NodeId> waits_at_;                // by device: its next collective
+  std::vector<std::optional<Collective>> calls_;    // by device: that one; nothing at the end
+};
+
+}  // namespace
+
+void verify(const std::vector<std::shared_ptr<const ir::Graph>>& graphs, const std::vector<int32_t>& mesh) {
+  int64_t devices = 1;
+  for (const auto size : mesh) devices *= size;
+  MOAI_ASSERT(devices == static_cast<int64_t>(graphs.size()), graphs.size(), " graphs for ", devices, " devices");
+  Verifier(graphs, mesh).run();
+}
+
+}  // namespace moai::compile

@@ -1,0 +1,34 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+
+#include "plan/assign.h"
+
+namespace moai::plan {
+
+// What plans have split so far: "aten.mm k" -> how many nodes. `+` and a number stands for a set of operands
+// that partial sums pass through, `-` for nodes that nothing splits.
+using SplitCounts = std::map<std::string, int64_t>;
+
+// Adds what an assignment splits.
+void count_splits(const ir::Graph& graph, const Frame& frame, const Assignment& assignment, SplitCounts* counts);
+
+// Every split that the rules of a graph's nodes allow on a mesh, under the names of SplitCounts.
+SplitCounts possible_splits(const ir::Graph& graph, const Frame& frame, const Mesh& mesh);
+
+// Whether any axis has a part in it.
+bool is_split(const Option& option);
+
+// Which options may be drawn.
+using Allowed = std::function<bool(ir::NodeId, const Option&)>;
+
+// Any valid plan: for every node an option at random, nine in ten nodes split where they can be, rarely used
+// splits (by `counts`, which it adds to) more often; any placement of the inputs. What is drawn can be
+// converted to all that is asked of it. Deterministic by seed and counts.
+Assignment random_assignment(const ir::Graph& graph, const Frame& frame, const Mesh& mesh, uint64_t seed,
+                             const Allowed& allowed, SplitCounts* counts);
+
+}  // namespace moai::plan

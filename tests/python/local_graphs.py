@@ -1,0 +1,519 @@
+"""Runs graphs of the IR on CPU tensors with torch's own operators: one graph, or those of N devices in lock step.
+
+This is what local graphs are held against before anything executes them: collectives are done on lists of tensors.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+DTYPES = {
+    "f64": torch.float64, "f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16, "i64": torch.int64,
+    "i32": torch.int32, "u8": torch.uint8, "bool": torch.bool,
+}  # fmt: skip
+BY_NUMBER = {
+    6: torch.float32,
+    7: torch.float64,
+    5: torch.float16,
+    15: torch.bfloat16,
+    4: torch.int64,
+    11: torch.bool,
+}
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A value, by name, or a number of the step."""
+
+    kind: str  # "%" or "n"
+    index: int
+
+
+@dataclass
+class Type:
+    dtype: torch.dtype
+    sizes: list[int]
+    strides: list[int] | None
+
+
+@dataclass
+class Node:
+    op: str
+    args: list
+    results: list[tuple[int, Type]]
+    tied: list[int | None]
+    text: str
+
+
+@dataclass
+class Graph:
+    inputs: list[tuple[int, Type]]
+    numbers: list[str]
+    nodes: list[Node]
+    outputs: list[int]
+
+
+# --- Reading the text form ------------------------------------------------------------------------
+
+TOKEN = re.compile(
+    r'\s*(?:(?P<string>"(?:[^"\\]|\\.)*")|(?P<value>%\d+)|(?P<operand>\$\d+)'
+    r"|(?P<float>-?(?:inf|nan)\b|-?\d+(?:\.\d+(?:e[+-]?\d+)?|e[+-]?\d+))|(?P<int>-?\d+)"
+    r"|(?P<word>!?[A-Za-z_][A-Za-z_0-9.]*)|(?P<mark>[\[\](){},=@:]))"
+)
+
+
+class Reader:
+    def __init__(self, text: str) -> None:
+        self.tokens: list[tuple[str, str]] = []
+        at = 0
+        while text[at:].strip() if at + 200 > len(text) else True:
+            match = TOKEN.match(text, at)
+            assert match, f"cannot read {text[at : at + 60]!r}"
+            self.tokens.append((str(match.lastgroup), match.group(str(match.lastgroup))))
+            at = match.end()
+        self.at = 0
+
+    def peek(self, ahead: int = 0) -> str:
+        return self.tokens[self.at + ahead][1] if self.at + ahead < len(self.tokens) else ""
+
+    def take(self, expected: str | None = None) -> str:
+        token = self.tokens[self.at][1]
+        assert expected is None or token == expected, f"{expected} expected, not {token}"
+        self.at += 1
+        return token
+
+    def accept(self, token: str) -> bool:
+        if self.peek() != token:
+            return False
+        self.at += 1
+        return True
+
+    def listed(self, open_: str, close: str, item: Callable[[], object]) -> list:
+        self.take(open_)
+        items: list = []
+        while not self.accept(close):
+            items.append(item())
+            self.accept(",")
+        return items
+
+    def integers(self, open_: str, close: str) -> list[int]:
+        return self.listed(open_, close, lambda: int(self.take()))
+
+    def type(self) -> Type:
+        dtype = DTYPES[self.take()]
+        sizes = self.integers("[", "]")
+        return Type(dtype, sizes, self.integers("{", "}") if self.peek() == "{" else None)
+
+    def typed(self) -> tuple[int, Type, int | None]:
+        name = int(self.take()[1:])
+        tied = int(self.take()) if self.accept("@") else None
+        self.take(":")
+        return name, self.type(), tied
+
+    def argument(self, operands: list[Ref] | None) -> object:
+        kind, token = self.tokens[self.at]
+        if token == "[":
+            return self.listed("[", "]", lambda: self.argument(operands))
+        self.at += 1
+        if kind == "value":
+            return Ref("%", int(token[1:]))
+        if kind == "operand":
+            assert operands is not None
+            return operands[int(token[1:])]
+        if kind == "float":
+            return float(token)
+        if kind == "int":
+            return int(token)
+        if kind == "string":
+            return token[1:-1]
+        if token in ("true", "false"):
+            return token == "true"
+        if token == "none":
+            return None
+        if token in DTYPES:
+            return DTYPES[token]
+        if token == "host":
+            self.take("(")
+            number = Ref("n", int(self.take()[1:]))
+            self.take(",")
+            dtype = DTYPES[self.take()]
+            if self.accept(","):
+                self.take("wrapped")
+            self.take(")")
+            return (number, dtype)
+        if token in ("tensor", "float", "bool", "number") and self.accept("["):
+            self.take("]")
+            return []
+        assert re.fullmatch(r"n\d+", token), f"what is {token}?"
+        return Ref("n", int(token[1:]))
+
+    def node(self) -> Node:
+        start = self.at
+        results, tied = [], []
+        while self.peek().startswith("%"):
+            name, type_, tie = self.typed()
+            results.append((name, type_))
+            tied.append(tie)
+            self.accept(",")
+        if results:
+            self.take("=")
+        self.accept("!bw")
+        op = self.take().strip('"')
+        operands = None
+        if self.peek() == "[":
+            operands = self.listed("[", "]", lambda: Ref("%", int(self.take()[1:])))
+        self.take("(")
+        args: list = []
+        while not self.accept(")"):
+            if self.peek() == "offset":
+                self.at += 2
+            if op == "update" and len(args) == 2 and self.peek() == "[":
+                args.append(self.integers("[", "]"))
+                args.append(self.integers("{", "}") if self.peek() == "{" else None)
+            else:
+                args.append(self.argument(operands))
+            self.accept(",")
+        return Node(op, args, results, tied, " ".join(t for _, t in self.tokens[start : self.at])[:400])
+
+    def graph(self) -> Graph:
+        self.take("graph")
+        inputs = [(n, t) for n, t, _ in self.listed("(", ")", self.typed)]
+        numbers = []
+        if self.accept("numbers"):
+            numbers = self.listed("(", ")", self.take)
+        self.take("{")
+        nodes = []
+        while not self.accept("return"):
+            nodes.append(self.node())
+        outputs = []
+        while not self.accept("}"):
+            outputs.append(int(self.take()[1:]))
+            self.accept(",")
+        return Graph(inputs, numbers, nodes, outputs)
+
+
+def read(text: str) -> Graph:
+    return Reader(text).graph()
+
+
+# --- Running --------------------------------------------------------------------------------------
+
+
+def contiguous_strides(sizes: list[int]) -> list[int]:
+    strides, step = [], 1
+    for size in reversed(sizes):
+        strides.append(step)
+        step *= max(size, 1)
+    return strides[::-1]
+
+
+def laid_out(x: torch.Tensor, type_: Type) -> torch.Tensor:
+    """The same elements with a type's strides (dims of one element aside)."""
+    strides = type_.strides or contiguous_strides(type_.sizes)
+    if all(s == t or n <= 1 for s, t, n in zip(x.stride(), strides, x.shape, strict=True)):
+        return x
+    return torch.empty_strided(x.shape, strides, dtype=x.dtype).copy_(x)
+
+
+def as_strided(
+    x: torch.Tensor, type_: Type, sizes: list[int], strides: list[int], offset: int
+) -> torch.Tensor:
+    base = laid_out(x, type_)
+    return base.as_strided(sizes, strides, base.storage_offset() + offset)
+
+
+SAMPLERS = {"native_dropout", "uniform_", "normal_", "bernoulli_", "exponential_", "random_"}
+
+
+def sampled(
+    op: str, args: list, sizes: list[int], seed: int, counter: int, places: list[int] | None
+) -> torch.Tensor:
+    """Uniform numbers for the elements of a result: a function of seed, counter and the global index alone."""
+    whole = sizes if places is None else places[0::3]
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + counter) % (1 << 62))
+    all_ = torch.rand(whole, generator=generator, dtype=torch.float64)
+    if places is not None:
+        for d, (start, length) in enumerate(zip(places[1::3], places[2::3], strict=True)):
+            all_ = all_.narrow(d, start, length)
+    return all_.reshape(sizes)
+
+
+def sample(node: Node, args: list) -> list[torch.Tensor]:
+    name = node.op.removeprefix("aten.").split(".")[0]
+    places = args.pop() if isinstance(args[-1], list) else None
+    *args, seed, counter = args
+    draw = sampled(name, args, list(args[0].shape), int(seed), int(counter), places)
+    if name == "native_dropout":
+        keep = draw >= args[1]
+        return [args[0] * keep / (1 - args[1]), keep]
+    assert name == "uniform_", f"no sampler for {name} here"
+    return [(args[1] + (args[2] - args[1]) * draw).to(args[0].dtype)]
+
+
+class Machine:
+    """One device's values."""
+
+    def __init__(self, graph: Graph, inputs: list[torch.Tensor], numbers: list) -> None:
+        self.graph, self.numbers = graph, numbers
+        self.types = dict(graph.inputs)
+        self.values: dict[int, torch.Tensor] = {}
+        for (name, type_), value in zip(graph.inputs, inputs, strict=True):
+            assert list(value.shape) == type_.sizes, f"%{name}: {list(value.shape)}, not {type_.sizes}"
+            self.values[name] = laid_out(value, type_)
+
+    def resolve(self, arg: object) -> object:
+        if isinstance(arg, Ref):
+            return self.values[arg.index] if arg.kind == "%" else self.numbers[arg.index]
+        if isinstance(arg, list):
+            return [self.resolve(a) for a in arg]
+        if isinstance(arg, tuple):
+            return torch.tensor(self.numbers[arg[0].index], dtype=arg[1])
+        return arg
+
+    def operand_names(self, node: Node) -> list[int]:
+        """By operand of the node: names, in the order of the arguments."""
+        names: list[int] = []
+        for arg in node.args:
+            for one in arg if isinstance(arg, list) else [arg]:
+                if isinstance(one, Ref) and one.kind == "%":
+                    names.append(one.index)
+        return names
+
+    def run(self, node: Node) -> None:
+        results = self.compute(node, [self.resolve(a) for a in node.args])
+        assert len(results) == len(node.results), node.text
+        for (name, type_), value in zip(node.results, results, strict=True):
+            assert list(value.shape) == type_.sizes, f"{list(value.shape)}, not {type_.sizes}: {node.text}"
+            assert value.dtype == type_.dtype, f"{value.dtype}: {node.text}"
+            # Kernels are given what the graph says: some take their operands for contiguous.
+            self.values[name] = laid_out(value, type_)
+            self.types[name] = type_
+
+    def compute(self, node: Node, args: list) -> list[torch.Tensor]:
+        op = node.op
+        if op == "moai.slice":
+            x, dim, start, length, step = args
+            return [
+                x.narrow(dim, start, (length - 1) * step + 1)[
+                    (slice(None),) * dim + (slice(None, None, step),)
+                ]
+            ]
+        if op == "moai.permute":
+            return [args[0].permute(args[1])]
+        if op == "moai.reshape":
+            return [args[0].reshape(args[1])]
+        if op == "moai.expand":
+            return [args[0].expand(args[1])]
+        if op == "moai.undefined":
+            return [torch.zeros(node.results[0][1].sizes, dtype=node.results[0][1].dtype)]
+        if op == "view":
+            ((_, type_),) = node.results
+            strides = type_.strides or contiguous_strides(type_.sizes)
+            return [as_strided(args[0], self.types[node.args[0].index], type_.sizes, strides, args[1])]
+        if op == "update":
+            whole, source, sizes, strides, offset = args
+            type_ = self.types[node.args[0].index]
+            base = torch.empty_strided(
+                whole.shape, type_.strides or contiguous_strides(type_.sizes), dtype=whole.dtype
+            )
+            base.copy_(whole)
+            base.as_strided(sizes, strides or contiguous_strides(sizes), offset).copy_(source)
+            return [base]
+        name = op.removeprefix("aten.")
+        if name.split(".")[0] in SAMPLERS and name != "native_dropout_backward":
+            return sample(node, args)
+        return call(node, args, self.operand_names(node))
+
+
+def call(node: Node, args: list, names: list[int]) -> list[torch.Tensor]:
+    """Calls the ATen operator. What is tied is written in copies, and returned."""
+    space, name, *overload = node.op.split(".")
+    packet = getattr(getattr(torch.ops, space), name)
+    op = getattr(packet, overload[0] if overload else "default")
+    has_ties = any(t is not None for t in node.tied)
+    operands: list[torch.Tensor] = []
+
+    def fresh(arg: object) -> object:
+        if isinstance(arg, torch.Tensor) and not isinstance(arg, tuple):
+            return arg.clone(memory_format=torch.preserve_format) if has_ties else arg
+        if isinstance(arg, list):
+            return [fresh(a) for a in arg]
+        return arg
+
+    fixed = []
+    for arg, raw, schema in zip(args, node.args, op._schema.arguments, strict=False):
+        kind = str(schema.type)
+        value = fresh(arg)
+        if (
+            isinstance(arg, int)
+            and not isinstance(arg, bool)
+            and (schema.name == "dtype" or "ScalarType" in kind)
+        ):
+            value = BY_NUMBER[arg]
+        if schema.name in ("layout", "device", "pin_memory"):
+            value = None
+        if schema.name == "memory_format":
+            value = {
+                None: None,
+                0: torch.contiguous_format,
+                1: torch.preserve_format,
+                2: torch.channels_last,
+            }[arg]
+        if isinstance(raw, Ref) and raw.kind == "%":
+            operands.append(value)
+        elif isinstance(raw, list):
+            operands += [v for v, r in zip(value, raw, strict=True) if isinstance(r, Ref) and r.kind == "%"]
+        fixed.append(value)
+    positional = [a for a, s in zip(fixed, op._schema.arguments, strict=False) if not s.kwarg_only]
+    keywords = {
+        s.name: a for a, s in zip(fixed, op._schema.arguments, strict=False) if s.kwarg_only and a is not None
+    }
+    out = op(*positional, **keywords)
+    returned = [t for t in (out if isinstance(out, tuple | list) else [out]) if isinstance(t, torch.Tensor)]
+    if isinstance(out, tuple | list):
+        returned = [
+            t for one in out for t in (one if isinstance(one, list) else [one]) if isinstance(t, torch.Tensor)
+        ]
+    if not has_ties:
+        mask = next(
+            (a for a, s in zip(fixed, op._schema.arguments, strict=False) if s.name == "output_mask"), None
+        )
+        if mask is not None and len(returned) > len(node.results):
+            returned = [t for t, m in zip(returned, mask, strict=True) if m]
+        return returned
+    # Results in order: the tied ones as the op left its operand, then what it returns besides.
+    tied = [operands[t] for t in node.tied if t is not None]
+    others = [t for t in returned if not any(t is one for one in tied)]
+    results, rest = [], iter(others)
+    for t in node.tied:
+        results.append(operands[t] if t is not None else next(rest))
+    return results
+
+
+def run_graph(text: str, inputs: list[torch.Tensor], numbers: list) -> list[torch.Tensor]:
+    """Runs one graph; returns its outputs."""
+    graph = read(text)
+    machine = Machine(graph, inputs, numbers)
+    for node in graph.nodes:
+        machine.run(node)
+    return [machine.values[o] for o in graph.outputs]
+
+
+# --- Many devices ---------------------------------------------------------------------------------
+
+REDUCE: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "sum": lambda parts: parts.sum(0),
+    "product": lambda parts: parts.prod(0),
+    "max": lambda parts: parts.any(0) if parts.dtype == torch.bool else parts.amax(0),
+    "min": lambda parts: parts.all(0) if parts.dtype == torch.bool else parts.amin(0),
+}
+
+
+def members(mesh: list[int], axes: list[int]) -> Iterator[list[int]]:
+    """The groups of devices that differ in these axes alone."""
+    devices = torch.arange(math.prod(mesh)).reshape(mesh)
+    others = [a for a in range(len(mesh)) if a not in axes]
+    yield from devices.permute(*others, *axes).reshape(-1, math.prod(mesh[a] for a in axes)).tolist()
+
+
+def collective(op: str, args: list[list], group: list[int]) -> list[torch.Tensor]:
+    """What each member of a group gets; `args` by member."""
+    xs = [args[d][0] for d in group]
+    rest = args[group[0]][2:]
+    for d in group:
+        assert args[d][1:] == args[group[0]][1:], (
+            f"members of a group differ: {args[d][1:]}, {args[group[0]][1:]}"
+        )
+    if op == "moai.all_reduce":
+        # A dtype of its own for sums of booleans would be an error in a plan.
+        return [REDUCE[rest[0]](torch.stack(xs)).to(xs[0].dtype)] * len(group)
+    dim, sizes = rest[:2]
+    if op == "moai.all_gather":
+        assert [x.size(dim) for x in xs] == sizes
+        return [torch.cat(xs, dim)] * len(group)
+    if op == "moai.reduce_scatter":
+        return list(REDUCE[rest[2]](torch.stack(xs)).to(xs[0].dtype).split(sizes, dim))
+    assert op == "moai.all_to_all", op
+    to, joined = rest[2:]
+    assert [x.size(to) for x in xs] == joined
+    cut = [x.split(sizes, dim) for x in xs]
+    return [torch.cat([parts[i] for parts in cut], to) for i in range(len(group))]
+
+
+COLLECTIVES = {"moai.all_reduce", "moai.all_gather", "moai.reduce_scatter", "moai.all_to_all"}
+
+
+def part_of(x: torch.Tensor, dims: list[list[tuple[int, int, int]]]) -> torch.Tensor:
+    """A device's part of a value; by dim, for each atom: (whole size, start, length)."""
+    open_ = x.reshape([size for dim in dims for size, _, _ in dim])
+    for d, (_, start, length) in enumerate(a for dim in dims for a in dim):
+        open_ = open_.narrow(d, start, length)
+    return open_.reshape([math.prod(length for _, _, length in dim) for dim in dims])
+
+
+def joined(parts: list[torch.Tensor], places: list, like: torch.Tensor) -> torch.Tensor:
+    """The whole of what devices hold; replicas must be equal."""
+    whole = torch.zeros_like(like, memory_format=torch.contiguous_format)
+    seen = torch.zeros(like.shape, dtype=torch.bool)
+    for part, dims in zip(parts, places, strict=True):
+        region, mask = whole, seen
+        opened = region.view([size for dim in dims for size, _, _ in dim])
+        opened_mask = mask.view(opened.shape)
+        for d, (_, start, length) in enumerate(a for dim in dims for a in dim):
+            opened, opened_mask = opened.narrow(d, start, length), opened_mask.narrow(d, start, length)
+        value = part.reshape(opened.shape)
+        if bool(opened_mask.any()):
+            torch.testing.assert_close(value, opened.clone(), rtol=1e-10, atol=1e-10, equal_nan=True)
+        opened.copy_(value)
+        opened_mask.fill_(True)
+    assert bool(seen.all()), "no device has some elements"
+    return whole
+
+
+def run_devices(plan: dict, inputs: list[torch.Tensor], numbers: list) -> list[list[torch.Tensor]]:
+    """Runs the local graphs of a plan (`_C.random_local_graphs` …) in lock step; outputs by device."""
+    graphs = [read(text) for text in plan["graphs"]]
+    mesh = plan["mesh"]
+    machines = []
+    for d, g in enumerate(plan["of_device"]):
+        own = [part_of(x, places[d]) for x, places in zip(inputs, plan["inputs"], strict=True)]
+        machines.append(Machine(graphs[g], own, numbers))
+    at = [0] * len(machines)
+    while True:
+        for d, machine in enumerate(machines):
+            nodes = machine.graph.nodes
+            while at[d] < len(nodes) and nodes[at[d]].op not in COLLECTIVES:
+                machine.run(nodes[at[d]])
+                at[d] += 1
+        waiting = [
+            m.graph.nodes[at[d]] if at[d] < len(m.graph.nodes) else None for d, m in enumerate(machines)
+        ]
+        if all(node is None for node in waiting):
+            break
+        # All devices meet the same collectives in the same order, so one axis set is at work everywhere.
+        assert all(node is not None and node.op == waiting[0].op for node in waiting), (
+            "devices are out of step"
+        )
+        args = [[m.resolve(a) for a in node.args] for m, node in zip(machines, waiting, strict=True)]
+        for group in members(mesh, args[0][1]):
+            for d, value in zip(group, collective(waiting[0].op, args, group), strict=True):
+                ((name, type_),) = waiting[d].results
+                assert list(value.shape) == type_.sizes, waiting[d].text
+                machines[d].values[name], machines[d].types[name] = laid_out(value, type_), type_
+        at = [i + 1 for i in at]
+    return [[m.values[o] for o in m.graph.outputs] for m in machines]
+
+
+def check(plan: dict, expected: list[torch.Tensor], inputs: list[torch.Tensor], numbers: list) -> None:
+    """The devices' outputs, put together, equal those of the whole graph within 1e-10."""
+    by_device = run_devices(plan, inputs, numbers)
+    for o, whole in enumerate(expected):
+        got = joined([outputs[o] for outputs in by_device], plan["outputs"][o], whole)
+        torch.testing.assert_close(
+            got, whole, rtol=1e-10, atol=1e-10, equal_nan=True, msg=lambda m, o=o: f"output {o}: {m}"
+        )

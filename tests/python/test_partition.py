@@ -1,0 +1,268 @@
+"""Local graphs against whole ones, in fp64: every op under every split, and whole training steps under many plans."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import local_graphs
+import moai
+import pytest
+import torch
+import torch.nn.functional as F
+from moai import _C
+from rule_cases import ROWS
+from test_rules import Call, ir_name
+from torch import nn
+
+MESHES = {2: [[2]], 3: [[3]], 4: [[4], [2, 2]], 8: [[4, 2]]}
+DEVICES = [2, 3, pytest.param(4, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.slow)]
+
+
+# --- Every op -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("row", range(len(ROWS)), ids=lambda i: f"{i}-{ir_name(ROWS[i][0])}")
+def test_parts_of_an_op_make_the_whole(row: int) -> None:
+    torch.manual_seed(row)
+    op, make = ROWS[row]
+    call = Call(op, make())
+    text = call.text()
+    whole = local_graphs.run_graph(text, call.operands, call.numbers)
+    for mesh in ([2], [3], [4], [2, 2], [2, 3]):
+        for counts, plan in _C.local_graphs_of_options(text, mesh):
+            try:
+                local_graphs.check(plan, whole, call.operands, call.numbers)
+            except Exception as error:
+                raise AssertionError(f"{op} on {mesh}, split by {counts}: {plan['graphs'][-1]}") from error
+
+
+# --- Whole steps ----------------------------------------------------------------------------------
+
+
+def recorded(make, loss, optimizer=None) -> tuple[str, list]:
+    """The graph of a training step in fp64 (recorded, not run), and its numbers."""
+    torch.manual_seed(0)
+    with moai.dry_run():
+        with torch.device("moai"):
+            model = make().double()
+        optimizer = (optimizer or (lambda p: torch.optim.AdamW(p, lr=1e-3)))(model.parameters())
+        for _ in range(2):
+            _C.set_dry(True)  # forgets what was recorded, the model's initialisation above all
+            optimizer.zero_grad()
+            loss(model).backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+        return _C.dry_step(), _C.dry_numbers()
+
+
+class Block(nn.Module):
+    """A GPT-2 block: layer norm, fused query-key-value, causal attention, a feed-forward net."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, nn.Dropout(dropout)
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attend, self.project = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        b, s, w = x.shape
+        q, k, v = (
+            t.view(b, s, self.heads, w // self.heads).transpose(1, 2)
+            for t in self.attend(self.norm1(x)).split(w, dim=2)
+        )
+        hidden = torch.ones(s, s, dtype=torch.bool, device=x.device).triu(1)
+        scores = (q @ k.transpose(-1, -2)).masked_fill(hidden, -torch.inf).softmax(-1)
+        y = (scores @ v).transpose(1, 2).reshape(b, s, w)
+        x = x + self.dropout(self.project(y))
+        return x + self.dropout(self.down(F.gelu(self.up(self.norm2(x)))))
+
+
+class Gpt(nn.Module):
+    def __init__(
+        self, vocab: int, width: int, heads: int, layers: int, seq: int, tied: bool, dropout: float
+    ) -> None:
+        super().__init__()
+        self.tokens, self.places = nn.Embedding(vocab, width), nn.Embedding(seq, width)
+        self.blocks = nn.Sequential(*[Block(width, heads, dropout) for _ in range(layers)])
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, vocab, bias=False)
+        if tied:
+            self.head.weight = self.tokens.weight
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        places = torch.arange(ids.shape[1], device=ids.device)
+        return self.head(self.norm(self.blocks(self.tokens(ids) + self.places(places))))
+
+
+def language_loss(batch: int, seq: int):
+    ids = torch.zeros(batch, seq, dtype=torch.long).to("moai")
+    return lambda m: F.cross_entropy(m(ids).flatten(0, 1), ids.flatten())
+
+
+class Llama(nn.Module):
+    """Grouped heads, rotated halves, RMS norm by hand, a gated feed-forward net."""
+
+    def __init__(
+        self, vocab: int = 22, width: int = 24, heads: int = 4, shared: int = 2, inner: int = 36
+    ) -> None:
+        super().__init__()
+        self.heads, self.shared, self.size = heads, shared, width // heads
+        self.tokens, self.head = nn.Embedding(vocab, width), nn.Linear(width, vocab, bias=False)
+        self.scale = nn.Parameter(torch.ones(width))
+        self.q = nn.Linear(width, width, bias=False)
+        self.kv = nn.Linear(width, 2 * shared * self.size, bias=False)
+        self.o = nn.Linear(width, width, bias=False)
+        self.gate_up, self.down = nn.Linear(width, 2 * inner, bias=False), nn.Linear(inner, width, bias=False)
+
+    def rms(self, x: torch.Tensor) -> torch.Tensor:
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * self.scale
+
+    def rotate(self, x: torch.Tensor) -> torch.Tensor:
+        angles = torch.arange(x.shape[2], device=x.device).double()[:, None] / torch.arange(
+            1, self.size // 2 + 1, device=x.device
+        )
+        angles = torch.cat([angles, angles], -1)
+        a, b = x.chunk(2, -1)
+        return x * angles.cos() + torch.cat([-b, a], -1) * angles.sin()
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        x = self.tokens(ids)
+        h = self.rms(x)
+        b, s, _ = h.shape
+        q = self.rotate(self.q(h).view(b, s, self.heads, self.size).transpose(1, 2))
+        k, v = self.kv(h).view(b, s, 2, self.shared, self.size).permute(2, 0, 3, 1, 4)
+        times = self.heads // self.shared
+        k, v = (
+            t[:, :, None].expand(-1, -1, times, -1, -1).reshape(b, -1, s, self.size)
+            for t in (self.rotate(k), v)
+        )
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(b, s, -1)
+        x = x + self.o(y)
+        gate, up = self.gate_up(self.rms(x)).chunk(2, -1)
+        return self.head(self.rms(x + self.down(F.silu(gate) * up)))
+
+
+def convolutional() -> tuple[str, list]:
+    def make() -> nn.Module:
+        return nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(8, 8, 3, padding=1, groups=4), nn.GroupNorm(4, 8), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(), nn.Linear(8, 10),
+        )  # fmt: skip
+
+    images, labels = torch.zeros(7, 3, 8, 8).double().to("moai"), torch.zeros(7, dtype=torch.long).to("moai")
+    return recorded(
+        make,
+        lambda m: F.cross_entropy(m(images), labels),
+        lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
+    )
+
+
+def traps() -> tuple[str, list]:
+    """Odd sizes; class weights, an ignored class, smoothing; sum and none; a loss by a count; a contrastive one."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Linear(9, 10), nn.Linear(10, 5)
+            self.weights = nn.Parameter(torch.rand(5) + 0.5, requires_grad=False)
+
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            h = self.body(x).tanh()
+            logits = self.head(h)
+            z = F.normalize(h, dim=-1)
+            own = torch.arange(7, device=x.device)
+            count = (logits.argmax(-1) == y).sum().clamp(min=1)
+            return (
+                F.cross_entropy(logits, y, weight=self.weights, ignore_index=2)
+                + F.cross_entropy(logits, y, ignore_index=2, label_smoothing=0.1)
+                + F.cross_entropy(logits, y, reduction="sum", ignore_index=1) / count
+                + (F.cross_entropy(logits, y, reduction="none") * logits[:, 0].sigmoid()).mean()
+                + F.cross_entropy(z @ z.T / 0.5, own)
+                + F.mse_loss(h, h.flip(0).detach())
+                + logits.softmax(-1).mean(0).square().sum() * 0.01
+                + torch.cumsum(h, 0).amax(0).sum() * 0.1
+            )
+
+    x, y = torch.zeros(7, 9).double().to("moai"), torch.zeros(7, dtype=torch.long).to("moai")
+    return recorded(
+        Net,
+        lambda m: m(x, y),
+        lambda p: torch.optim.AdamW([q for q in p if q.requires_grad], lr=0.1, fused=True),
+    )
+
+
+STEPS = {
+    "gpt2": lambda: recorded(lambda: Gpt(21, 20, 5, 2, 6, tied=False, dropout=0.1), language_loss(7, 6)),
+    "tied": lambda: recorded(lambda: Gpt(16, 16, 4, 1, 4, tied=True, dropout=0.0), language_loss(8, 4)),
+    "llama": lambda: recorded(Llama, language_loss(4, 8)),
+    "convolutional": convolutional,
+    "traps": traps,
+}
+_steps: dict[str, tuple] = {}
+
+
+def step(name: str) -> tuple[str, list, list[torch.Tensor], list[torch.Tensor]]:
+    """A recorded step with inputs made up for it, and what the whole graph makes of them."""
+    if name not in _steps:
+        text, numbers = STEPS[name]()
+        inputs = inputs_for(text)
+        _steps[name] = text, numbers, inputs, local_graphs.run_graph(text, inputs, numbers)
+    return _steps[name]
+
+
+def inputs_for(text: str) -> list[torch.Tensor]:
+    """Positive numbers, which weights, variances and step counters may all be; indices below 4."""
+    torch.manual_seed(1)
+    inputs = []
+    for _, type_ in local_graphs.read(text).inputs:
+        if type_.dtype.is_floating_point:
+            inputs.append(torch.rand(type_.sizes, dtype=type_.dtype) * 0.5 + 0.05)
+        else:
+            inputs.append(torch.randint(0, 4, type_.sizes, dtype=type_.dtype))
+    return inputs
+
+
+def data_dims(text: str) -> list[tuple[int, int]]:
+    graph = local_graphs.read(text)
+    found = [(i, 0) for i, (_, t) in enumerate(graph.inputs) if t.dtype == torch.int64 and t.sizes]
+    assert found, "the step has no batch of integers"
+    return found
+
+
+counts: Counter[str] = Counter()
+
+
+@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("devices", DEVICES)
+def test_pinned_forms_give_the_same_numbers(name: str, devices: int) -> None:
+    text, numbers, inputs, whole = step(name)
+    batch = data_dims(text)
+    for mesh in MESHES[devices]:
+        forms = {
+            "data": _C.greedy_local_graphs(text, mesh, batch, False, False),
+            "tensor": _C.greedy_local_graphs(text, mesh, batch, True, False),
+            "sharded states": _C.greedy_local_graphs(text, mesh, batch, False, True),
+            "anything": _C.greedy_local_graphs(text, mesh, [], True, True),
+            "planned": _C.planned_local_graphs(text, mesh),
+        }
+        for form, plan in forms.items():
+            try:
+                local_graphs.check(plan, whole, inputs, numbers)
+            except Exception as error:
+                raise AssertionError(f"{name}, {form} on {mesh}") from error
+
+
+@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("devices", DEVICES)
+def test_random_plans_give_the_same_numbers(name: str, devices: int) -> None:
+    text, numbers, inputs, whole = step(name)
+    for mesh in MESHES[devices]:
+        for seed in range(2):
+            plan, used = _C.random_local_graphs(text, mesh, seed, dict(counts))
+            counts.update({k: v - counts[k] for k, v in used.items()})
+            assert plan["split_share"] >= 0.6
+            try:
+                local_graphs.check(plan, whole, inputs, numbers)
+            except Exception as error:
+                raise AssertionError(f"{name}, random:{seed} on {mesh}") from error
