@@ -76,7 +76,7 @@ void along(RuleBuilder& b, int64_t dim, int32_t exchanges, Exchange exchange, co
   for (size_t r = 1; r < b.result_count(); ++r) line += ", " + term;
   b.line(line);
   if (exchanges > 0) {
-    b.exchanges("row", exchanges, exchange, RuleBuilder::wrap(dim, rank));
+    b.exchanges("row", exchanges, exchange, b.wrap(dim, rank));
   } else {
     b.whole("row", why);
   }
