@@ -31,8 +31,8 @@ Placement smallest(const ir::Graph& graph, const Frame& frame, const Mesh& mesh,
 
 }  // namespace
 
-Assignment greedy_assignment(const ir::Graph& graph, const Frame& frame, const Mesh& mesh, const Splits& splits,
-                             bool sharded, const Allowed& allowed) {
+Assignment greedy_assignment(const ir::Graph& graph, const Frame& frame, const Mesh& mesh,
+                             const Splits& splits, bool sharded, const Allowed& allowed) {
   Assignment out;
   for (const auto input : graph.inputs())
     out.inputs.push_back(smallest(graph, frame, mesh, input, splits, sharded));

@@ -29,16 +29,18 @@ class Random {
 
 constexpr double kSplit = 0.9;
 
-std::set<std::string> names_of(const ir::Graph& graph, const Frame& frame, ir::NodeId node, const Option& option) {
+std::set<std::string> names_of(const ir::Graph& graph, const Frame& frame, ir::NodeId node,
+                               const Option& option) {
   const ops::Rule& rule = frame.rules[node];
   const auto kind = graph.node(node).kind;
-  const std::string op = kind == ir::NodeKind::kOp ? graph.node(node).op.str() : kind == ir::NodeKind::kView ? "view" : "update";
+  const std::string op = kind == ir::NodeKind::kOp     ? graph.node(node).op.str()
+                         : kind == ir::NodeKind::kView ? "view"
+                                                       : "update";
   std::set<std::string> names;
   for (const auto& choice : option.choices) {
     if (choice.kind == AxisChoice::Kind::kFactor)
       names.insert(concat(op, " ", rule.factors[choice.factor].name));
-    else if (choice.kind == AxisChoice::Kind::kLinear)
-      names.insert(concat(op, " +", choice.factor));
+    else if (choice.kind == AxisChoice::Kind::kLinear) names.insert(concat(op, " +", choice.factor));
   }
   if (names.empty()) names.insert(op + " -");
   return names;
@@ -55,7 +57,8 @@ class Draw {
       const auto all = input_placements(frame_, input, mesh_);
       out_.inputs.push_back(all[random_.below(all.size())]);
     }
-    for (size_t n = 0; n < graph_.nodes().size(); ++n) out_.nodes.push_back(option(static_cast<ir::NodeId>(n)));
+    for (size_t n = 0; n < graph_.nodes().size(); ++n)
+      out_.nodes.push_back(option(static_cast<ir::NodeId>(n)));
     out_.fits = true;
     return std::move(out_);
   }
@@ -120,9 +123,11 @@ bool is_split(const Option& option) {
                      [](const AxisChoice& choice) { return choice.kind != AxisChoice::Kind::kWhole; });
 }
 
-void count_splits(const ir::Graph& graph, const Frame& frame, const Assignment& assignment, SplitCounts* counts) {
+void count_splits(const ir::Graph& graph, const Frame& frame, const Assignment& assignment,
+                  SplitCounts* counts) {
   for (size_t n = 0; n < assignment.nodes.size(); ++n) {
-    for (const auto& name : names_of(graph, frame, static_cast<ir::NodeId>(n), assignment.nodes[n])) ++(*counts)[name];
+    for (const auto& name : names_of(graph, frame, static_cast<ir::NodeId>(n), assignment.nodes[n]))
+      ++(*counts)[name];
   }
 }
 

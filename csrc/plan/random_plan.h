@@ -14,7 +14,8 @@ namespace moai::plan {
 using SplitCounts = std::map<std::string, int64_t>;
 
 // Adds what an assignment splits.
-void count_splits(const ir::Graph& graph, const Frame& frame, const Assignment& assignment, SplitCounts* counts);
+void count_splits(const ir::Graph& graph, const Frame& frame, const Assignment& assignment,
+                  SplitCounts* counts);
 
 // Every split that the rules of a graph's nodes allow on a mesh, under the names of SplitCounts.
 SplitCounts possible_splits(const ir::Graph& graph, const Frame& frame, const Mesh& mesh);

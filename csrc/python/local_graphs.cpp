@@ -81,7 +81,9 @@ py::dict run(const Whole& whole, const plan::Assignment& assignment) {
   size_t split = 0, splittable = 0;
   for (size_t n = 0; n < assignment.nodes.size(); ++n) {
     const bool is_split = plan::is_split(assignment.nodes[n]);
-    const bool can_be = is_split || plan::options_of(whole.graph, whole.frame, static_cast<ir::NodeId>(n), whole.mesh).size() > 1;
+    const bool can_be =
+        is_split ||
+        plan::options_of(whole.graph, whole.frame, static_cast<ir::NodeId>(n), whole.mesh).size() > 1;
     split += is_split;
     splittable += can_be;
   }
@@ -115,8 +117,8 @@ void bind_local_graphs(py::module_& m) {
     const Whole whole(text, mesh);
     return plan::possible_splits(whole.graph, whole.frame, whole.mesh);
   });
-  // `by`: dims of inputs. Splits nothing but their atoms, or (`others`) everything else; `sharded`: inputs lie
-  // split wherever they can be.
+  // `by`: dims of inputs. Splits nothing but their atoms, or (`others`) everything else; `sharded`: inputs
+  // lie split wherever they can be.
   m.def("greedy_local_graphs",
         [](const std::string& text, const std::vector<int32_t>& mesh,
            const std::vector<std::pair<size_t, size_t>>& by, bool others, bool sharded) {
@@ -146,9 +148,8 @@ void bind_local_graphs(py::module_& m) {
       plan.inputs.assign(whole.graph.inputs().size(), Placement(mesh.size()));
       const auto& operands = whole.graph.node(0).operands;
       for (size_t o = 0; o < operands.size(); ++o) {
-        const bool can_lie = std::none_of(option.operands[o].begin(), option.operands[o].end(), [](const Split& s) {
-          return s.kind == Split::Kind::kPartial;
-        });
+        const bool can_lie = std::none_of(option.operands[o].begin(), option.operands[o].end(),
+                                          [](const Split& s) { return s.kind == Split::Kind::kPartial; });
         if (can_lie) plan.inputs[whole.graph.value(operands[o]).index] = option.operands[o];
       }
       plan.nodes.push_back(std::move(option));

@@ -25,6 +25,10 @@ DEVICES = [2, 3, pytest.param(4, marks=pytest.mark.slow), pytest.param(8, marks=
 def test_parts_of_an_op_make_the_whole(row: int) -> None:
     torch.manual_seed(row)
     op, make = ROWS[row]
+    if not isinstance(op, torch._ops.OpOverload):
+        pytest.skip(
+            f"torch has no fp64 kernel of {op} on the CPU; its rule is held against a reference in test_rules"
+        )
     call = Call(op, make())
     text = call.text()
     whole = local_graphs.run_graph(text, call.operands, call.numbers)

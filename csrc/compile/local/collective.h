@@ -26,8 +26,8 @@ struct Collective {
   std::vector<int64_t> axes;
   std::string reduction = "sum";  // of all-reduce and reduce-scatter
   int64_t dim = 0;
-  std::vector<int64_t> sizes;     // by member, along dim
-  int64_t joined_dim = 0;         // of all-to-all
+  std::vector<int64_t> sizes;  // by member, along dim
+  int64_t joined_dim = 0;      // of all-to-all
   std::vector<int64_t> joined_sizes;
 };
 

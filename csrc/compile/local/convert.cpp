@@ -258,9 +258,9 @@ class Convert {
 
 }  // namespace
 
-ValueId convert(LocalBuilder& builder, const Place& place, ValueId value, const ir::Type& type, const LeafSizes& whole,
-                const Placement& from, const Placement& to, const std::vector<Reduction>& reductions,
-                ValueId weight) {
+ValueId convert(LocalBuilder& builder, const Place& place, ValueId value, const ir::Type& type,
+                const LeafSizes& whole, const Placement& from, const Placement& to,
+                const std::vector<Reduction>& reductions, ValueId weight) {
   if (from == to) return value;
   Convert convert(builder, place, value, type, whole, from);
   for (const auto& step : convert_steps(from, to)) convert.step(step, reductions, weight);

@@ -32,8 +32,8 @@ struct Reduction {
   std::vector<int64_t> axes;  // which divide it, up to this one
 };
 
-// Writes the steps on one device. `value` lies as `from` says; `type` is the whole value's, `whole` its atoms.
-// `weight` is the value that a weighted mean is by, as partial as `value` is reduced, or kNone.
+// Writes the steps on one device. `value` lies as `from` says; `type` is the whole value's, `whole` its
+// atoms. `weight` is the value that a weighted mean is by, as partial as `value` is reduced, or kNone.
 ir::ValueId convert(LocalBuilder& builder, const Place& place, ir::ValueId value, const ir::Type& type,
                     const LeafSizes& whole, const plan::Placement& from, const plan::Placement& to,
                     const std::vector<Reduction>& reductions, ir::ValueId weight);

@@ -70,8 +70,8 @@ class Steps {
   bool can_add(size_t a) const {
     if (to_[a].kind != K::kShard || at_[a] == to_[a]) return false;
     auto wanted = axes(to_, to_[a]);
-    wanted.resize(static_cast<size_t>(
-        std::find(wanted.begin(), wanted.end(), static_cast<int64_t>(a)) - wanted.begin()));
+    wanted.resize(static_cast<size_t>(std::find(wanted.begin(), wanted.end(), static_cast<int64_t>(a)) -
+                                      wanted.begin()));
     return axes(at_, to_[a]) == wanted;
   }
 

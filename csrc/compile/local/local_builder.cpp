@@ -68,7 +68,8 @@ ValueId LocalBuilder::add(const char* op, std::vector<ValueId> operands, std::ve
   node.section = section_;
   node.origin = origin_;
   node.op = ir::Symbol::intern(op);
-  for (size_t o = 0; o < operands.size(); ++o) node.args.emplace_back(ir::OperandRef{static_cast<int32_t>(o)});
+  for (size_t o = 0; o < operands.size(); ++o)
+    node.args.emplace_back(ir::OperandRef{static_cast<int32_t>(o)});
   node.operands = std::move(operands);
   node.args.insert(node.args.end(), more.begin(), more.end());
   std::vector<Type> types;
@@ -112,10 +113,10 @@ ValueId LocalBuilder::contiguous(ValueId x) {
 
 ValueId LocalBuilder::to_dtype(ValueId x, ir::DType dtype) {
   if (type(x).dtype == dtype) return x;
-  return pointwise("aten._to_copy", {x},
-                   {static_cast<int64_t>(dtype), ir::NoneArg{}, ir::NoneArg{}, ir::NoneArg{}, false,
-                    ir::NoneArg{}},
-                   dtype);
+  return pointwise(
+      "aten._to_copy", {x},
+      {static_cast<int64_t>(dtype), ir::NoneArg{}, ir::NoneArg{}, ir::NoneArg{}, false, ir::NoneArg{}},
+      dtype);
 }
 
 ValueId LocalBuilder::full(ir::DType dtype, const Dims& sizes, double value) {

@@ -88,7 +88,8 @@ class WriteLocal {
 
   template <typename T>
   T& arg(int32_t index) {
-    T* value = index >= 0 && static_cast<size_t>(index) < args_.size() ? std::get_if<T>(&args_[index]) : nullptr;
+    T* value =
+        index >= 0 && static_cast<size_t>(index) < args_.size() ? std::get_if<T>(&args_[index]) : nullptr;
     if (value == nullptr) fail(concat("argument ", index, " is no static one"));
     return *value;
   }
@@ -118,8 +119,7 @@ class WriteLocal {
 
   Dims local_sizes(size_t result) const {
     const auto value = op_.node.results[result];
-    const auto parts =
-        parts_of(op_.place, plan::leaf_sizes(op_.frame, value), op_.option.results[result]);
+    const auto parts = parts_of(op_.place, plan::leaf_sizes(op_.frame, value), op_.option.results[result]);
     Dims sizes;
     for (const auto& dim : parts) {
       int64_t size = 1;

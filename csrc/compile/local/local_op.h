@@ -15,7 +15,7 @@ struct LocalOp {
   const ir::Node& node;
   const ops::Rule& rule;
   const plan::Frame& frame;
-  const std::vector<plan::Dim>& factors;   // atoms of the rule's factors
+  const std::vector<plan::Dim>& factors;  // atoms of the rule's factors
   const plan::Option& option;
   const Place& place;
 };

@@ -36,7 +36,8 @@ struct Plan {
 
   const Placement& produced(ValueId value) const {
     const auto& v = graph.value(value);
-    return v.producer == ir::kNone ? assignment.inputs[v.index] : assignment.nodes[v.producer].results[v.index];
+    return v.producer == ir::kNone ? assignment.inputs[v.index]
+                                   : assignment.nodes[v.producer].results[v.index];
   }
 
   // How a value of a node is reduced, by axis.
@@ -51,7 +52,8 @@ struct Plan {
       all[a].how = frame.rules[v.producer].combine[v.index][choices[a].factor];
       all[a].size = frame.atoms.size(atom);
       for (size_t outer = 0; outer <= a; ++outer) {
-        const bool same = choices[outer].kind == choices[a].kind && choices[outer].factor == choices[a].factor &&
+        const bool same = choices[outer].kind == choices[a].kind &&
+                          choices[outer].factor == choices[a].factor &&
                           choices[outer].leaf == choices[a].leaf;
         if (same) all[a].axes.push_back(static_cast<int64_t>(outer));
       }
@@ -73,7 +75,8 @@ struct Plan {
 
 class Device {
  public:
-  Device(const Plan& plan, Place place) : plan_(plan), place_(std::move(place)), at_(plan.graph.values().size()) {}
+  Device(const Plan& plan, Place place)
+      : plan_(plan), place_(std::move(place)), at_(plan.graph.values().size()) {}
 
   ir::Graph run() {
     const ir::Graph& whole = plan_.graph;
@@ -107,11 +110,13 @@ class Device {
     b_.set_source(node);
     std::vector<ValueId> operands;
     for (size_t o = 0; o < node.operands.size(); ++o)
-      operands.push_back(as_kernels_take_it(node, node.operands[o], bring(node.operands[o], option.operands[o])));
-    const LocalOp op{plan_.graph, node,   plan_.frame.rules[id], plan_.frame, plan_.frame.node_factors[id],
+      operands.push_back(
+          as_kernels_take_it(node, node.operands[o], bring(node.operands[o], option.operands[o])));
+    const LocalOp op{plan_.graph, node,  plan_.frame.rules[id], plan_.frame, plan_.frame.node_factors[id],
                      option,      place_};
     const auto results = write_local_op(b_, op, std::move(operands));
-    for (size_t r = 0; r < results.size(); ++r) at_[node.results[r]].push_back({option.results[r], results[r]});
+    for (size_t r = 0; r < results.size(); ++r)
+      at_[node.results[r]].push_back({option.results[r], results[r]});
   }
 
   // The value as `to` has it: converted from where it lies at the least cost, if it does not lie there yet.
@@ -128,18 +133,19 @@ class Device {
     }
     if (best == nullptr) {
       const auto producer = plan_.graph.value(value).producer;
-      Error error(Phase::kCompile, concat("the plan reduces %", value, " otherwise than by a sum, and asks for a sum"));
+      Error error(Phase::kCompile,
+                  concat("the plan reduces %", value, " otherwise than by a sum, and asks for a sum"));
       if (producer != ir::kNone) error.detail(ir::print(plan_.graph, producer));
       throw Error(error);
     }
-    const ValueId converted = convert(b_, place_, best->second, plan_.graph.type(value), sizes, best->first, to,
-                                      plan_.reductions(value), weight_of(value));
+    const ValueId converted = convert(b_, place_, best->second, plan_.graph.type(value), sizes, best->first,
+                                      to, plan_.reductions(value), weight_of(value));
     at_[value].push_back({to, converted});
     return converted;
   }
 
-  // A part cut out of a dense value is not dense. Views and pointwise ops do not mind; others may count on what
-  // they were recorded with, and get a copy, one for all of them.
+  // A part cut out of a dense value is not dense. Views and pointwise ops do not mind; others may count on
+  // what they were recorded with, and get a copy, one for all of them.
   ValueId as_kernels_take_it(const ir::Node& node, ValueId whole, ValueId local) {
     const bool minds = node.op.str().rfind("moai.", 0) != 0 && !ops::traits(node.op).pointwise;
     if (!minds || !plan_.graph.type(whole).is_dense() || b_.type(local).is_dense()) return local;

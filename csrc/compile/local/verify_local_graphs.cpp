@@ -72,14 +72,18 @@ class Verifier {
   [[noreturn]] void stuck(int32_t device) const {
     for (const auto member : group_of(mesh_, device, calls_[device]->axes)) {
       if (calls_[member] && calls_[member]->axes == calls_[device]->axes) continue;
-      throw Error(Phase::kCompile, "two devices wait for each other").detail(line(device)).detail(line(member));
+      throw Error(Phase::kCompile, "two devices wait for each other")
+          .detail(line(device))
+          .detail(line(member));
     }
     MOAI_ASSERT(false, "device ", device, " waits for nobody");
     std::abort();
   }
 
   [[noreturn]] void differ(int32_t a, int32_t b, const char* what) const {
-    throw Error(Phase::kCompile, concat("members of a group differ in ", what)).detail(line(a)).detail(line(b));
+    throw Error(Phase::kCompile, concat("members of a group differ in ", what))
+        .detail(line(a))
+        .detail(line(b));
   }
 
   // What member `i` of a group brings to the collective, against the first member and its own part's size.
@@ -95,8 +99,8 @@ class Verifier {
     ir::Dims expected = operand(first).sizes, result = type.sizes;
     const auto in_range = [&](int64_t dim) { return dim >= 0 && dim < static_cast<int64_t>(result.size()); };
     const bool lists = b.kind == K::kAllReduce || (in_range(b.dim) && b.sizes.size() == group.size());
-    const bool joined = b.kind != K::kAllToAll ||
-                        (in_range(b.joined_dim) && b.joined_dim != b.dim && b.joined_sizes.size() == group.size());
+    const bool joined = b.kind != K::kAllToAll || (in_range(b.joined_dim) && b.joined_dim != b.dim &&
+                                                   b.joined_sizes.size() == group.size());
     if (!lists || !joined || expected.size() != result.size()) differ(first, device, "the number of parts");
     const auto sum = [](const std::vector<int64_t>& sizes) {
       int64_t total = 0;
@@ -123,7 +127,8 @@ class Verifier {
     if (type.sizes != expected) differ(first, device, "the sizes they bring");
     const auto& node = graph(device).node(waits_at_[device]);
     if (graph(device).type(node.results[0]).sizes != result)
-      throw Error(Phase::kCompile, "a collective's result has another size than its parts").detail(line(device));
+      throw Error(Phase::kCompile, "a collective's result has another size than its parts")
+          .detail(line(device));
   }
 
   const ir::Type& operand(int32_t device) const {
@@ -132,8 +137,8 @@ class Verifier {
 
   const std::vector<std::shared_ptr<const ir::Graph>>& graphs_;
   const std::vector<int32_t>& mesh_;
-  std::vector<ir::NodeId> waits_at_;                // by device: its next collective
-  std::vector<std::optional<Collective>> calls_;    // by device: that one; nothing at the end
+  std::vector<ir::NodeId> waits_at_;              // by device: its next collective
+  std::vector<std::optional<Collective>> calls_;  // by device: that one; nothing at the end
 };
 
 }  // namespace
@@ -141,7 +146,8 @@ class Verifier {
 void verify(const std::vector<std::shared_ptr<const ir::Graph>>& graphs, const std::vector<int32_t>& mesh) {
   int64_t devices = 1;
   for (const auto size : mesh) devices *= size;
-  MOAI_ASSERT(devices == static_cast<int64_t>(graphs.size()), graphs.size(), " graphs for ", devices, " devices");
+  MOAI_ASSERT(devices == static_cast<int64_t>(graphs.size()), graphs.size(), " graphs for ", devices,
+              " devices");
   Verifier(graphs, mesh).run();
 }
 
