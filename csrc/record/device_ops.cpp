@@ -238,6 +238,11 @@ void not_strided(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit:
       "to_padded_tensor()) first, or keep it on the CPU");
 }
 
+void sparse_gradient(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::Stack*) {
+  TORCH_CHECK_NOT_IMPLEMENTED(false, "moai holds strided tensors only, and ", op.operator_name(),
+                              " returns a sparse gradient; make the embedding with sparse=False");
+}
+
 torch::CppFunction not_strided_boxed() { return torch::CppFunction::makeFromBoxedFunction<&not_strided>(); }
 
 }  // namespace
@@ -293,6 +298,9 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
 }
 
 // What is not strided is refused, whatever is asked of it.
+TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
+  m.impl("embedding_sparse_backward", torch::CppFunction::makeFromBoxedFunction<&sparse_gradient>());
+}
 TORCH_LIBRARY_IMPL(aten, SparsePrivateUse1, m) { m.impl("_to_copy", not_strided_boxed()); }
 TORCH_LIBRARY_IMPL(aten, SparseCsrPrivateUse1, m) { m.impl("_to_copy", not_strided_boxed()); }
 TORCH_LIBRARY_IMPL(aten, NestedTensorPrivateUse1, m) { m.impl("_to_copy", not_strided_boxed()); }

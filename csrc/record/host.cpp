@@ -109,7 +109,8 @@ bool is_plain(const at::Tensor& tensor) {
 at::Tensor adopt(const at::Tensor& tensor) {
   if (!tensor.defined() || !tensor.device().is_cpu()) return tensor;
   TORCH_CHECK_NOT_IMPLEMENTED(is_plain(tensor), "moai holds strided tensors only, and this op returned a ",
-                              tensor.toString(), "; call it on CPU tensors");
+                              tensor.toString(),
+                              "; call it on CPU tensors (an embedding: with sparse=False)");
   const at::Tensor whole = tensor.is_non_overlapping_and_dense() ? tensor : tensor.contiguous();
   const Layout* layout = intern_layout(whole.sizes(), whole.strides(), whole.scalar_type());
   auto block = std::make_shared<runtime::Block>(whole.data_ptr(), layout->bytes,
@@ -218,6 +219,43 @@ at::Tensor carried_out(const at::Tensor& tensor) {
   return plain;
 }
 
+// An op that writes tensors which are lazily conjugated or negated: it writes their values, and what these
+// are of goes back.
+void record_lazy_write(const OpSchema& op, Stack& stack) {
+  std::vector<std::pair<at::Tensor, at::Tensor>> written;
+  map_in_place(op, stack, [&](const at::Tensor& tensor, bool writes) {
+    if (!writes || !is_moai(tensor) || !detail::is_lazily_changed(*tensor.unsafeGetTensorImpl()))
+      return tensor;
+    written.emplace_back(tensor, carried_out(tensor));
+    return written.back().second;
+  });
+  Recorder::current().call(op, stack);
+  for (const auto& [original, values] : written) {
+    at::Tensor base = original;
+    at::Tensor undone = values;
+    if (original.is_neg()) {
+      base = at::_neg_view(base);
+      undone = at::neg(undone);
+    }
+    if (original.is_conj()) {
+      base = at::_conj(base);
+      undone = at::conj_physical(undone);
+    }
+    base.copy_(undone);
+  }
+  const size_t returned = op.return_alias.size();
+  for (size_t r = 0; r < returned; ++r) {
+    at::IValue& value = torch::jit::peek(stack, r, returned);
+    if (!value.isTensor()) continue;
+    for (const auto& [original, values] : written) {
+      if (values.is_same(value.toTensor())) {
+        value = original;
+        break;
+      }
+    }
+  }
+}
+
 // A Python complex number, which a graph's numbers do not hold, as a value of the device. Its type
 // is what torch gives such a number, so that it promotes as one.
 at::Tensor complex_scalar(const at::Tensor& number) {
@@ -247,6 +285,7 @@ void record_foreign(const OpSchema& op, Stack& stack) {
     }
     return tensor;
   });
+  if (lazy_write && !op.is_out) return record_lazy_write(op, stack);
   if (lazy_write) return run_at_once(op, stack, "writes a tensor that is lazily conjugated or negated");
   if (changed) return Recorder::current().call(op, stack);
   const std::string& name = op.name.str();

@@ -8,6 +8,7 @@
 #include <ATen/ops/zeros.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
+#include <algorithm>
 #include <mutex>
 #include <unordered_map>
 
@@ -294,11 +295,23 @@ Inferred grouped_mm(at::ArrayRef<at::IValue> args) {
   return inferred;
 }
 
-// Attention's log-sum-exp on the CPU: the meta kernel says f32 of all inputs, the real one keeps f64.
-void keep_double(at::ArrayRef<at::IValue> args, Inferred& inferred) {
-  if (args[0].toTensor().scalar_type() != at::kDouble) return;
-  auto& layout = inferred.returns.at(1).layout;
-  layout = intern_layout(layout->type.sizes, layout->type.strides, at::kDouble);
+// Meta kernels speak for CUDA where the CPU keeps what backward needs in another dtype.
+void correct_dtypes(const OpSchema& op, at::ArrayRef<at::IValue> args, Inferred& inferred) {
+  static const auto layer_norm = ir::Symbol::intern("aten.native_layer_norm");
+  static const auto attention = ir::Symbol::intern("aten._scaled_dot_product_flash_attention_for_cpu");
+  const auto set_dtype = [&](size_t result, at::ScalarType dtype) {
+    const Layout*& layout = inferred.returns[result].layout;
+    layout = intern_layout(layout->type.sizes, layout->type.strides, dtype);
+  };
+  if (op.name == layer_norm) {
+    // Mean and deviation; in f32 only beside weights that are.
+    const auto dtype = args[0].toTensor().scalar_type();
+    const bool is_mixed =
+        args[2].isTensor() && args[2].toTensor().defined() && args[2].toTensor().scalar_type() != dtype;
+    for (const size_t r : {1, 2}) set_dtype(r, is_mixed ? at::kFloat : dtype);
+  } else if (op.name == attention && args[0].toTensor().scalar_type() == at::kDouble) {
+    set_dtype(1, at::kDouble);  // the logarithms of sums
+  }
 }
 
 // Writes that meta kernels let pass and real ones may refuse: into elements that share memory, and such
@@ -314,15 +327,18 @@ void look_at_writes(const OpSchema& op, at::ArrayRef<at::IValue> args, Inferred&
         doubtful = doubtful || (tensor.stride(d) == 0 && tensor.size(d) > 1);
     });
   }
-  if (!doubtful || op.random || !fits_on_cpu(args)) return;
+  // A sampler that takes no generator would draw from the CPU's own.
+  const bool takes_generator =
+      std::find(op.args.begin(), op.args.end(), ArgKind::kGenerator) != op.args.end();
+  if (!doubtful || (op.random && !takes_generator) || !fits_on_cpu(args)) return;
   try {
     auto on_cpu = run_on(op, args, on_zeros(op, args));
     inferred.resized = std::move(on_cpu.resized);
   } catch (const c10::Error& error) {
     // Zeros may be to blame for anything else (a matrix that is not positive-definite).
     const std::string text = error.what_without_backtrace();
-    for (const char* words : {"match the broadcast shape", "refers to a single memory location",
-                              "refer to a single memory location"}) {
+    for (const char* words : {"match the broadcast shape", "must match the size of tensor",
+                              "refers to a single memory location", "refer to a single memory location"}) {
       if (text.find(words) != std::string::npos) throw;
     }
   } catch (const std::exception&) {
@@ -397,7 +413,6 @@ Inferred infer(const OpSchema& op, at::ArrayRef<at::IValue> args) {
     return known;
   }
   static const auto grouped_mm_name = ir::Symbol::intern("aten._grouped_mm");
-  static const auto attention_name = ir::Symbol::intern("aten._scaled_dot_product_flash_attention_for_cpu");
   Inferred inferred;
   try {
     if (op.name == grouped_mm_name && args[0].toTensor().dim() >= 2 && args[1].toTensor().dim() >= 2) {
@@ -408,7 +423,7 @@ Inferred infer(const OpSchema& op, at::ArrayRef<at::IValue> args) {
       inferred = run_on(op, args, on_zeros(op, args));
     } else {
       inferred = run_meta(op, args);
-      if (op.name == attention_name) keep_double(args, inferred);
+      correct_dtypes(op, args, inferred);
     }
   } catch (const c10::NotImplementedError&) {
     inferred.at_once = true;

@@ -12,6 +12,20 @@ constexpr auto kDataDependent = "the result's size depends on data";
 constexpr auto kReadsHost = "returns a value to the host";
 constexpr auto kInPlaceView = "changes the tensor, not its storage";
 constexpr auto kComposite = "torch's composite serves";
+constexpr auto kSparse =
+    "returns a sparse tensor, and moai holds strided tensors only; call it on a CPU tensor, or stay dense";
+constexpr auto kQuantized =
+    "returns a quantized tensor, and moai holds strided tensors only; call it on a CPU tensor";
+constexpr auto kNested =
+    "returns a nested tensor, and moai holds strided tensors only; pad it (torch.nn.utils.rnn.pad_sequence), "
+    "or "
+    "make it on the CPU";
+constexpr auto kMkldnn =
+    "returns a tensor of oneDNN's own layout, and moai holds strided tensors only; leave it as it is";
+constexpr auto kUnknownSampler =
+    "draws random numbers that would depend on how the work is split, and no sampler of ours draws them; "
+    "call "
+    "it on a CPU tensor and move the result";
 
 }  // namespace
 
@@ -36,9 +50,24 @@ const std::vector<Correction>& corrections() {
       {"linalg_lstsq.out", H::kAtOnce, {}, false, false, "the residuals' size depends on the rank"},
       {"_padded_dense_to_jagged_forward", H::kAtOnce, {}, false, false, kDataDependent},
       {"equal", H::kAtOnce, {}, false, false, kReadsHost},
+      // What is not strided.
+      {"_to_sparse.*", H::kRefuse, {}, false, false, kSparse},
+      {"_to_sparse_csr.*", H::kRefuse, {}, false, false, kSparse},
+      {"_to_sparse_csc.*", H::kRefuse, {}, false, false, kSparse},
+      {"_to_sparse_bsr.*", H::kRefuse, {}, false, false, kSparse},
+      {"_to_sparse_bsc.*", H::kRefuse, {}, false, false, kSparse},
+      {"to_mkldnn.*", H::kRefuse, {}, false, false, kMkldnn},
+      {"_nested_tensor_from_tensor_list.*", H::kRefuse, {}, false, false, kNested},
+      {"_nested_tensor_from_mask.*", H::kRefuse, {}, false, false, kNested},
+      {"_nested_from_padded.*", H::kRefuse, {}, false, false, kNested},
+      {"quantize_per_tensor.*", H::kRefuse, {}, false, false, kQuantized},
+      {"quantize_per_tensor_dynamic.*", H::kRefuse, {}, false, false, kQuantized},
+      {"quantize_per_channel.*", H::kRefuse, {}, false, false, kQuantized},
       // Writes that the schema does not announce.
       {"native_batch_norm", H::kRecord, {3, 4}, false, false, "writes running_mean and running_var", true},
       {"_native_batch_norm_legit", H::kRecord, {3, 4}, false, false, "in its schema's alias set only", true},
+      {"_batch_norm_with_update", H::kRecord, {}, false, false, "", true},
+      {"multilabel_margin_loss_forward", H::kRecord, {}, false, false, "", true},
       // Their meta kernels do not check what they are given.
       {"fill_.Tensor", H::kRecord, {}, false, false, "", true},
       {"index_put_", H::kRecord, {}, false, false, "", true},
@@ -133,7 +162,6 @@ const std::vector<Correction>& corrections() {
       {"_fused_adam_.tensor_lr", H::kRecord, {}, false, false, ""},
       {"_copy_from", H::kDecompose, {}, false, false, "copy_ serves"},
       {"_copy_from_and_resize", H::kDecompose, {}, false, false, "copy_ serves"},
-      {"_nested_tensor_from_mask.*", H::kDecompose, {}, false, false, kComposite},
       {"set_data", H::kDecompose, {}, false, false, "autograd's own"},
       {"data", H::kDecompose, {}, false, false, "autograd's own"},
       {"_thnn_fused_lstm_cell.*", H::kDecompose, {}, false, false, "CUDA only"},
@@ -283,7 +311,7 @@ OpSchema::OpSchema(const c10::OperatorHandle& handle_in) : handle(handle_in) {
     const bool takes_generator = std::find(args.begin(), args.end(), ArgKind::kGenerator) != args.end();
     if (takes_generator && !random && handling == Handling::kRecord) {
       handling = Handling::kRefuse;
-      why = "no sampler of ours draws it";
+      why = kUnknownSampler;
     }
   }
 }

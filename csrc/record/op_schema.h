@@ -26,7 +26,7 @@ enum class Handling : uint8_t {
   kRecord,     // becomes a node
   kAtOnce,     // cuts, and runs now on what its inputs hold: its result depends on data
   kDecompose,  // not registered: torch's own composite kernel calls simpler operators
-  kRefuse,     // draws random numbers in a way that would depend on the plan: an error
+  kRefuse,     // an error: draws random numbers in a way that would depend on the plan, or is not strided
 };
 
 // One entry of the table of schema corrections: what the schema does not tell.

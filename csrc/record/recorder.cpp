@@ -240,10 +240,7 @@ void Recorder::call(const OpSchema& op, Stack& stack) {
       }
       break;
     case Handling::kAtOnce: run_at_once(op, stack, op.why); break;
-    case Handling::kRefuse:
-      TORCH_CHECK_NOT_IMPLEMENTED(
-          false, op.name.str(), " draws random numbers that would depend on how the work is ",
-          "split, so moai does not run it (", op.why, "); call it on a CPU tensor and move the result");
+    case Handling::kRefuse: TORCH_CHECK_NOT_IMPLEMENTED(false, op.name.str(), " ", op.why);
     case Handling::kDecompose: TORCH_INTERNAL_ASSERT(false, op.name.str(), " was not to be registered");
   }
 }

@@ -80,7 +80,13 @@ bool wanted(const c10::OperatorHandle& op) {
     }
   }
   if (own_kernels().count(full_name(name)) > 0 || is_view(op.schema())) return false;
-  if (op.hasKernelForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd)) return false;
+  // A composite is made of ops that are recorded, but where the CPU has one kernel for it and torch its
+  // derivative (silu_backward), it is one node.
+  if (op.hasKernelForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd) &&
+      !(op.hasKernelForDispatchKey(c10::DispatchKey::CPU) &&
+        op.hasKernelForDispatchKey(c10::DispatchKey::Autograd))) {
+    return false;
+  }
   if (op.hasKernelForDispatchKey(c10::DispatchKey::PrivateUse1)) return false;
   return true;
 }
