@@ -1,4 +1,4 @@
-"""Torch's op database against the CPU: a share that changes with the commit, or all (MOAI_TEST_FULL=1)."""
+"""Torch's databases against the CPU: a share that changes with the commit, or all (MOAI_TEST_FULL=1)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,24 @@ import zlib
 from pathlib import Path
 
 import moai
+import moduleinfo
 import opinfo
 import pytest
 import torch
-from opinfo_known import DEPENDS_ON_DATA, KNOWN, ON_CPU, TOLERANCES, UNDEFINED, WRITES_A_COPY
+from comparing import Outcome, differing_error
+from opinfo_known import (
+    DEPENDS_ON_DATA,
+    KNOWN,
+    ON_CPU,
+    TOLERANCES,
+    UNDEFINED,
+    WRITES_A_COPY,
+    depends_on_data,
+    known,
+)
+from torch import nn
 
-SHARE = 1 if os.environ.get("MOAI_TEST_FULL") == "1" else 3
+SHARE = 1 if os.environ.get("MOAI_TEST_FULL") == "1" else 10
 
 
 def commit() -> str:
@@ -21,36 +33,82 @@ def commit() -> str:
     return subprocess.run(git, capture_output=True, text=True).stdout.strip()
 
 
-def turn(name: str, commit: str = commit()) -> bool:
-    return zlib.crc32(f"{commit} {name}".encode()) % SHARE == 0
+def turn(pair: tuple[str, str], commit: str = commit()) -> bool:
+    return zlib.crc32(f"{commit} {pair}".encode()) % SHARE == 0
 
 
-def parameter(name: str):
-    marks = [pytest.mark.xfail(reason=KNOWN[name], strict=True)] if name in KNOWN else []
-    return pytest.param(name, marks=marks)
+def entries(pairs: list[tuple[str, str]]) -> list:
+    """This commit's share of them, and all that are known to differ."""
+
+    def entry(name: str, dtype: str):
+        why = known(name, dtype)
+        marks = [pytest.mark.xfail(reason=why, strict=True)] if why else []
+        return pytest.param(name, dtype, marks=marks, id=f"{name}:{dtype}")
+
+    return [entry(*pair) for pair in pairs if turn(pair) or known(*pair)]
 
 
-@pytest.mark.parametrize("name", [parameter(n) for n in opinfo.EVERYTHING if turn(n) or n in KNOWN])
-def test_op(name):
-    outcome = opinfo.check(name)
-    assert outcome.equal and outcome.recorded, opinfo.report(outcome)
+def is_as_on_the_cpu(outcome: Outcome) -> None:
+    assert outcome.equal, outcome.report()
+    assert outcome.recorded or depends_on_data(outcome.name, outcome.dtype), outcome.report()
 
 
-def test_tables_name_ops_of_the_database():
+@pytest.mark.parametrize(("name", "dtype"), entries(opinfo.EVERYTHING))
+def test_op(name, dtype):
+    is_as_on_the_cpu(opinfo.check(name, dtype))
+
+
+@pytest.mark.parametrize(("name", "dtype"), entries(moduleinfo.MODULE_PAIRS))
+def test_module(name, dtype):
+    is_as_on_the_cpu(moduleinfo.check_module(name, dtype))
+
+
+@pytest.mark.parametrize(("name", "dtype"), entries(moduleinfo.OPTIMIZER_PAIRS))
+def test_optimizer(name, dtype):
+    is_as_on_the_cpu(moduleinfo.check_optimizer(name, dtype))
+
+
+def test_tables_name_entries_of_the_databases():
+    pairs = [*opinfo.EVERYTHING, *moduleinfo.MODULE_PAIRS, *moduleinfo.OPTIMIZER_PAIRS]
+    entries = {name for name, _ in pairs} | {f"{name} {dtype}" for name, dtype in pairs}
     named = set(KNOWN) | set(DEPENDS_ON_DATA) | set(UNDEFINED) | set(TOLERANCES) | ON_CPU | WRITES_A_COPY
-    assert named <= set(opinfo.EVERYTHING)
+    assert named <= entries
+
+
+def test_the_page_says_what_the_tables_say():
+    page = (Path(__file__).parents[2] / "docs" / "coverage.md").read_text()
+    differ, _, depend = page.partition("## Dependent on data")
+    for table, section in ((KNOWN, differ), (DEPENDS_ON_DATA, depend)):
+        for name, why in table.items():
+            entry, _, dtype = name.partition(" ")
+            rows = [row for row in section.splitlines() if row.startswith(f"| {entry} |")]
+            assert any(dtype in row and f"| {why} |" in row for row in rows), name
 
 
 def test_a_wrong_value_is_seen():
-    case = next(opinfo.cases_of(opinfo.OPS["add"]))
+    case = next(opinfo.cases_of(opinfo.OPS["add"], torch.float32))
     ours, theirs = opinfo.evaluate(case, "moai", seed=7), opinfo.evaluate(case, "cpu", seed=7)
     assert not list(opinfo.differences(case, ours, theirs))
     theirs.tree = theirs.tree + 1
     assert list(opinfo.differences(case, ours, theirs))
 
 
+def test_a_changed_input_is_seen():
+    case = next(opinfo.cases_of(opinfo.OPS["add"], torch.float32))
+    ours, theirs = opinfo.evaluate(case, "moai", seed=7), opinfo.evaluate(case, "cpu", seed=7)
+    ours.inputs[0].add_(1)
+    assert "input 0" in next(opinfo.differences(case, ours, theirs))
+
+
+def test_another_error_is_seen():
+    wanted = ValueError("lies on cpu:\nbadly")
+    assert not differing_error(ValueError("lies on moai:0: badly (while moai ran it)"), wanted)
+    for error in (None, TypeError("lies on moai:0: badly"), ValueError("lies on moai:0: well")):
+        assert differing_error(error, wanted)
+
+
 def test_an_op_at_once_is_seen():
-    assert opinfo.check("nonzero").reasons["aten.nonzero"] > 0
+    assert opinfo.check("nonzero", "float32").reasons["aten.nonzero"] > 0
 
 
 # ---- What the database does not ask
@@ -69,6 +127,11 @@ def test_an_op_without_results_raises_when_read():
         moai.sync()
 
 
+def sparse_gradient(module: type) -> None:
+    embedding = module(4, 3, sparse=True).to("moai")
+    embedding(torch.tensor([[1, 2]], device="moai")).sum().backward()
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -76,11 +139,24 @@ def test_an_op_without_results_raises_when_read():
         pytest.param(lambda t: t.to_sparse_csr().to("moai"), id="csr"),
         pytest.param(lambda t: t.to("moai").to_sparse(), id="to_sparse"),
         pytest.param(lambda t: torch.nested.nested_tensor([t]).to("moai"), id="nested"),
+        pytest.param(lambda t: torch.nested.nested_tensor([t.to("moai")]), id="nested_of_ours"),
+        pytest.param(lambda t: torch.nested.nested_tensor([t], device="moai") * 2, id="nested_there"),
         pytest.param(lambda t: torch.quantize_per_tensor(t, 1.0, 0, torch.qint8).to("moai"), id="quantized"),
+        pytest.param(lambda t: torch.quantize_per_tensor(t.to("moai"), 1.0, 0, torch.qint8), id="quantize"),
+        pytest.param(lambda t: torch.zeros(3, dtype=torch.qint8, device="moai"), id="quantized_there"),
+        pytest.param(lambda t: torch.zeros(3, layout=torch.sparse_coo, device="moai"), id="coo_there"),
+        pytest.param(
+            lambda t: torch.sparse_csr_tensor([0, 1], [0], [1.0], (1, 1), device="moai").sum(),
+            id="csr_there",
+        ),
+        pytest.param(lambda t: t.to_sparse() @ t.to("moai"), id="coo_operand"),
+        pytest.param(lambda t: t.to("moai").to_mkldnn(), id="mkldnn"),
+        pytest.param(lambda t: sparse_gradient(nn.Embedding), id="embedding"),
+        pytest.param(lambda t: sparse_gradient(nn.EmbeddingBag), id="embedding_bag"),
     ],
 )
 def test_what_is_not_strided_is_refused(make):
-    with pytest.raises(NotImplementedError, match="moai holds strided tensors only"):
+    with pytest.raises(NotImplementedError, match=r"moai holds strided tensors only[^;]*; \w+"):
         make(torch.eye(3))
 
 
