@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <limits>
 #include <map>
-#include <set>
 #include <tuple>
+#include <utility>
 
 #include "ir/error.h"
 
@@ -12,63 +12,242 @@ namespace moai::plan {
 
 namespace {
 
-// How far equal surroundings must reach for two nodes to get one choice.
-constexpr int32_t kFoldRounds = 4;
-// Costs are models: a plan so near to the bound is as good as the best.
-constexpr double kEnoughGap = 1e-3;
-constexpr int32_t kMostRounds = 12;
+using K = Split::Kind;
 
-class Assigner {
+// On steps of training the dual leaves little to eliminate: longer eliminations wait for it.
+constexpr double kDirectSteps = 1e7;
+// How often a moment that was seen to take too much is added to those at which memory is counted.
+constexpr int32_t kMoreMoments = 4;
+
+// When values take memory, and how much of it one device of a pipeline has.
+class Lifetimes {
  public:
-  Assigner(const ir::Graph& graph, const Frame& frame, const Mesh& mesh, int32_t micro_batches)
-      : graph_(graph),
-        frame_(frame),
-        mesh_(mesh),
-        micro_batches_(micro_batches),
-        fold_(fold(graph, frame, kFoldRounds)),
-        moments_(moments(graph, frame)) {}
+  Lifetimes(const Step& step, const Terms& terms) : step_(step), terms_(terms) {}
 
-  AssignmentProblem problem(double memory_bytes) {
-    add_variables();
-    add_edges();
-    return {problem_, make_resources(memory_bytes)};
+  bool is_alive(ir::ValueId value, ir::NodeId before) const {
+    // Inputs stay, whatever becomes of them.
+    if (step_.graph.value(value).producer == ir::kNone) return true;
+    return first(value) < before && step_.last_use[value] >= before;
   }
 
-  Assignment run(double memory_bytes) {
-    add_variables();
-    add_edges();
-    Resources resources = make_resources(memory_bytes);
-    WithinOptions options;
-    options.enough_gap = kEnoughGap;
-    options.rounds = kMostRounds;
-    const WithinSolution found = solve_within(problem_, resources, options);
-    return read(found, resources);
+  // The node from which on a base takes memory: its producer, or, of a gradient that several turns add up,
+  // the start.
+  ir::NodeId first(ir::ValueId value) const {
+    const auto producer = step_.graph.value(value).producer;
+    if (producer == ir::kNone) return -1;
+    return terms_.turns > 1 && is_sum(value) ? -1 : producer;
+  }
+
+  // Of what lies still a device has its stage's part; of what backward waits for, for each turn on its way.
+  double weight(ir::ValueId value) const {
+    const auto producer = step_.graph.value(value).producer;
+    const double part = 1.0 / terms_.stages;
+    if (producer == ir::kNone || is_sum(value) || producer >= step_.roles.backward_end) return part;
+    if (producer < step_.roles.forward_end && step_.last_use[value] >= step_.roles.forward_end)
+      return part * std::min(terms_.turns, terms_.stages);
+    return 1;
   }
 
  private:
+  bool is_sum(ir::ValueId value) const {
+    const auto producer = step_.graph.value(value).producer;
+    return producer >= step_.roles.forward_end && producer < step_.roles.backward_end &&
+           step_.last_use[value] >= step_.roles.backward_end;
+  }
+
+  const Step& step_;
+  const Terms& terms_;
+};
+
+class Assigner {
+ public:
+  Assigner(const Step& step, const Frame& turn, const Mesh& mesh, const Terms& terms)
+      : step_(step),
+        graph_(step.graph),
+        frame_(turn),
+        mesh_(mesh),
+        terms_(terms),
+        fold_(step.fold),
+        lifetimes_(step, terms),
+        moments_{{step.roles.forward_end, 0}, {step.roles.backward_end, 0}} {
+    for (size_t v = 0; v < graph_.values().size(); ++v)
+      sizes_.push_back(leaf_sizes(frame_, static_cast<ir::ValueId>(v)));
+    add_variables();
+    add_edges();
+  }
+
+  Assignment run() {
+    Assignment best;
+    std::vector<int32_t> start;
+    for (int32_t round = 0;; ++round) {
+      const Resources resources = make_resources();
+      WithinOptions options;
+      options.enough_gap = terms_.enough_gap;
+      options.rounds = terms_.rounds;
+      options.give_up = terms_.give_up;
+      options.solve.direct_steps = kDirectSteps;
+      const WithinSolution found = solve_within(problem_, resources, options, start);
+      Assignment next = read(found, resources);
+      // More moments are less freedom: the first bound holds for all, and so does the last, which is higher.
+      next.rounds += best.rounds;
+      best = std::move(next);
+      if (!best.fits || best.lower_bound >= terms_.give_up) return best;
+      const std::vector<double> live = live_bytes(step_, frame_, mesh_, terms_, best);
+      const auto most = std::max_element(live.begin(), live.end());
+      best.bytes = live.empty() ? 0 : *most;
+      if (best.bytes <= terms_.memory_bytes * (1 + 1e-9)) return best;
+      if (round == kMoreMoments || !add_moment(static_cast<ir::NodeId>(most - live.begin()), best)) {
+        best.fits = false;
+        best.excess = concat("memory at ", graph_.node(static_cast<ir::NodeId>(most - live.begin())).op.str(),
+                             ": ", best.bytes, " bytes, limit ", terms_.memory_bytes);
+        return best;
+      }
+      start = found.solution.choice;
+    }
+  }
+
+  AssignmentProblem problem() { return {problem_, make_resources()}; }
+
+ private:
+  // A place in the order of nodes at which memory is counted: before `node` runs, with what it makes and
+  // with the weights as it wants them (where they lie so already, that is counted twice). `beside` is taken
+  // by what no choice of one variable tells: copies of other operands.
+  struct Moment {
+    ir::NodeId node;
+    double beside;
+  };
+
+  bool add_moment(ir::NodeId node, const Assignment& seen) {
+    double counted = working_bytes(node, seen.nodes[node]);
+    for (size_t v = 0; v < graph_.values().size(); ++v) {
+      const auto value = static_cast<ir::ValueId>(v);
+      if (!takes_memory(value) || !lifetimes_.is_alive(value, node)) continue;
+      counted +=
+          lifetimes_.weight(value) * local_bytes(graph_.type(value), sizes_[v], placed(seen, value), mesh_);
+    }
+    const double beside = std::max(0.0, seen.bytes - counted);
+    for (auto& moment : moments_) {
+      if (moment.node != node) continue;
+      if (beside <= moment.beside * (1 + 1e-6)) return false;
+      moment.beside = beside;
+      return beside < terms_.memory_bytes;
+    }
+    moments_.push_back({node, beside});
+    return beside < terms_.memory_bytes;
+  }
+
+  bool takes_memory(ir::ValueId value) const { return is_node(value) == 0 || step_.base[value] == value; }
+
+  double working_bytes(ir::NodeId n, const Option& option) const {
+    const ir::Node& node = graph_.node(n);
+    double bytes = 0;
+    for (size_t r = 0; r < node.results.size(); ++r) {
+      const auto value = node.results[r];
+      if (takes_memory(value) && lifetimes_.first(value) == n)
+        bytes += lifetimes_.weight(value) *
+                 local_bytes(graph_.type(value), sizes_[value], option.results[r], mesh_);
+    }
+    for (size_t o = 0; o < node.operands.size(); ++o) {
+      const auto value = step_.base[node.operands[o]];
+      if (graph_.value(value).producer == ir::kNone && step_.roles.in_loop(n))
+        bytes +=
+            local_bytes(graph_.type(node.operands[o]), sizes_[node.operands[o]], option.operands[o], mesh_);
+    }
+    return bytes;
+  }
+
+  const Placement& placed(const Assignment& seen, ir::ValueId value) const {
+    const auto& v = graph_.value(value);
+    return v.producer == ir::kNone ? seen.inputs[v.index] : seen.nodes[v.producer].results[v.index];
+  }
+
   void add_variables() {
     const auto colours = static_cast<int32_t>(fold_.count.size());
+    std::vector<double> times(static_cast<size_t>(colours), 0.0);
+    for (size_t n = 0; n < fold_.of_node.size(); ++n)
+      times[fold_.of_node[n]] += turns(static_cast<ir::NodeId>(n));
     options_.resize(colours);
     placements_.resize(colours);
     for (int32_t c = 0; c < colours; ++c) {
       std::vector<double> costs;
       std::string name;
       if (fold_.first_node[c] != ir::kNone) {
-        options_[c] = options_of(graph_, frame_, fold_.first_node[c], mesh_);
+        options_[c] = node_options(fold_.first_node[c]);
         for (const auto& option : options_[c]) costs.push_back(option.seconds);
         name = graph_.node(fold_.first_node[c]).op.str();
       } else {
-        placements_[c] = input_placements(frame_, graph_.inputs()[fold_.first_input[c]], mesh_);
+        placements_[c] = input_options(fold_.first_input[c]);
         costs.assign(placements_[c].size(), 0);
         name = concat("input ", fold_.first_input[c]);
       }
-      problem_.add_variable(std::move(costs), fold_.count[c] * turns(fold_.first_node[c]), name);
+      problem_.add_variable(std::move(costs), fold_.first_node[c] == ir::kNone ? 1.0 : times[c], name);
     }
   }
 
-  // How often a step goes through a node. Nodes of one colour lie in one part of the step.
-  int32_t turns(ir::NodeId node) const {
-    return node != ir::kNone && node < moments_.backward_end ? micro_batches_ : 1;
+  std::vector<Option> node_options(ir::NodeId node) const {
+    std::vector<Option> all = options_of(graph_, frame_, node, mesh_, &step_.roles);
+    if (terms_.uses_axes && is_contraction(node)) {
+      for (size_t a = 0; a < mesh_.axes.size(); ++a) {
+        std::vector<Option> split;
+        for (const auto& option : all) {
+          const AxisChoice& choice = option.choices[a];
+          if (choice.kind != AxisChoice::Kind::kFactor) continue;
+          const Role role = step_.roles.of_atom[frame_.node_factors[node][choice.factor][choice.leaf]];
+          // Tensor parallelism splits positions too, but not in contractions.
+          if (mesh_.axes[a].may_split(Role::kFeature) && role != Role::kFeature) continue;
+          split.push_back(option);
+        }
+        if (!split.empty()) all = std::move(split);
+      }
+    }
+    if (terms_.pinned_nodes.empty() || terms_.pinned_nodes[node].empty()) return all;
+    const auto& wanted = terms_.pinned_nodes[node];
+    for (auto& option : all) {
+      if (option.choices == wanted) return {std::move(option)};
+    }
+    std::string text;
+    for (size_t a = 0; a < wanted.size(); ++a) {
+      if (wanted[a].kind != AxisChoice::Kind::kFactor) continue;
+      const auto& factor = step_.frame.rules[node].factors[wanted[a].factor];
+      text += concat(text.empty() ? "" : " and ", factor.name, " (of ", factor.size, ") in ",
+                     mesh_.axes[a].size, " parts");
+    }
+    throw Error(Phase::kPlan, concat("the plan splits ", graph_.node(node).op.str(), " by ",
+                                     text.empty() ? "nothing" : text, ", which is no way to split it"))
+        .hint("would work: another dimension, or \"whole\"");
+  }
+
+  // It uses its elements many times over.
+  bool is_contraction(ir::NodeId n) const {
+    double elements = 0;
+    const ir::Node& node = graph_.node(n);
+    for (const auto value : node.operands)
+      elements = std::max(elements, static_cast<double>(graph_.type(value).numel()));
+    return frame_.rules[n].flops > 8 * elements;
+  }
+
+  std::vector<Placement> input_options(int32_t input) const {
+    if (!terms_.pinned_inputs.empty() && !terms_.pinned_inputs[input].empty())
+      return {terms_.pinned_inputs[input]};
+    std::vector<Placement> all = input_placements(frame_, graph_.inputs()[input], mesh_);
+    const InputRole role = step_.roles.of_input[input];
+    if (terms_.zero < 0 || role == InputRole::kData) return all;
+    const bool shards = role == InputRole::kWeight ? terms_.zero >= 3 : terms_.zero >= 1;
+    for (size_t a = 0; a < mesh_.axes.size(); ++a) {
+      if (!mesh_.axes[a].may_split(Role::kBatch)) continue;
+      std::vector<Placement> kept;
+      for (const auto& placement : all) {
+        if ((placement[a].kind == K::kShard) == shards) kept.push_back(placement);
+      }
+      if (!kept.empty()) all = std::move(kept);  // what is too small to shard lies whole
+    }
+    return all;
+  }
+
+  // How often a device goes through a node in a step, in a pipeline its share of it.
+  double turns(ir::NodeId node) const {
+    const double often = step_.time.repeats[node] ? terms_.turns + terms_.idle_turns : 1.0;
+    return often / terms_.stages;
   }
 
   int32_t colour_of_producer(ir::ValueId value) const {
@@ -89,9 +268,8 @@ class Assigner {
     // (producer's colour, which result, consumer's colour, which operand; -1 - result for an input that is
     // updated) -> how often, and one of them
     struct Use {
-      int32_t times = 0;
+      double times = 0;
       ir::ValueId value = ir::kNone;
-      ir::ValueId input = ir::kNone;
     };
     std::map<std::tuple<int32_t, int32_t, int32_t, int32_t>, Use> uses;
     for (size_t n = 0; n < graph_.nodes().size(); ++n) {
@@ -109,9 +287,8 @@ class Assigner {
       if (input == ir::kNone || input == output) continue;
       auto& use = uses[{colour_of_producer(output), graph_.value(output).index,
                         fold_.of_input[graph_.value(input).index], -1}];
-      ++use.times;
+      use.times += 1.0 / terms_.stages;
       use.value = output;
-      use.input = input;
     }
     for (const auto& [key, use] : uses) {
       const auto [from, result, to, operand] = key;
@@ -123,7 +300,7 @@ class Assigner {
       }
       // Gradients and updated weights go in buckets; what forward and backward wait for goes at once.
       const bool merged =
-          operand < 0 || (fold_.first_node[to] != ir::kNone && fold_.first_node[to] >= moments_.backward_end);
+          operand < 0 || (fold_.first_node[to] != ir::kNone && !step_.roles.in_loop(fold_.first_node[to]));
       problem_.add_edge(from, to, costs(use.value, wanted, merged), use.times);
     }
   }
@@ -133,7 +310,6 @@ class Assigner {
   // Many options offer or want the same placement: each pair of placements is priced once.
   CostMatrix costs(ir::ValueId value, const std::vector<Placement>& wanted, bool merged) {
     const auto offered = offers(value);
-    const auto sizes = leaf_sizes(frame_, value);
     const auto index = [](const std::vector<Placement>& all, std::vector<Placement>* distinct) {
       std::map<Placement, int32_t> number;
       std::vector<int32_t> of;
@@ -151,7 +327,7 @@ class Assigner {
     for (size_t r = 0; r < rows.size(); ++r) {
       for (size_t c = 0; c < columns.size(); ++c)
         price[r * columns.size() + c] =
-            convert_seconds(graph_.type(value), sizes, rows[r], columns[c], mesh_, merged);
+            convert_seconds(graph_.type(value), sizes_[value], rows[r], columns[c], mesh_, merged);
     }
     std::vector<double> values;
     values.reserve(offered.size() * wanted.size());
@@ -163,49 +339,58 @@ class Assigner {
                       std::move(values));
   }
 
-  Resources make_resources(double memory_bytes) {
+  Resources make_resources() const {
+    const size_t count = moments_.size();
     Resources resources;
-    resources.limits.assign(Moments::kCount, memory_bytes);
-    resources.names = {"memory at the end of forward", "memory at the end of backward"};
-    for (int32_t c = 0; c < problem_.variables(); ++c)
-      resources.uses.emplace_back(static_cast<size_t>(problem_.options(c)) * Moments::kCount, 0.0);
-    const auto add = [&](ir::ValueId value, int32_t moment) {
-      const auto all = offers(value);
-      const auto sizes = leaf_sizes(frame_, value);
-      auto& rows = resources.uses[colour_of_producer(value)];
-      for (size_t i = 0; i < all.size(); ++i)
-        rows[i * Moments::kCount + static_cast<size_t>(moment)] +=
-            local_bytes(graph_.type(value), sizes, all[i], mesh_);
-    };
-    for (int32_t m = 0; m < Moments::kCount; ++m) {
-      for (const auto input : graph_.inputs()) add(input, m);
-      for (const auto value : moments_.live[m]) add(value, m);
+    for (const auto& moment : moments_) {
+      resources.limits.push_back(terms_.memory_bytes - moment.beside);
+      resources.names.push_back(moment.node == step_.roles.forward_end ? "memory at the end of forward"
+                                : moment.node == step_.roles.backward_end
+                                    ? "memory at the end of backward"
+                                    : concat("memory at ", graph_.node(moment.node).op.str()));
     }
-    // Gradients are added up over the micro-batches, and are there when the last one's forward ends.
-    const std::set<ir::ValueId> there(moments_.live[0].begin(), moments_.live[0].end());
-    for (const auto value : moments_.live[1]) {
-      if (micro_batches_ > 1 && there.count(value) == 0) add(value, 0);
+    for (int32_t c = 0; c < problem_.variables(); ++c)
+      resources.uses.emplace_back(static_cast<size_t>(problem_.options(c)) * count, 0.0);
+    for (size_t v = 0; v < graph_.values().size(); ++v) {
+      const auto value = static_cast<ir::ValueId>(v);
+      if (!takes_memory(value)) continue;
+      std::vector<Placement> all;
+      for (size_t m = 0; m < count; ++m) {
+        if (!lifetimes_.is_alive(value, moments_[m].node)) continue;
+        if (all.empty()) all = offers(value);
+        auto& rows = resources.uses[colour_of_producer(value)];
+        for (size_t i = 0; i < all.size(); ++i)
+          rows[i * count + m] +=
+              lifetimes_.weight(value) * local_bytes(graph_.type(value), sizes_[v], all[i], mesh_);
+      }
+    }
+    for (size_t m = 2; m < count; ++m) {
+      const auto c = fold_.of_node[moments_[m].node];
+      for (size_t i = 0; i < options_[c].size(); ++i)
+        resources.uses[c][i * count + m] += working_bytes(moments_[m].node, options_[c][i]);
     }
     return resources;
   }
 
-  // What the options that use least would use together.
-  std::vector<double> least_bytes(const Resources& resources) const {
-    std::vector<double> bytes(Moments::kCount, 0.0);
+  // The most that the options that use least would use together, at some moment.
+  double least_bytes(const Resources& resources) const {
+    const size_t count = resources.limits.size();
+    std::vector<double> bytes(count, 0.0);
     for (const auto& uses : resources.uses) {
-      for (size_t m = 0; m < bytes.size(); ++m) {
+      for (size_t m = 0; m < count; ++m) {
         double least = std::numeric_limits<double>::infinity();
-        for (size_t at = m; at < uses.size(); at += Moments::kCount) least = std::min(least, uses[at]);
+        for (size_t at = m; at < uses.size(); at += count) least = std::min(least, uses[at]);
         if (least < std::numeric_limits<double>::infinity()) bytes[m] += least;
       }
     }
-    return bytes;
+    return *std::max_element(bytes.begin(), bytes.end());
   }
 
   Assignment read(const WithinSolution& found, const Resources& resources) const {
     Assignment out;
     out.variables = problem_.variables();
-    out.bytes = found.used.empty() ? least_bytes(resources) : found.used;
+    out.bytes =
+        found.used.empty() ? least_bytes(resources) : *std::max_element(found.used.begin(), found.used.end());
     for (int32_t v = 0; v < problem_.variables(); ++v) out.options += problem_.options(v);
     out.exact = found.solution.exact;
     out.rounds = found.rounds;
@@ -231,17 +416,21 @@ class Assigner {
       const auto c = fold_.of_input[i];
       out.inputs.push_back(placements_[c][choice[c]]);
       const auto value = graph_.inputs()[i];
-      out.state_bytes += local_bytes(graph_.type(value), leaf_sizes(frame_, value), out.inputs.back(), mesh_);
+      out.state_bytes +=
+          local_bytes(graph_.type(value), sizes_[value], out.inputs.back(), mesh_) / terms_.stages;
     }
     return out;
   }
 
+  const Step& step_;
   const ir::Graph& graph_;
   const Frame& frame_;
   const Mesh& mesh_;
-  int32_t micro_batches_;
-  Fold fold_;
-  Moments moments_;
+  const Terms& terms_;
+  const Fold& fold_;
+  Lifetimes lifetimes_;
+  std::vector<Moment> moments_;
+  std::vector<std::vector<std::vector<int64_t>>> sizes_;  // by value: of its leaves
   FactorGraph problem_;
   std::vector<std::vector<Option>> options_;        // by colour
   std::vector<std::vector<Placement>> placements_;  // by colour
@@ -249,64 +438,52 @@ class Assigner {
 
 }  // namespace
 
-ir::ValueId updated_input(const ir::Graph& graph, ir::ValueId value) {
-  for (;;) {
-    const auto producer = graph.value(value).producer;
-    if (producer == ir::kNone) return value;
-    const ir::Node& node = graph.node(producer);
-    const int32_t operand = node.kind == ir::NodeKind::kUpdate
-                                ? 0
-                                : node.tied_operand(static_cast<size_t>(graph.value(value).index));
-    if (operand == ir::kNone) return ir::kNone;
-    value = node.operands[operand];
-  }
+Assignment assign(const Step& step, const Frame& turn, const Mesh& mesh, const Terms& terms) {
+  return Assigner(step, turn, mesh, terms).run();
 }
 
-Moments moments(const ir::Graph& graph, const Frame& frame) {
-  const auto nodes = static_cast<int32_t>(graph.nodes().size());
-  // A view is its base: it lives as long as any of its views.
-  std::vector<ir::ValueId> base(graph.values().size());
-  std::vector<int32_t> last_use(graph.values().size(), -1);
-  for (size_t v = 0; v < base.size(); ++v) base[v] = static_cast<ir::ValueId>(v);
-  int32_t forward_end = 0, backward_end = 0;
-  for (int32_t n = 0; n < nodes; ++n) {
+AssignmentProblem assignment_problem(const Step& step, const Frame& turn, const Mesh& mesh,
+                                     const Terms& terms) {
+  return Assigner(step, turn, mesh, terms).problem();
+}
+
+std::vector<double> live_bytes(const Step& step, const Frame& turn, const Mesh& mesh, const Terms& terms,
+                               const Assignment& assignment) {
+  const ir::Graph& graph = step.graph;
+  const Lifetimes lifetimes(step, terms);
+  const auto nodes = static_cast<ir::NodeId>(graph.nodes().size());
+  const auto placement = [&](ir::ValueId value) -> const Placement& {
+    const auto& v = graph.value(value);
+    return v.producer == ir::kNone ? assignment.inputs[v.index]
+                                   : assignment.nodes[v.producer].results[v.index];
+  };
+  const auto bytes = [&](ir::ValueId value, const Placement& where) {
+    return local_bytes(graph.type(value), leaf_sizes(turn, value), where, mesh);
+  };
+  std::vector<double> change(static_cast<size_t>(nodes) + 1, 0.0);
+  for (size_t v = 0; v < graph.values().size(); ++v) {
+    const auto value = static_cast<ir::ValueId>(v);
+    const bool is_input = graph.value(value).producer == ir::kNone;
+    if (step.base[v] != value && !is_input) continue;
+    const double taken = lifetimes.weight(value) * bytes(value, placement(value));
+    change[std::max(lifetimes.first(value), 0)] += taken;
+    if (!is_input && step.last_use[v] + 1 < nodes)
+      change[std::max(step.last_use[v], graph.value(value).producer) + 1] -= taken;
+  }
+  std::vector<double> live(static_cast<size_t>(nodes), 0.0);
+  double now = 0;
+  for (ir::NodeId n = 0; n < nodes; ++n) {
+    live[n] = now += change[n];
     const ir::Node& node = graph.node(n);
-    const bool shares = frame.rules[n].free && !node.operands.empty();
-    for (size_t r = 0; r < node.results.size(); ++r) {
-      const int32_t tied = node.tied_operand(r);
-      if (shares) base[node.results[r]] = base[node.operands[0]];
-      if (tied != ir::kNone) base[node.results[r]] = base[node.operands[tied]];
-    }
-    for (const auto operand : node.operands) last_use[base[operand]] = n;
-    if (node.section == ir::Section::kBackward) {
-      if (backward_end == 0) forward_end = n;
-      backward_end = n + 1;
+    for (size_t o = 0; o < node.operands.size(); ++o) {
+      const auto& from = placement(node.operands[o]);
+      const auto& to = assignment.nodes[n].operands[o];
+      const double seconds =
+          convert_seconds(graph.type(node.operands[o]), leaf_sizes(turn, node.operands[o]), from, to, mesh);
+      if (seconds > 0) live[n] += bytes(node.operands[o], to);
     }
   }
-  if (backward_end == 0) forward_end = backward_end = nodes;
-  for (const auto output : graph.outputs()) last_use[base[output]] = nodes;
-  Moments out;
-  out.backward_end = backward_end;
-  for (const int32_t moment : {forward_end, backward_end}) {
-    std::vector<ir::ValueId> live;
-    for (int32_t n = 0; n < std::min(moment, nodes); ++n) {
-      for (const auto value : graph.node(n).results) {
-        if (base[value] == value && last_use[value] >= moment) live.push_back(value);
-      }
-    }
-    out.live.push_back(std::move(live));
-  }
-  return out;
-}
-
-Assignment assign(const ir::Graph& graph, const Frame& frame, const Mesh& mesh, double memory_bytes,
-                  int32_t micro_batches) {
-  return Assigner(graph, frame, mesh, micro_batches).run(memory_bytes);
-}
-
-AssignmentProblem assignment_problem(const ir::Graph& graph, const Frame& frame, const Mesh& mesh,
-                                     double memory_bytes, int32_t micro_batches) {
-  return Assigner(graph, frame, mesh, micro_batches).problem(memory_bytes);
+  return live;
 }
 
 }  // namespace moai::plan

@@ -1,34 +1,43 @@
 #pragma once
 
+#include <limits>
+#include <string>
 #include <vector>
 
-#include "plan/fold.h"
 #include "plan/options.h"
 #include "plan/solver/solve_within.h"
+#include "plan/step.h"
 
 namespace moai::plan {
 
-// The moments of a step at which its memory is counted: where forward ends, with all that backward needs, and
-// where backward ends, with all gradients.
-struct Moments {
-  static constexpr int32_t kCount = 2;
-  std::vector<std::vector<ir::ValueId>> live;  // by moment: the values, besides the inputs
-  ir::NodeId backward_end = 0;                 // the first node after it: the optimizer's
+// What is settled before the devices of a mesh are given their parts.
+struct Terms {
+  double memory_bytes = 0;   // of each device
+  int32_t turns = 1;         // micro-batches
+  int32_t stages = 1;        // of a pipeline; each has a mesh of its own
+  double idle_turns = 0;     // that a stage waits while the pipeline fills and drains
+  double enough_gap = 1e-3;  // to the bound, at which the search for a better choice ends
+  int32_t rounds = 24;       // of prices on memory, at most
+  // Seconds that an assignment must stay below to be of use: where none does, any or none may come back.
+  double give_up = std::numeric_limits<double>::infinity();
+  // Whether every contraction that can be split along an axis must be.
+  bool uses_axes = false;
+  // ZeRO's stage, on axes that split the batch; -1 for whatever is best.
+  int32_t zero = -1;
+  // By node: choices by axis that it must make; empty where it is free.
+  std::vector<std::vector<AxisChoice>> pinned_nodes;
+  // By input: where it must lie; empty where it is free.
+  std::vector<Placement> pinned_inputs;
 };
-Moments moments(const ir::Graph& graph, const Frame& frame);
-
-// The input whose memory an output takes over, through tied results and whole updates: what a step updates
-// must end where it began. An input that is an output is its own; kNone of a new value.
-ir::ValueId updated_input(const ir::Graph& graph, ir::ValueId output);
 
 // A placement for everything in a step, on one mesh.
 struct Assignment {
   bool fits = false;
-  double seconds = 0;      // the sum of computing and communicating: nothing overlaps
+  double seconds = 0;      // of a device: the sum of computing and communicating; nothing overlaps
   double lower_bound = 0;  // of `seconds`, for plans that treat equal layers alike, on this mesh
   double compute_seconds = 0;
   double communicate_seconds = 0;
-  std::vector<double> bytes;      // by moment, on one device
+  double bytes = 0;               // the most at any moment, on one device
   double state_bytes = 0;         // of which inputs: weights, states, data
   std::vector<Option> nodes;      // by node
   std::vector<Placement> inputs;  // by input
@@ -39,21 +48,29 @@ struct Assignment {
   std::string excess;             // where nothing fits: what is exceeded
 };
 
-// Chooses, for every node and input, how it is split, at the least time with `memory_bytes` on each device.
-// What the step updates in place must end where it began, at the price of bringing it there.
-//
-// The graph is the step of one of `micro_batches` equal parts of the batch: forward and backward are gone
-// through so often, their gradients added up where they lie, and the optimizer once.
-Assignment assign(const ir::Graph& graph, const Frame& frame, const Mesh& mesh, double memory_bytes,
-                  int32_t micro_batches = 1);
-
-// What `assign` hands to the solver: a variable for each colour of the fold, seconds as costs, and the bytes
-// at each moment. For tests, which solve it in other ways.
+// What `assign` hands to the solver first: a variable for each colour of the fold, seconds as costs, and the
+// bytes at each moment. For tests, which solve it in other ways.
 struct AssignmentProblem {
   FactorGraph costs;
   Resources memory;
 };
-AssignmentProblem assignment_problem(const ir::Graph& graph, const Frame& frame, const Mesh& mesh,
-                                     double memory_bytes, int32_t micro_batches = 1);
+
+// Chooses, for every node and input, how it is split, at the least time with `memory_bytes` on each device.
+// What the step updates in place must end where it began, at the price of bringing it there.
+//
+// `turn` is the frame of one micro-batch (frame_of_turn). Memory is counted at the ends of forward and of
+// backward, and at any other moment at which a choice was seen to take too much. In a pipeline a device has
+// one stage's share of what lies still, and of forward's values one for each micro-batch on its way.
+//
+// Throws Error(Phase::kPlan) when a pin is impossible, naming the op and the dimension.
+Assignment assign(const Step& step, const Frame& turn, const Mesh& mesh, const Terms& terms);
+
+// The first question that `assign` asks its solver.
+AssignmentProblem assignment_problem(const Step& step, const Frame& turn, const Mesh& mesh,
+                                     const Terms& terms);
+
+// By node: bytes on one device while it runs, what it works on and makes included.
+std::vector<double> live_bytes(const Step& step, const Frame& turn, const Mesh& mesh, const Terms& terms,
+                               const Assignment& assignment);
 
 }  // namespace moai::plan

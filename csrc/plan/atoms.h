@@ -25,6 +25,8 @@ class Atoms {
   // The atoms that these have been split into, as representatives.
   Dim leaves(const Dim& dim) const;
   int64_t size(int32_t atom) const { return atoms_[find(atom)].size; }
+  // For another batch: every list that holds the atom changes with it.
+  void resize(int32_t atom, int64_t size) { atoms_[find(atom)].size = size; }
   bool opaque(int32_t atom) const { return atoms_[find(atom)].opaque; }
   int32_t count() const { return static_cast<int32_t>(atoms_.size()); }
 

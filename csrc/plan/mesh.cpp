@@ -11,8 +11,12 @@ namespace {
 
 constexpr double kBucketBytes = 64 << 20;
 
-double bytes_of(const ir::Type& type) {
-  return static_cast<double>(type.numel()) * static_cast<double>(ir::element_bytes(type.dtype));
+double bytes_of(const ir::Type& type, const std::vector<std::vector<int64_t>>& leaf_sizes) {
+  auto bytes = static_cast<double>(ir::element_bytes(type.dtype));
+  for (const auto& dim : leaf_sizes) {
+    for (const auto size : dim) bytes *= static_cast<double>(size);
+  }
+  return bytes;
 }
 
 Collective collective_of(Change change) {
@@ -79,7 +83,7 @@ std::string Mesh::str() const {
 
 double local_bytes(const ir::Type& type, const std::vector<std::vector<int64_t>>& leaf_sizes,
                    const Placement& placement, const Mesh& mesh) {
-  return bytes_of(type) * share(leaf_sizes, placement, mesh, -1);
+  return bytes_of(type, leaf_sizes) * share(leaf_sizes, placement, mesh, -1);
 }
 
 double convert_seconds(const ir::Type& type, const std::vector<std::vector<int64_t>>& leaf_sizes,
@@ -90,7 +94,7 @@ double convert_seconds(const ir::Type& type, const std::vector<std::vector<int64
     if (change == Change::kImpossible) return std::numeric_limits<double>::infinity();
     if (change == Change::kNothing || change == Change::kLocal) continue;
     const Collective how = collective_of(change);
-    const double bytes = bytes_of(type) * share(leaf_sizes, from, mesh, static_cast<int32_t>(a));
+    const double bytes = bytes_of(type, leaf_sizes) * share(leaf_sizes, from, mesh, static_cast<int32_t>(a));
     const double together = merged ? std::max(bytes, kBucketBytes) : bytes;
     const double taken = seconds(*mesh.cluster, how, mesh.axes[a].group, together);
     total += bytes > 0 ? taken * bytes / together : 0;

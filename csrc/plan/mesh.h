@@ -7,6 +7,7 @@
 #include "ir/type.h"
 #include "plan/cluster/cluster.h"
 #include "plan/cluster/collectives.h"
+#include "plan/roles.h"
 
 namespace moai::plan {
 
@@ -14,7 +15,11 @@ namespace moai::plan {
 // neighbours in the cluster's numbering, so the most talkative splits belong there.
 struct Axis {
   int32_t size = 1;
-  Group group;  // the devices that differ along this axis alone
+  Group group;                // the devices that differ along this axis alone
+  uint8_t splits = kAnyRole;  // what forward and backward may split along it: bits by Role
+
+  static constexpr uint8_t kAnyRole = 0xff;
+  bool may_split(Role role) const { return (splits >> static_cast<int>(role) & 1) != 0; }
 };
 
 struct Mesh {
@@ -63,8 +68,8 @@ Change change_of(const Split& from, const Split& to);
 // Which share of `size` the largest of `parts` parts has.
 double largest_share(int64_t size, int32_t parts);
 
-// Bytes of a value on one device, when `leaf_sizes` (by dim) are its factors. Uneven parts count as the
-// largest.
+// Bytes of a value on one device, when `leaf_sizes` (by dim) are the sizes of its factors; of the type the
+// dtype alone counts. Uneven parts count as the largest.
 double local_bytes(const ir::Type& type, const std::vector<std::vector<int64_t>>& leaf_sizes,
                    const Placement& placement, const Mesh& mesh);
 

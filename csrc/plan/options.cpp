@@ -34,33 +34,35 @@ bool contains(const std::vector<int32_t>& list, int32_t item) {
 
 class Enumerate {
  public:
-  Enumerate(const ir::Graph& graph, const Frame& frame, ir::NodeId id, const Mesh& mesh)
+  Enumerate(const ir::Graph& graph, const Frame& frame, ir::NodeId id, const Mesh& mesh, const Roles* roles)
       : graph_(graph),
         frame_(frame),
         id_(id),
         rule_(frame.rules[id]),
         factors_(frame.node_factors[id]),
-        mesh_(mesh) {}
+        mesh_(mesh),
+        roles_(roles != nullptr && roles->in_loop(id) ? roles : nullptr) {}
 
   std::vector<Option> all() {
     std::vector<std::vector<AxisChoice>> by_axis;
-    for (const auto& axis : mesh_.axes) by_axis.push_back(choices(axis.size));
+    for (const auto& axis : mesh_.axes) by_axis.push_back(choices(axis));
     std::vector<AxisChoice> chosen(mesh_.axes.size());
     combine(by_axis, 0, chosen);
     return std::move(options_);
   }
 
  private:
-  std::vector<AxisChoice> choices(int32_t parts) const {
+  std::vector<AxisChoice> choices(const Axis& axis) const {
     std::vector<AxisChoice> found{{}};
     for (size_t f = 0; f < rule_.factors.size(); ++f) {
       if (!rule_.splittable(static_cast<int32_t>(f))) continue;
       for (size_t k = 0; k < factors_[f].size(); ++k) {
         const auto atom = factors_[f][k];
-        if (frame_.atoms.opaque(atom) || frame_.atoms.size(atom) < parts) continue;
+        if (frame_.atoms.opaque(atom) || frame_.atoms.size(atom) < axis.size) continue;
         // A part that must know where it starts has to be one run of indices.
         const auto position = rule_.factors[f].position;
         if (k > 0 && position != ops::Position::kNone && position != ops::Position::kSampled) continue;
+        if (roles_ != nullptr && !axis.may_split(roles_->of_atom[atom])) continue;
         found.push_back({AxisChoice::Kind::kFactor, static_cast<int16_t>(f), static_cast<int16_t>(k)});
       }
     }
@@ -149,9 +151,20 @@ class Enumerate {
     const auto dtype = node.operands.empty() ? ir::DType::kF32 : graph_.type(node.operands.back()).dtype;
     const double rate =
         device.flops(dtype) * (attends ? device.attention_efficiency : device.gemm_efficiency);
-    const double computing = rate > 0 ? rule_.flops * share / rate : 0;
+    const double computing = rate > 0 ? flops() * share / rate : 0;
     const double moving = bytes / (device.memory_bytes_per_s * device.memory_efficiency);
     return std::max(computing, moving) + device.op_overhead_s + exchange_seconds(option);
+  }
+
+  // Of the frame's sizes, which may be a part of what the rule was made for.
+  double flops() const {
+    double flops = rule_.flops;
+    for (size_t f = 0; f < factors_.size(); ++f) {
+      double size = 1;
+      for (const auto atom : factors_[f]) size *= static_cast<double>(frame_.atoms.size(atom));
+      if (size > 0) flops *= size / static_cast<double>(rule_.factors[f].size);
+    }
+    return flops;
   }
 
   double moved(ir::ValueId value, const Placement& placement) const {
@@ -181,6 +194,7 @@ class Enumerate {
   const Rule& rule_;
   const std::vector<Dim>& factors_;
   const Mesh& mesh_;
+  const Roles* roles_;
   std::vector<Option> options_;
 };
 
@@ -195,9 +209,9 @@ std::vector<std::vector<int64_t>> leaf_sizes(const Frame& frame, ir::ValueId val
   return sizes;
 }
 
-std::vector<Option> options_of(const ir::Graph& graph, const Frame& frame, ir::NodeId node,
-                               const Mesh& mesh) {
-  return Enumerate(graph, frame, node, mesh).all();
+std::vector<Option> options_of(const ir::Graph& graph, const Frame& frame, ir::NodeId node, const Mesh& mesh,
+                               const Roles* roles) {
+  return Enumerate(graph, frame, node, mesh, roles).all();
 }
 
 std::vector<Placement> input_placements(const Frame& frame, ir::ValueId value, const Mesh& mesh) {

@@ -17,6 +17,10 @@ struct AxisChoice {
   Kind kind = Kind::kWhole;
   int16_t factor = 0;
   int16_t leaf = 0;
+
+  bool operator==(const AxisChoice& o) const {
+    return kind == o.kind && factor == o.factor && leaf == o.leaf;
+  }
 };
 
 // One way to split a node over a mesh: what it asks of its operands and what it leaves.
@@ -31,8 +35,10 @@ struct Option {
 std::vector<std::vector<int64_t>> leaf_sizes(const Frame& frame, ir::ValueId value);
 
 // Every way that the rules allow, the whole one first: for each axis a splittable atom at least as large as
-// the axis, a linear set, or nothing. Axes that split the same atom must fit it together.
-std::vector<Option> options_of(const ir::Graph& graph, const Frame& frame, ir::NodeId node, const Mesh& mesh);
+// the axis, a linear set, or nothing. Axes that split the same atom must fit it together. With `roles` a node
+// of forward or backward splits along an axis only what the axis is for.
+std::vector<Option> options_of(const ir::Graph& graph, const Frame& frame, ir::NodeId node, const Mesh& mesh,
+                               const Roles* roles = nullptr);
 
 // Every placement that an input of the graph may have: replicated or sharded, by axis.
 std::vector<Placement> input_placements(const Frame& frame, ir::ValueId value, const Mesh& mesh);

@@ -2,132 +2,639 @@
 
 #include <algorithm>
 #include <chrono>
-#include <set>
+#include <limits>
+#include <map>
+#include <memory>
+#include <utility>
 
 #include "ir/error.h"
-#include "plan/split_lists.h"
+#include "plan/pipeline/stages.h"
+#include "plan/pipeline_bound.h"
+#include "plan/plan_file.h"
 
 namespace moai::plan {
 
 namespace {
 
+// Note [How plans are searched]
+// What is chosen outside of an assignment (stages, a mesh for each, micro-batches, recomputation) is
+// enumerated. Of every pair of stages and mesh a first assignment knows no limit on memory, goes through the
+// batch at once and computes nothing twice: what it adds up to is an estimate of all plans of that pair, and
+// where no option was left out a bound on them, since limits, turns and recomputation only add. Pairs are
+// tried from the lowest estimate up (with the least that a pipeline idles), and those whose estimate is not
+// below the best step found are left out. First each pair is probed at one number of turns; then the best few
+// are searched on, with more and fewer turns and every way to recompute.
+//
+// One stage: meshes of one and two axes with all options. Pipelines: the outer axis splits the batch, the
+// inner one what is in a sample, so that many can be compared; their bound is what computing alone takes at
+// least. Three axes (data; sequence or experts; sequence or features) are tried last, for the stages of the
+// best plan.
+//
+// The bound of the search is the least over all pairs, tried or not.
+
 using Clock = std::chrono::steady_clock;
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+constexpr int32_t kMostStages = 64;
+// What adds up to so many times the best step is not searched on: overlap does not make up for it.
+constexpr double kHopeless = 1.5;
+constexpr size_t kSearchedOn = 4;
+// While pairs are compared; the best is then searched on.
+constexpr double kRoughGap = 0.02;
+constexpr int32_t kRoughRounds = 10;
+constexpr int32_t kMostTried = 60;
+constexpr size_t kFinalists = 3;
+constexpr int32_t kMostChunks = 4;
+// Devices of a stage from which on three axes are tried.
+constexpr int32_t kThreeAxesFrom = 32;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-// All devices on one axis, and every division in two whose inner axis divides a host (or the devices, where
-// there is one level).
-std::vector<std::vector<int32_t>> meshes(const Cluster& cluster, int32_t axes) {
-  const int32_t devices = cluster.device_count();
-  if (devices == 1) return {{}};
-  std::vector<std::vector<int32_t>> all{{devices}};
-  const auto last = static_cast<int32_t>(cluster.levels.size()) - 1;
-  const int64_t host = last > 0 ? cluster.devices_in(last - 1) : devices;
-  for (int32_t inner = 2; axes > 1 && inner <= host && inner < devices; ++inner) {
-    if (host % inner == 0 && devices % inner == 0) all.push_back({devices / inner, inner});
-  }
-  return all;
-}
+constexpr uint8_t bit(Role role) { return static_cast<uint8_t>(1U << static_cast<unsigned>(role)); }
 
-// The atoms of what a script feeds in: the first and the second dims of integer inputs, and the first of
-// other inputs that no later step finds updated are the batch.
-struct DataAtoms {
-  std::set<int32_t> batch, sequence;
+constexpr uint8_t kData = bit(Role::kBatch);
+constexpr uint8_t kInSample = bit(Role::kSequence) | bit(Role::kExpert) | bit(Role::kFeature);
 
-  DataAtoms(const ir::Graph& graph, const Frame& frame) {
-    for (const auto input : graph.inputs()) {
-      const auto& type = graph.type(input);
-      if (type.dtype != ir::DType::kI64 || type.sizes.empty()) continue;
-      const auto& dims = frame.value_dims[input];
-      batch.insert(dims[0].begin(), dims[0].end());
-      if (dims.size() > 1) sequence.insert(dims[1].begin(), dims[1].end());
-    }
-    for (const auto atom : batch) sequence.erase(atom);
-  }
+struct Pair {
+  int32_t stages = 1;
+  std::vector<int32_t> sizes;
+  std::vector<uint8_t> splits;
+  double estimate = 0;                                  // of what its plans add up to, at best
+  double bound = 0;                                     // of any plan with these
+  std::map<std::pair<int32_t, Recompute>, bool> tried;  // turns and what is recomputed: whether it fitted
+  double best_seconds = std::numeric_limits<double>::infinity();  // simulated, of those that fitted
+  bool is_settled = false;                                        // nothing else of the pair can be better
 };
 
-AxisUse use_of(const ir::Graph& graph, const Frame& frame, const DataAtoms& data,
-               const Assignment& assignment, size_t axis, int32_t size) {
-  AxisUse use;
-  use.size = size;
-  double total = 0;
-  for (size_t n = 0; n < graph.nodes().size(); ++n) {
-    const double flops = frame.rules[n].flops;
-    const auto& choice = assignment.nodes[n].choices[axis];
-    total += flops;
-    if (choice.kind != AxisChoice::Kind::kFactor) {
-      use.whole += flops;
-      continue;
-    }
-    const auto atom = frame.node_factors[n][choice.factor][choice.leaf];
-    (data.batch.count(atom) ? use.data : data.sequence.count(atom) ? use.sequence : use.tensor) += flops;
-  }
-  if (total > 0) {
-    for (double* share : {&use.data, &use.sequence, &use.tensor, &use.whole}) *share /= total;
-  }
-  const double most = std::max({use.data, use.sequence, use.tensor, use.whole});
-  use.name = most == use.data       ? "data"
-             : most == use.sequence ? "sequence"
-             : most == use.tensor   ? "tensor"
-                                    : "whole";
-  return use;
+Pair make_pair_of(int32_t stages, std::vector<int32_t> sizes, std::vector<uint8_t> splits) {
+  Pair pair;
+  pair.stages = stages;
+  pair.sizes = std::move(sizes);
+  pair.splits = std::move(splits);
+  return pair;
 }
 
-std::string words(const Candidate& candidate, double state_bytes, int32_t micro_batches) {
-  std::string text;
-  for (const auto& axis : candidate.axes)
-    text += concat(text.empty() ? "" : " x ", axis.name, " ", axis.size);
-  if (text.empty()) text = "one device";
-  const double parts =
-      candidate.assignment.state_bytes > 0 ? state_bytes / candidate.assignment.state_bytes : 1;
-  if (parts > 1.05) text += concat("; weights and states in ", static_cast<int64_t>(parts + 0.5), " parts");
-  if (micro_batches > 1) text += concat("; ", micro_batches, " micro-batches");
-  return text;
+// How many devices the innermost axis may have: those of a host, or all where there is one level.
+int64_t most_inner(const Cluster& cluster) {
+  const auto last = static_cast<int32_t>(cluster.levels.size()) - 1;
+  return last > 0 ? cluster.devices_in(last - 1) : cluster.device_count();
 }
+
+// A stage's devices on one axis, and every division in two whose inner axis divides a host.
+void add_meshes(const Cluster& cluster, int32_t stages, std::vector<Pair>* pairs) {
+  const int32_t devices = cluster.device_count() / stages;
+  if (devices == 1) {
+    pairs->push_back(make_pair_of(stages, {}, {}));
+    return;
+  }
+  pairs->push_back(make_pair_of(stages, {devices}, {Axis::kAnyRole}));
+  const int64_t host = most_inner(cluster);
+  for (int32_t inner = 2; inner <= host && inner < devices; ++inner) {
+    if (host % inner != 0 || devices % inner != 0) continue;
+    const bool any = stages == 1;
+    pairs->push_back(make_pair_of(stages, {devices / inner, inner},
+                                  {any ? Axis::kAnyRole : kData, any ? Axis::kAnyRole : kInSample}));
+  }
+}
+
+std::vector<Pair> three_axes(const Cluster& cluster, int32_t stages) {
+  std::vector<Pair> pairs;
+  const int32_t devices = cluster.device_count() / stages;
+  const int64_t host = most_inner(cluster);
+  for (int32_t inner = 2; inner <= host; inner *= 2) {
+    for (int32_t middle = 2; middle <= host && int64_t{2} * middle * inner <= devices; middle *= 2) {
+      if (host % inner != 0 || devices % (middle * inner) != 0) continue;
+      pairs.push_back(make_pair_of(
+          stages, {devices / middle / inner, middle, inner},
+          {kData, bit(Role::kSequence) | bit(Role::kExpert), bit(Role::kSequence) | bit(Role::kFeature)}));
+    }
+  }
+  return pairs;
+}
+
+class Planner {
+ public:
+  Planner(const ir::Graph& graph, const Cluster& cluster, const Pins& pins)
+      : cluster_(cluster), pins_(settled(pins)), memory_(static_cast<double>(cluster.smallest_memory())) {
+    const auto start = Clock::now();
+    steps_[0] = std::make_unique<Step>(make_step(graph));
+    plan_.kept_whole = kept_whole(base().graph, base().frame);
+    plan_.no_turns = base().time.obstacle;
+    plan_.rules_seconds = seconds_since(start);
+  }
+
+  StepPlan run() {
+    auto start = Clock::now();
+    find_bounds();
+    plan_.bound_seconds = seconds_since(start);
+    start = Clock::now();
+    for (auto& pair : pairs_) probe(&pair);
+    std::stable_sort(pairs_.begin(), pairs_.end(),
+                     [](const Pair& a, const Pair& b) { return a.best_seconds < b.best_seconds; });
+    for (size_t i = 0; i < std::min(kSearchedOn, pairs_.size()); ++i) search_on(&pairs_[i]);
+    double bound = kInfinity;
+    for (const auto& pair : pairs_) bound = std::min(bound, pair.bound);
+    try_three_axes();
+    finish();
+    const Candidate& best = plan_.best();
+    plan_.lower_bound = bound;
+    plan_.gap = best.fits ? std::max(0.0, 1 - plan_.lower_bound / best.assignment.seconds) : 0;
+    plan_.mesh_gap = best.fits ? std::max(0.0, 1 - best.assignment.lower_bound / best.assignment.seconds) : 0;
+    plan_.search_seconds = seconds_since(start);
+    return std::move(plan_);
+  }
+
+ private:
+  // A saved plan settles all that pins can.
+  static Pins settled(Pins pins) {
+    if (!pins.saved) return pins;
+    const OuterChoice& outer = pins.saved->outer;
+    pins.axes.clear();
+    for (size_t a = 0; a < outer.mesh.size(); ++a)
+      pins.axes.push_back({concat("mesh axis ", a), outer.mesh[a], outer.splits[a]});
+    pins.stages = outer.stages;
+    pins.chunks = outer.chunks;
+    pins.micro_batches = outer.micro_batches;
+    pins.recompute = outer.recompute;
+    pins.order = outer.order;
+    return pins;
+  }
+
+  const Step& base() const { return *steps_[0]; }
+
+  const Step& step(Recompute policy) {
+    auto& made = steps_[static_cast<size_t>(policy)];
+    if (!made) made = std::make_unique<Step>(make_step(base(), policy));
+    return *made;
+  }
+
+  const Frame& turn(Recompute policy, int32_t turns) {
+    auto& made = turns_[{policy, turns}];
+    if (!made) made = std::make_unique<Frame>(frame_of_turn(step(policy).frame, step(policy).time, turns));
+    return *made;
+  }
+
+  static Pair pair_of(const OuterChoice& outer) {
+    return make_pair_of(outer.stages, outer.mesh, outer.splits);
+  }
+
+  Mesh mesh_of(const Pair& pair) const {
+    Mesh mesh = Mesh::make(cluster_, pair.sizes);
+    for (size_t a = 0; a < mesh.axes.size(); ++a) mesh.axes[a].splits = pair.splits[a];
+    return mesh;
+  }
+
+  std::vector<Pair> pinned_pairs() const {
+    int64_t devices = 1;
+    Pair pair;
+    for (const auto& axis : pins_.axes) {
+      devices *= axis.size;
+      pair.sizes.push_back(axis.size);
+      pair.splits.push_back(axis.splits);
+    }
+    const int64_t all = cluster_.device_count();
+    const int64_t stages = pins_.stages.value_or(devices > 0 && all % devices == 0 ? all / devices : 1);
+    if (devices * stages != all) {
+      throw Error(Phase::kConfig, concat("the pinned axes and ", stages, " stage(s) take ", devices * stages,
+                                         " devices, and ", cluster_.name, " has ", all))
+          .hint("would work: sizes whose product is the number of devices");
+    }
+    pair.stages = static_cast<int32_t>(stages);
+    return {pair};
+  }
+
+  void find_bounds() {
+    if (!pins_.axes.empty() || pins_.saved) {
+      pairs_ = pinned_pairs();
+    } else {
+      const int32_t most = std::min({kMostStages, cluster_.device_count(), base().stretches()});
+      for (int32_t stages = 1; stages <= most; stages *= 2) {
+        if (pins_.stages && *pins_.stages != stages) continue;
+        if (cluster_.device_count() % stages == 0 && (stages == 1 || has_turns()))
+          add_meshes(cluster_, stages, &pairs_);
+      }
+    }
+    if (pairs_.empty() || (pins_.stages && *pins_.stages > base().stretches())) {
+      throw Error(Phase::kConfig,
+                  concat("pp=", pins_.stages.value_or(1), " cannot be: forward has ", base().stretches(),
+                         " stretches, ", cluster_.name, " has ", cluster_.device_count(), " devices"))
+          .hint(
+              "would work: a power of two that divides the devices, of at most as many stages as stretches");
+    }
+    for (auto& pair : pairs_) estimate(&pair);
+    std::stable_sort(pairs_.begin(), pairs_.end(), [&](const Pair& a, const Pair& b) {
+      return least_seconds(a, most_turns(a)) < least_seconds(b, most_turns(b));
+    });
+  }
+
+  void estimate(Pair* pair) {
+    Terms terms = terms_of(*pair, 1);
+    terms.memory_bytes = 1e30;
+    const Mesh mesh = mesh_of(*pair);
+    const Assignment free = assign(base(), base().frame, mesh, terms);
+    pair->estimate = free.seconds;
+    const bool has_all = std::all_of(pair->splits.begin(), pair->splits.end(),
+                                     [](uint8_t splits) { return splits == Axis::kAnyRole; });
+    pair->bound = free.lower_bound;
+    if (pair->stages > 1)
+      pair->bound = pipeline_bound(*pair, has_all || !pins_.axes.empty() ? free.lower_bound : 0);
+    check_pins(*pair, free);
+  }
+
+  // Of all turns, `at_once` being one on the sums of their assignments.
+  double pipeline_bound(const Pair& pair, double at_once) {
+    double bound = kInfinity;
+    for (const auto turns : turns_of(pair)) {
+      bound = std::min(
+          bound, least_pipeline_seconds(base(), turn(Recompute::kNone, turns), cluster_, turns, pair.stages,
+                                        cluster_.device_count() / pair.stages, kMostChunks));
+    }
+    return std::max(bound, at_once);
+  }
+
+  // With the least that a pipeline idles: half of its 1F1B bubble, as weights' gradients can fill the rest.
+  double least_seconds(const Pair& pair, int32_t turns) const {
+    return pair.estimate * (1 + 0.5 * (pair.stages - 1) / turns);
+  }
+  int32_t most_turns(const Pair& pair) const { return turns_of(pair).back(); }
+
+  // An axis that is pinned and splits nothing is a mistake.
+  void check_pins(const Pair& pair, const Assignment& free) const {
+    if (pins_.saved) return;  // what an entry splits is checked by itself
+    const Mesh mesh = mesh_of(pair);
+    const auto uses = axis_uses(base(), mesh, free);
+    for (size_t a = 0; a < pins_.axes.size(); ++a) {
+      const AxisPin& pin = pins_.axes[a];
+      if (uses[a].whole < 1 - 1e-9) continue;
+      ir::NodeId largest = 0;
+      for (ir::NodeId n = 0; n < static_cast<ir::NodeId>(base().graph.nodes().size()); ++n) {
+        if (base().frame.rules[n].flops > base().frame.rules[largest].flops) largest = n;
+      }
+      int64_t size = 0;
+      std::string name = "no dimension";
+      for (size_t f = 0; f < base().frame.node_factors[largest].size(); ++f) {
+        for (const auto atom : base().frame.node_factors[largest][f]) {
+          if ((pin.splits >> static_cast<int>(base().roles.of_atom[atom]) & 1) == 0) continue;
+          if (base().frame.atoms.size(atom) <= size) continue;
+          size = base().frame.atoms.size(atom);
+          name = concat("dimension ", base().frame.rules[largest].factors[f].name, " of ", size);
+        }
+      }
+      throw Error(Phase::kPlan, concat(pin.name, "=", pin.size, " splits nothing: ",
+                                       base().graph.node(largest).op.str(), " has ", name, " for it"))
+          .hint(size > 1 ? concat("would work: ", pin.name, " of at most ", size) : "would work: without it");
+    }
+  }
+
+  bool has_turns() const { return base().time.obstacle.empty(); }
+
+  Terms terms_of(const Pair& pair, int32_t turns) const {
+    Terms terms;
+    terms.memory_bytes = memory_;
+    terms.stages = pair.stages;
+    terms.turns = turns;
+    terms.zero = pins_.zero.value_or(-1);
+    terms.uses_axes = !pins_.axes.empty() && !pins_.saved;
+    return terms;
+  }
+
+  // The numbers of turns worth a try, ascending.
+  std::vector<int32_t> turns_of(const Pair& pair) const {
+    if (pins_.micro_batches) {
+      const int32_t turns = *pins_.micro_batches;
+      if (turns > 1 && !has_turns()) {
+        throw Error(Phase::kPlan, concat("micro=", turns, " cannot be: ", base().time.obstacle))
+            .hint("would work: micro=1");
+      }
+      if (turns < 1 || base().time.size % turns != 0) {
+        throw Error(Phase::kPlan, concat("micro=", turns, " does not divide a batch of ", base().time.size))
+            .hint("would work: a divisor of the batch");
+      }
+      return {turns};
+    }
+    std::vector<int32_t> all;
+    for (int64_t turns = 1; has_turns() && turns <= base().time.size; turns *= 2) {
+      if (base().time.size % turns != 0) break;
+      if (pair.stages == 1 || turns >= pair.stages || turns * 2 > base().time.size ||
+          base().time.size % (turns * 2) != 0)
+        all.push_back(static_cast<int32_t>(turns));
+    }
+    if (all.empty()) all.push_back(1);
+    return all;
+  }
+
+  // Tries one plan of a pair, unless that was done, is pinned otherwise, or can be no better than the best.
+  // True if it fits.
+  bool attempt(Pair* pair, int32_t turns, Recompute policy) {
+    if (pins_.recompute) policy = *pins_.recompute;
+    const auto known = pair->tried.find({turns, policy});
+    if (known != pair->tried.end()) return known->second;
+    if (least_seconds(*pair, turns) >= best_seconds_ || plan_.tried >= kMostTried) return false;
+    Candidate candidate = try_one(*pair, turns, policy);
+    const bool fits = candidate.fits;
+    pair->tried[{turns, policy}] = fits;
+    if (fits) {
+      pair->best_seconds = std::min(pair->best_seconds, candidate.step_seconds);
+      best_seconds_ = std::min(best_seconds_, candidate.step_seconds);
+      // With one stage, going through the batch at once with nothing recomputed is the least of sums.
+      if (pair->stages == 1 && turns == turns_of(*pair).front() && policy == Recompute::kNone &&
+          candidate.assignment.rounds == 1)
+        pair->is_settled = true;
+    }
+    plan_.candidates.push_back(std::move(candidate));
+    return fits;
+  }
+
+  // One plan of a pair that fits, if there is one.
+  void probe(Pair* pair) {
+    const auto all = turns_of(*pair);
+    const auto about = std::lower_bound(all.begin(), all.end(), pair->stages == 1 ? 1 : 4 * pair->stages);
+    const int32_t first = about == all.end() ? all.back() : *about;
+    const int32_t before = plan_.tried;
+    if (attempt(pair, first, Recompute::kNone) || attempt(pair, first, Recompute::kFull)) return;
+    if (plan_.tried == before) {
+      ++plan_.ruled_out;
+      return;
+    }
+    if (!attempt(pair, all.back(), Recompute::kFull)) return;
+    auto low = std::upper_bound(all.begin(), all.end(), first), high = all.end() - 1;
+    while (low < high) {  // the fewest turns that fit
+      const auto middle = low + (high - low) / 2;
+      if (attempt(pair, *middle, Recompute::kFull)) {
+        high = middle;
+      } else {
+        low = middle + 1;
+      }
+    }
+  }
+
+  void search_on(Pair* pair) {
+    if (pair->is_settled || pair->best_seconds == kInfinity) return;
+    const auto all = turns_of(*pair);
+    std::vector<int32_t> around;
+    for (const auto& [plan, fits] : pair->tried) {
+      const auto at = std::find(all.begin(), all.end(), plan.first);
+      if (!fits || at == all.end()) continue;
+      around.push_back(*at);
+      if (at != all.begin()) around.push_back(*(at - 1));
+      if (at + 1 != all.end()) around.push_back(*(at + 1));
+    }
+    for (const auto turns : around) {
+      for (const auto policy : kRecomputes) attempt(pair, turns, policy);
+    }
+  }
+
+  // Divides the best plan's meshes once more.
+  void try_three_axes() {
+    const auto best = std::min_element(
+        plan_.candidates.begin(), plan_.candidates.end(), [](const Candidate& a, const Candidate& b) {
+          return a.fits != b.fits ? a.fits : a.fits && a.step_seconds < b.step_seconds;
+        });
+    if (!pins_.axes.empty() || best == plan_.candidates.end()) return;
+    const OuterChoice outer = best->outer;
+    if (cluster_.device_count() / outer.stages < kThreeAxesFrom) return;
+    std::vector<Pair> pairs = three_axes(cluster_, outer.stages);
+    for (auto& pair : pairs) {
+      if (plan_.tried >= kMostTried) return;
+      Candidate candidate = try_one(pair, outer.micro_batches, outer.recompute);
+      if (candidate.fits) plan_.candidates.push_back(std::move(candidate));
+    }
+  }
+
+  Candidate try_one(const Pair& pair, int32_t turns, Recompute policy) {
+    ++plan_.tried;
+    Candidate out;
+    out.outer.stages = pair.stages;
+    out.outer.mesh = pair.sizes;
+    out.outer.splits = pair.splits;
+    out.outer.micro_batches = turns;
+    out.outer.recompute = policy;
+    out.outer.chunks = pins_.chunks.value_or(1);
+    out.outer.order = pins_.order.value_or(Order::k1F1B);
+    solve(&out, kRoughGap, kRoughRounds);
+    return out;
+  }
+
+  // Assigns, and where that fits simulates.
+  void solve(Candidate* out, double enough_gap, int32_t rounds) {
+    const OuterChoice& outer = out->outer;
+    const Pair pair = pair_of(outer);
+    Terms terms = terms_of(pair, outer.micro_batches);
+    terms.idle_turns = static_cast<double>(outer.stages - 1) / outer.chunks;
+    terms.enough_gap = enough_gap;
+    terms.rounds = rounds;
+    terms.give_up = kHopeless * best_seconds_;
+    if (pins_.saved) pin_saved(*pins_.saved, step(outer.recompute), &terms);
+    const Mesh mesh = mesh_of(pair);
+    const Frame& frame = turn(outer.recompute, outer.micro_batches);
+    // A stage with more than its share is only seen when stages are cut: then all get less.
+    for (int32_t again = 0; again < 3; ++again) {
+      out->assignment = assign(step(outer.recompute), frame, mesh, terms);
+      out->fits = out->assignment.fits;
+      out->excess = out->assignment.excess;
+      out->peak_bytes = out->assignment.bytes;
+      if (!out->fits) return;
+      simulate(out, mesh, terms);
+      if (out->peak_bytes <= memory_ * (1 + 1e-9)) return;
+      out->fits = false;
+      out->excess = concat("memory of the fullest stage: ", out->peak_bytes, " bytes, limit ", memory_);
+      terms.memory_bytes *= 0.98 * memory_ / out->peak_bytes;
+    }
+  }
+
+  void simulate(Candidate* out, const Mesh& mesh, const Terms& terms) {
+    const OuterChoice& outer = out->outer;
+    const Step& made = step(outer.recompute);
+    const Frame& frame = turn(outer.recompute, outer.micro_batches);
+    if (outer.stages > 1) {
+      simulate_pipeline(out, stretches(made, frame, mesh, out->assignment));
+      return;
+    }
+    const Whole all = whole(made, frame, mesh, terms, out->assignment);
+    out->spent = all.spent;
+    out->step_seconds = all.spent.seconds;
+    out->bytes = all.bytes;
+    out->peak_bytes = all.bytes.total();
+  }
+
+  void simulate_pipeline(Candidate* out, const std::vector<Stretch>& line) {
+    const OuterChoice& outer = out->outer;
+    const int32_t virtual_stages = outer.stages * outer.chunks;
+    const int64_t stride = cluster_.device_count() / outer.stages;
+    const Group group = axis_group(cluster_, stride, 2);
+    StageProblem problem;
+    for (const auto& stretch : line) {
+      problem.seconds.push_back(stretch.forward + stretch.backward + stretch.weight);
+      problem.state_bytes.push_back(stretch.bytes.weights + stretch.bytes.states + stretch.bytes.gradients);
+      problem.activation_bytes.push_back(stretch.bytes.activations);
+      problem.cut_seconds.push_back(0);
+    }
+    double data = 0, working = 0;
+    for (const auto& stretch : line) {
+      data += stretch.bytes.data;
+      working = std::max(working, stretch.bytes.working);
+    }
+    problem.in_flight = in_flight_1f1b(virtual_stages, outer.micro_batches);
+    problem.limit_bytes.assign(static_cast<size_t>(virtual_stages),
+                               std::max(0.0, (memory_ - data - working) / outer.chunks));
+    if (virtual_stages > static_cast<int32_t>(line.size())) {
+      out->fits = false;
+      out->excess = concat(virtual_stages, " stages of ", line.size(), " stretches of forward");
+      out->peak_bytes = kInfinity;
+      return;
+    }
+    const StageCut cut = cut_stages(problem);
+    out->stage_begins = cut.begins;
+
+    Pipeline pipeline;
+    pipeline.devices = outer.stages;
+    pipeline.chunks = outer.chunks;
+    pipeline.micro_batches = outer.micro_batches;
+    pipeline.updates = Pipeline::Updates::kTogether;
+    std::vector<Bytes> bytes(static_cast<size_t>(outer.stages));
+    for (int32_t s = 0; s < virtual_stages; ++s) {
+      const int32_t end = s + 1 < virtual_stages ? cut.begins[s + 1] : static_cast<int32_t>(line.size());
+      Pipeline::Stage stage;
+      Bytes& of_device = bytes[pipeline.device_of(s)];
+      double most = 0;
+      for (int32_t i = cut.begins[s]; i < end; ++i) {
+        const Stretch& one = line[i];
+        stage.forward_seconds += one.forward;
+        stage.backward_seconds += one.backward;
+        stage.weight_seconds += one.weight;
+        stage.update_seconds += one.update;
+        stage.activation_bytes += one.bytes.activations;
+        stage.resident_bytes += one.bytes.weights + one.bytes.states + one.bytes.gradients;
+        of_device.weights += one.bytes.weights;
+        of_device.states += one.bytes.states;
+        of_device.gradients += one.bytes.gradients;
+        of_device.activations += one.bytes.activations * problem.in_flight[s];
+        most = std::max(most, one.bytes.working);
+      }
+      of_device.working = std::max(of_device.working, most);
+      of_device.data = data;
+      stage.resident_bytes += (data + most) / outer.chunks;
+      const double passed = line[std::max(end - 1, 0)].cut_bytes;
+      const double taken = plan::seconds(cluster_, Collective::kSendReceive, group, passed);
+      const double latency = plan::seconds(cluster_, Collective::kSendReceive, group, 0);
+      stage.to_next = {std::max(0.0, taken - latency), latency};
+      stage.to_previous = stage.to_next;
+      pipeline.stages.push_back(stage);
+    }
+    const Schedule schedule = make_schedule(pipeline, outer.order);
+    const Simulation simulation = plan::simulate(schedule, pipeline);
+    out->step_seconds = simulation.seconds;
+    size_t fullest = 0;
+    for (size_t d = 0; d < simulation.devices.size(); ++d) {
+      if (simulation.devices[d].peak_bytes > simulation.devices[fullest].peak_bytes) fullest = d;
+    }
+    const auto& device = simulation.devices[fullest];
+    out->peak_bytes = device.peak_bytes;
+    out->bytes = bytes[fullest];
+    out->bubble_seconds = device.bubble_seconds;
+    out->spent = {simulation.seconds, device.busy_seconds, 0, device.exposed_seconds};
+  }
+
+  // Searches the best plans on, and says what they are.
+  void finish() {
+    const auto order = [this] {
+      std::stable_sort(plan_.candidates.begin(), plan_.candidates.end(),
+                       [](const Candidate& a, const Candidate& b) {
+                         if (a.fits != b.fits) return a.fits;
+                         return a.fits ? a.step_seconds < b.step_seconds : a.peak_bytes < b.peak_bytes;
+                       });
+    };
+    order();
+    std::vector<Candidate> refined;
+    for (size_t i = 0; i < std::min(kFinalists, plan_.candidates.size()); ++i) {
+      const Candidate& rough = plan_.candidates[i];
+      if (!rough.fits) break;
+      Candidate better = rough;
+      if (!rough.assignment.exact) {
+        solve(&better, Terms{}.enough_gap, Terms{}.rounds);
+        if (better.fits && better.step_seconds <= rough.step_seconds) plan_.candidates[i] = better;
+      }
+      if (rough.outer.stages > 1) try_orders(plan_.candidates[i], &refined);
+    }
+    for (auto& candidate : refined) plan_.candidates.push_back(std::move(candidate));
+    order();
+    double state_bytes = 0;
+    for (size_t i = 0; i < base().graph.inputs().size(); ++i)
+      state_bytes += static_cast<double>(base().graph.type(base().graph.inputs()[i]).bytes());
+    for (auto& candidate : plan_.candidates) {
+      if (!candidate.fits) continue;
+      const Mesh mesh = mesh_of(pair_of(candidate.outer));
+      candidate.axes = axis_uses(step(candidate.outer.recompute), mesh, candidate.assignment);
+      candidate.layout = words(candidate, state_bytes);
+    }
+    Candidate& best = plan_.candidates.front();
+    if (!best.fits) return;
+    const Mesh mesh = mesh_of(pair_of(best.outer));
+    plan_.saved = save_plan(step(best.outer.recompute), best.outer, best.assignment);
+    best.tensors = tensor_groups(step(best.outer.recompute), mesh, best.axes, best.assignment);
+  }
+
+  // The same stages in other orders.
+  void try_orders(const Candidate& like, std::vector<Candidate>* refined) {
+    if (pins_.order && pins_.chunks) return;
+    const Pair pair = pair_of(like.outer);
+    const Mesh mesh = mesh_of(pair);
+    const Step& made = step(like.outer.recompute);
+    const Frame& frame = turn(like.outer.recompute, like.outer.micro_batches);
+    const auto line = stretches(made, frame, mesh, like.assignment);
+    for (const auto order : {Order::k1F1B, Order::kZeroBubble}) {
+      for (int32_t chunks = 1; chunks <= kMostChunks; chunks *= 2) {
+        if (order == like.outer.order && chunks == like.outer.chunks) continue;
+        if ((pins_.order && *pins_.order != order) || (pins_.chunks && *pins_.chunks != chunks)) continue;
+        if (chunks * like.outer.stages > static_cast<int32_t>(line.size())) continue;
+        Candidate other = like;
+        other.outer.order = order;
+        other.outer.chunks = chunks;
+        simulate_pipeline(&other, line);
+        other.fits = other.peak_bytes <= memory_ * (1 + 1e-9);
+        if (other.fits) refined->push_back(std::move(other));
+      }
+    }
+  }
+
+  static std::string words(const Candidate& candidate, double state_bytes) {
+    const OuterChoice& outer = candidate.outer;
+    std::string text;
+    const auto add = [&](const std::string& word, const char* between) {
+      text += (text.empty() ? "" : between) + word;
+    };
+    if (outer.stages > 1) {
+      add(concat("pipeline ", outer.stages, " (", order_name(outer.order),
+                 outer.chunks > 1 ? concat(", ", outer.chunks, " chunks") : "", ")"),
+          " x ");
+    }
+    for (const auto& axis : candidate.axes) add(concat(axis.name, " ", axis.size), " x ");
+    if (text.empty()) text = "one device";
+    const double local = candidate.assignment.state_bytes * outer.stages;
+    const double parts = local > 0 ? state_bytes / local : 1;
+    if (parts > 1.05)
+      add(concat("weights and states in ", static_cast<int64_t>(parts + 0.5), " parts"), "; ");
+    if (outer.micro_batches > 1) add(concat(outer.micro_batches, " micro-batches"), "; ");
+    if (outer.recompute != Recompute::kNone) add(concat("recompute ", recompute_name(outer.recompute)), "; ");
+    return text;
+  }
+
+  const Cluster& cluster_;
+  Pins pins_;
+  double memory_;
+  std::unique_ptr<Step> steps_[3];
+  std::map<std::pair<Recompute, int32_t>, std::unique_ptr<Frame>> turns_;
+  std::vector<Pair> pairs_;
+  double best_seconds_ = kInfinity;
+  StepPlan plan_;
+};
 
 }  // namespace
 
-StepPlan plan_step(const ir::Graph& given, const Cluster& cluster, int32_t micro_batches, int32_t axes) {
-  StepPlan plan;
-  plan.micro_batches = micro_batches;
-  auto start = Clock::now();
-  const ir::Graph graph = split_lists(given);
-  const Frame frame = make_frame(graph);
-  plan.kept_whole = kept_whole(graph, frame);
-  const DataAtoms data(graph, frame);
-  double state_bytes = 0;
-  for (const auto input : graph.inputs()) state_bytes += static_cast<double>(graph.type(input).bytes());
-  plan.frame_seconds = seconds_since(start);
-
-  start = Clock::now();
-  const auto memory = static_cast<double>(cluster.smallest_memory());
-  for (const auto& sizes : meshes(cluster, axes)) {
-    const auto began = Clock::now();
-    Candidate candidate;
-    candidate.mesh = sizes;
-    const Mesh mesh = Mesh::make(cluster, sizes);
-    candidate.assignment = assign(graph, frame, mesh, memory, micro_batches);
-    const auto& found = candidate.assignment;
-    candidate.peak_bytes = *std::max_element(found.bytes.begin(), found.bytes.end());
-    if (found.fits) {
-      for (size_t a = 0; a < sizes.size(); ++a)
-        candidate.axes.push_back(use_of(graph, frame, data, found, a, sizes[a]));
-      candidate.layout = words(candidate, state_bytes, micro_batches);
-    }
-    candidate.search_seconds = seconds_since(began);
-    const bool first = plan.candidates.empty();
-    plan.lower_bound = first ? found.lower_bound : std::min(plan.lower_bound, found.lower_bound);
-    plan.candidates.push_back(std::move(candidate));
-  }
-  std::stable_sort(
-      plan.candidates.begin(), plan.candidates.end(), [](const Candidate& a, const Candidate& b) {
-        if (a.assignment.fits != b.assignment.fits) return a.assignment.fits;
-        return a.assignment.fits ? a.assignment.seconds < b.assignment.seconds : a.peak_bytes < b.peak_bytes;
-      });
-  plan.search_seconds = seconds_since(start);
-  return plan;
+StepPlan plan_step(const ir::Graph& graph, const Cluster& cluster, const Pins& pins) {
+  return Planner(graph, cluster, pins).run();
 }
 
 }  // namespace moai::plan

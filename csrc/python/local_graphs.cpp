@@ -135,7 +135,10 @@ void bind_local_graphs(py::module_& m) {
   // The planner's own choice, where memory is no limit.
   m.def("planned_local_graphs", [](const std::string& text, const std::vector<int32_t>& mesh) {
     const Whole whole(text, mesh);
-    return run(whole, plan::assign(whole.graph, whole.frame, whole.mesh, 1e18));
+    const plan::Step step = plan::make_step(whole.graph);
+    plan::Terms terms;
+    terms.memory_bytes = 1e18;
+    return run(whole, plan::assign(step, step.frame, whole.mesh, terms));
   });
   // A graph of one node, split in each way that there is; its inputs lie as it asks, if they can.
   m.def("local_graphs_of_options", [](const std::string& text, const std::vector<int32_t>& mesh) {

@@ -2,6 +2,7 @@
 #include <pybind11/stl.h>
 
 #include "ir/graph.h"
+#include "plan/plan_file.h"
 #include "plan/planner.h"
 #include "python/bindings.h"
 
@@ -11,38 +12,79 @@ namespace moai {
 
 namespace {
 
-py::dict dict_of(const plan::Candidate& candidate) {
-  py::list axes;
-  for (const auto& axis : candidate.axes) {
-    py::dict one;
-    one["size"] = axis.size;
-    one["name"] = axis.name;
-    one["data"] = axis.data;
-    one["sequence"] = axis.sequence;
-    one["tensor"] = axis.tensor;
-    one["whole"] = axis.whole;
-    axes.append(one);
+py::dict dict_of(const plan::Bytes& bytes) {
+  py::dict out;
+  out["weights"] = bytes.weights;
+  out["states"] = bytes.states;
+  out["data"] = bytes.data;
+  out["gradients"] = bytes.gradients;
+  out["activations"] = bytes.activations;
+  out["working"] = bytes.working;
+  return out;
+}
+
+py::dict dict_of(const plan::AxisUse& axis) {
+  py::dict out;
+  out["name"] = axis.name;
+  out["size"] = axis.size;
+  out["data"] = axis.data;
+  out["sequence"] = axis.sequence;
+  out["expert"] = axis.expert;
+  out["tensor"] = axis.tensor;
+  out["whole"] = axis.whole;
+  out["states_in_parts"] = axis.states_in;
+  return out;
+}
+
+const char* name_of(plan::InputRole role) {
+  switch (role) {
+    case plan::InputRole::kData: return "data";
+    case plan::InputRole::kWeight: return "weight";
+    case plan::InputRole::kState: return "state";
   }
+  return "";
+}
+
+py::dict dict_of(const plan::Candidate& candidate) {
+  py::list axes, tensors;
+  for (const auto& axis : candidate.axes) axes.append(dict_of(axis));
+  for (const auto& group : candidate.tensors) {
+    py::dict one;
+    one["type"] = group.type;
+    one["role"] = name_of(group.role);
+    one["count"] = group.count;
+    one["bytes"] = group.bytes;
+    one["placement"] = group.placement;
+    tensors.append(one);
+  }
+  py::dict time;
+  time["compute_s"] = candidate.spent.compute;
+  time["communicate_s"] = candidate.spent.communicate;
+  time["exposed_communication_s"] = candidate.spent.exposed;
+  time["bubble_s"] = candidate.bubble_seconds;
   const auto& found = candidate.assignment;
   py::dict out;
-  out["fits"] = found.fits;
-  out["mesh"] = candidate.mesh;
+  out["fits"] = candidate.fits;
   out["layout"] = candidate.layout;
+  out["mesh"] = candidate.outer.mesh;
+  out["stages"] = candidate.outer.stages;
+  out["chunks"] = candidate.outer.chunks;
+  out["order"] = plan::order_name(candidate.outer.order);
+  out["micro_batches"] = candidate.outer.micro_batches;
+  out["recompute"] = plan::recompute_name(candidate.outer.recompute);
+  out["stage_begins"] = candidate.stage_begins;
   out["axes"] = axes;
-  out["step_time_s"] = found.seconds;
-  out["compute_s"] = found.compute_seconds;
-  out["communicate_s"] = found.communicate_seconds;
+  out["tensors"] = tensors;
+  out["step_time_s"] = candidate.step_seconds;
+  out["sum_s"] = found.seconds;
   out["lower_bound"] = found.lower_bound;
+  out["time"] = time;
   out["peak_bytes"] = candidate.peak_bytes;
-  out["bytes_after_forward"] = found.bytes[0];
-  out["bytes_after_backward"] = found.bytes[1];
-  out["state_bytes"] = found.state_bytes;
+  out["bytes"] = dict_of(candidate.bytes);
   out["variables"] = found.variables;
   out["options"] = found.options;
   out["exact"] = found.exact;
-  out["rounds"] = found.rounds;
-  out["search_seconds"] = candidate.search_seconds;
-  out["excess"] = found.excess;
+  out["excess"] = candidate.excess;
   return out;
 }
 
@@ -51,33 +93,42 @@ py::dict dict_of(const plan::Candidate& candidate) {
 void bind_plan(py::module_& m) {
   m.def(
       "plan_step",
-      [](const std::string& text, const std::string& cluster_text, int32_t micro_batches) {
+      [](const std::string& text, const std::string& cluster_text, const std::string& pins_text,
+         const std::string& saved) {
         const plan::Cluster cluster = plan::parse_cluster(cluster_text);
         plan::StepPlan found;
         {
           const py::gil_scoped_release release;
           const ir::Graph graph = ir::parse(text);
           ir::verify(graph);
-          found = plan::plan_step(graph, cluster, micro_batches);
+          plan::Pins pins = plan::parse_pins(pins_text);
+          if (!saved.empty()) pins.saved = std::make_shared<const plan::SavedPlan>(plan::load_plan(saved));
+          found = plan::plan_step(graph, cluster, pins);
         }
         py::list candidates;
         for (const auto& candidate : found.candidates) candidates.append(dict_of(candidate));
+        py::dict out;
+        out["candidates"] = candidates;
+        out["saved"] = found.saved;
+        out["lower_bound"] = found.lower_bound;
+        out["gap"] = found.gap;
+        out["mesh_gap"] = found.mesh_gap;
+        out["tried"] = found.tried;
+        out["ruled_out"] = found.ruled_out;
         py::list kept;
         for (const auto& op : found.kept_whole.ops) {
           if (op.bytes > 0) kept.append(py::make_tuple(op.op, op.why, op.flops, op.bytes, op.nodes));
         }
-        py::dict out;
-        out["micro_batches"] = found.micro_batches;
-        out["candidates"] = candidates;
-        out["lower_bound"] = found.lower_bound;
-        out["frame_seconds"] = found.frame_seconds;
-        out["search_seconds"] = found.search_seconds;
+        out["kept_whole"] = kept;
+        out["no_micro_batches"] = found.no_turns;
         out["kept_whole_flops_share"] = found.kept_whole.flops_share;
         out["kept_whole_bytes_share"] = found.kept_whole.bytes_share;
-        out["kept_whole"] = kept;
+        out["rules_seconds"] = found.rules_seconds;
+        out["bound_seconds"] = found.bound_seconds;
+        out["search_seconds"] = found.search_seconds;
         return out;
       },
-      py::arg("graph"), py::arg("cluster"), py::arg("micro_batches") = 1);
+      py::arg("graph"), py::arg("cluster"), py::arg("pins") = "", py::arg("saved") = "");
   m.def("cluster", [](const std::string& text) {
     const plan::Cluster cluster = plan::parse_cluster(text);
     py::dict out;

@@ -9,7 +9,6 @@
 
 #include "ir/graph.h"
 #include "plan/assign.h"
-#include "plan/split_lists.h"
 #include "python/bindings.h"
 
 namespace py = pybind11;
@@ -77,10 +76,15 @@ py::dict solve_within(const std::vector<std::vector<double>>& costs, const Edges
 py::dict assignment_problem(const std::string& text, const std::string& cluster_text,
                             const std::vector<int32_t>& mesh, double memory_bytes, int32_t micro_batches) {
   const plan::Cluster cluster = plan::parse_cluster(cluster_text);
-  const ir::Graph graph = plan::split_lists(ir::parse(text));
+  const ir::Graph graph = ir::parse(text);
   ir::verify(graph);
-  const auto problem = plan::assignment_problem(graph, plan::make_frame(graph),
-                                                plan::Mesh::make(cluster, mesh), memory_bytes, micro_batches);
+  const plan::Step step = plan::make_step(graph);
+  plan::Terms terms;
+  terms.memory_bytes = memory_bytes;
+  terms.turns = micro_batches;
+  const auto problem =
+      plan::assignment_problem(step, plan::frame_of_turn(step.frame, step.time, micro_batches),
+                               plan::Mesh::make(cluster, mesh), terms);
   std::vector<std::vector<double>> costs;
   std::vector<std::string> names;
   for (int32_t v = 0; v < problem.costs.variables(); ++v) {

@@ -31,7 +31,7 @@ constexpr int32_t kMostOps = 200'000;
 // A stream that repeats itself is cut when it is this long. With gradients on, a deep model may
 // look like that in the middle of a step.
 constexpr int32_t kShortestRepeat = 256;
-constexpr int32_t kShortestRepeatWithGradients = 8192;
+constexpr int32_t kShortestRepeatWithGradients = 16'384;
 // Ops that the trie remembers; beyond, the branches that were used longest ago are forgotten.
 constexpr int64_t kMostNodes = 400'000;
 
@@ -307,9 +307,11 @@ void Recorder::record(const OpSchema& op, Stack& stack) {
       }
       at.next.insert(at.next.begin(), std::move(node));
       ++node_count;
-      const bool gradients = c10::GradMode::is_enabled() || found->section == ir::Section::kBackward;
-      found->cut_after = found->depth >= kMostOps ||
-                         repeats.repeats(*found, gradients ? kShortestRepeatWithGradients : kShortestRepeat);
+      const bool backward = found->section == ir::Section::kBackward;
+      const bool repeated = repeats.repeats(
+          *found, c10::GradMode::is_enabled() || backward ? kShortestRepeatWithGradients : kShortestRepeat);
+      // No loop repeats within one backward: it is a deep model's layers that do.
+      found->cut_after = found->depth >= kMostOps || (repeated && !backward);
     } else {
       engine::stats().ops_followed.fetch_add(1, std::memory_order_relaxed);
     }

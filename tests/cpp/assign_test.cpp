@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "catch.h"
-#include "plan/split_lists.h"
 #include "random_factor_graph.h"
 #include "random_ops.h"
 
@@ -110,23 +109,25 @@ class AllChoices {
   double least_ = kInfinity;
 };
 
-struct Step {
-  ir::Graph graph;
-  Frame frame;
+struct Planned {
+  Step step;
   Cluster cluster;
   Mesh mesh;
+  Terms terms;
 
-  Step(const std::string& text, const std::string& cluster_name, const std::vector<int32_t>& sizes)
-      : graph(split_lists(ir::parse(text))),
-        frame(make_frame(graph)),
+  Planned(const std::string& text, const std::string& cluster_name, const std::vector<int32_t>& sizes)
+      : step(make_step(ir::parse(text))),
         cluster(parse_cluster(cluster_name)),
         mesh(Mesh::make(cluster, sizes)) {
-    ir::verify(graph);
+    ir::verify(step.graph);
+    terms.memory_bytes = 1e18;
   }
+  AssignmentProblem problem() const { return assignment_problem(step, step.frame, mesh, terms); }
 };
 
 // What an assignment costs, summed node by node.
-double seconds_of(const Step& step, const Assignment& found) {
+double seconds_of(const Planned& planned, const Assignment& found) {
+  const Step& step = planned.step;
   double total = 0;
   for (size_t n = 0; n < step.graph.nodes().size(); ++n) {
     total += found.nodes[n].seconds;
@@ -136,7 +137,7 @@ double seconds_of(const Step& step, const Assignment& found) {
       const Placement& from = value.producer == ir::kNone ? found.inputs[value.index]
                                                           : found.nodes[value.producer].results[value.index];
       total += convert_seconds(step.graph.type(operands[o]), leaf_sizes(step.frame, operands[o]), from,
-                               found.nodes[n].operands[o], step.mesh);
+                               found.nodes[n].operands[o], planned.mesh);
     }
   }
   return total;
@@ -161,8 +162,8 @@ TEST_CASE("graphs of real ops: the dual and its branches find what all choices h
   for (int32_t seed = 0; seed < axes.graphs; ++seed) {
     const std::string text = RandomOps(static_cast<uint32_t>(seed)).make(axes.nodes);
     INFO(axes.cluster << ", seed " << seed << "\n" << text);
-    const Step step(text, axes.cluster, axes.sizes);
-    const auto problem = assignment_problem(step.graph, step.frame, step.mesh, 1e18);
+    const Planned planned(text, axes.cluster, axes.sizes);
+    const auto problem = planned.problem();
     const double least = AllChoices(problem.costs, problem.memory, {0, 0}).least();
     const Solution solution = solve(problem.costs, no_elimination);
     REQUIRE(solution.feasible());
@@ -170,9 +171,9 @@ TEST_CASE("graphs of real ops: the dual and its branches find what all choices h
     REQUIRE(solution.lower_bound <= least * (1 + kSlack));
     proven += solution.exact;
 
-    const Assignment found = assign(step.graph, step.frame, step.mesh, 1e18);
+    const Assignment found = assign(planned.step, planned.step.frame, planned.mesh, planned.terms);
     REQUIRE(found.seconds == Approx(least).epsilon(kSlack));
-    REQUIRE(seconds_of(step, found) == Approx(least).epsilon(kSlack));
+    REQUIRE(seconds_of(planned, found) == Approx(least).epsilon(kSlack));
     for (const auto& node : found.nodes) {
       const auto is_split = [](const AxisChoice& c) { return c.kind == AxisChoice::Kind::kFactor; };
       split += std::any_of(node.choices.begin(), node.choices.end(), is_split);
@@ -195,8 +196,8 @@ TEST_CASE("graphs of real ops within memory: the gap is what is stated") {
     RandomOps random(static_cast<uint32_t>(10000 + seed));
     const std::string text = random.make(axes.nodes);
     INFO(axes.cluster << ", seed " << seed << "\n" << text);
-    const Step step(text, axes.cluster, axes.sizes);
-    auto problem = assignment_problem(step.graph, step.frame, step.mesh, 1e18);
+    const Planned planned(text, axes.cluster, axes.sizes);
+    auto problem = planned.problem();
     const WithinSolution free = solve_within(problem.costs, problem.memory);
     const AllChoices all(problem.costs, problem.memory, {0, 0});
     const double share = 0.1 * random.below(10);

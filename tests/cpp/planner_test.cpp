@@ -29,16 +29,25 @@ std::string layered(int layers, int width) {
 }
 
 struct Planned {
-  ir::Graph graph;
-  plan::Frame frame;
+  plan::Step step;
+  const ir::Graph& graph;
+  const plan::Frame& frame;
   plan::Cluster cluster;
   plan::Mesh mesh;
 
   Planned(const std::string& text, const std::string& cluster_name, const std::vector<int32_t>& sizes)
-      : graph(plan::split_lists(ir::parse(text))),
-        frame(plan::make_frame(graph)),
+      : step(plan::make_step(ir::parse(text))),
+        graph(step.graph),
+        frame(step.frame),
         cluster(plan::parse_cluster(cluster_name)),
         mesh(plan::Mesh::make(cluster, sizes)) {}
+
+  plan::Assignment assign(double memory_bytes, int32_t turns = 1) const {
+    plan::Terms terms;
+    terms.memory_bytes = memory_bytes;
+    terms.turns = turns;
+    return plan::assign(step, plan::frame_of_turn(frame, step.time, turns), mesh, terms);
+  }
 };
 
 }  // namespace
@@ -108,31 +117,126 @@ TEST_CASE("a plan is no worse than any single axis, and memory bounds it") {
   const std::string text = layered(6, 1024);
   const Planned p(text, "h100:4", {4});
   const double plenty = 1e12;
-  const auto free = plan::assign(p.graph, p.frame, p.mesh, plenty);
+  const auto free = p.assign(plenty);
   REQUIRE(free.fits);
   CHECK(free.seconds >= free.lower_bound * (1 - 1e-9));
 
   const Planned one(text, "h100:1", {});
-  CHECK(free.seconds <= plan::assign(one.graph, one.frame, one.mesh, plenty).seconds);
+  CHECK(free.seconds <= one.assign(plenty).seconds);
 
   // With half the memory that the free plan takes, it fits in another way, or says what is exceeded.
-  const double half = *std::max_element(free.bytes.begin(), free.bytes.end()) / 2;
-  const auto tight = plan::assign(p.graph, p.frame, p.mesh, half);
+  const double half = free.bytes / 2;
+  const auto tight = p.assign(half);
   if (tight.fits) {
-    for (const auto bytes : tight.bytes) CHECK(bytes <= half);
+    CHECK(tight.bytes <= half * (1 + 1e-9));
     CHECK(tight.seconds >= free.lower_bound * (1 - 1e-9));
   } else {
     CHECK(!tight.excess.empty());
   }
-  const auto none = plan::assign(p.graph, p.frame, p.mesh, 1000);
+  const auto none = p.assign(1000);
   CHECK(!none.fits);
   CHECK(none.excess.find("memory") != std::string::npos);
-  CHECK(none.bytes[0] > 1000);
+  CHECK(none.bytes > 1000);
 }
 
-TEST_CASE("micro-batches repeat forward and backward alone") {
+TEST_CASE("turns over time share the batch, and memory with it") {
   const Planned p(layered(2, 64), "h100:2", {2});
-  const auto once = plan::assign(p.graph, p.frame, p.mesh, 1e12, 1);
-  const auto thrice = plan::assign(p.graph, p.frame, p.mesh, 1e12, 3);
-  CHECK(thrice.seconds == Approx(3 * once.seconds));  // nothing here is the optimizer's
+  REQUIRE(p.step.time.obstacle.empty());
+  const auto once = p.assign(1e12), often = p.assign(1e12, 4);
+  CHECK(often.seconds >= once.seconds);
+  CHECK(often.bytes < once.bytes);
+}
+
+TEST_CASE("what cannot be gone through in parts says so, and what can is") {
+  struct Row {
+    const char* graph;
+    const char* obstacle;  // a part of it; empty where there is none
+  };
+  const auto row =
+      GENERATE(Row{R"(graph(%t: i64[32,8], %w: f32[100,16]) {
+        %e: f32[32,8,16] = aten.embedding(%w, %t, -1, false, false)
+        %s: f32[16] = aten.sum.dim_IntList(%e, [0,1], false, none)
+        return %s
+      })",
+                   ""},
+               // A mean over the batch that is put to a use that is not linear.
+               Row{R"(graph(%t: i64[32,8], %w: f32[100,16]) {
+        %e: f32[32,8,16] = aten.embedding(%w, %t, -1, false, false)
+        %s: f32[16] = aten.sum.dim_IntList(%e, [0,1], false, none)
+        %r: f32[16] = aten.relu(%s)
+        %m: f32[32,8,16] = !bw aten.mul.Tensor(%e, %r)
+        return %m
+      })",
+                   "aten.mul.Tensor uses what aten.sum.dim_IntList adds up over the whole batch"},
+               // Each sample against each other.
+               Row{R"(graph(%t: i64[32], %w: f32[100,16]) {
+        %e: f32[32,16] = aten.embedding(%w, %t, -1, false, false)
+        %p: f32[16,32]{1,16} = moai.permute(%e, [1,0])
+        %s: f32[32,32] = aten.mm(%e, %p)
+        return %s
+      })",
+                   "aten.mm pairs every sample with every other"},
+               Row{R"(graph(%w: f32[16]) {
+        %s: f32[16] = aten.relu(%w)
+        return %s
+      })",
+                   "no input of the step is a batch"});
+  const Planned p(row.graph, "h100:2", {2});
+  const std::string& obstacle = p.step.time.obstacle;
+  INFO(row.graph << "\n" << obstacle);
+  if (row.obstacle[0] == '\0') {
+    CHECK(obstacle.empty());
+  } else {
+    CHECK(obstacle.find(row.obstacle) != std::string::npos);
+  }
+}
+
+TEST_CASE("a layer too large for a device is split by its features") {
+  const auto graph = ir::parse(layered(1, 1 << 16));
+  const auto cluster = plan::parse_cluster("a100-40:8");
+  const auto found = plan::plan_step(graph, cluster);
+  REQUIRE(found.best().fits);
+  CHECK(found.best().axes[0].name == "tensor");
+  CHECK(found.best().peak_bytes <= static_cast<double>(cluster.smallest_memory()));
+  CHECK(found.lower_bound <= found.best().assignment.seconds * (1 + 1e-9));
+}
+
+TEST_CASE("recomputing leaves what is computed alone, and keeps less") {
+  // A line of layers whose backward reads every activation.
+  std::string forward, backward, last = "%x", grad = "%g";
+  std::string inputs = "%x: f32[512,512], %g: f32[512,512]";
+  constexpr int kLayers = 16;
+  for (int i = 0; i < kLayers; ++i) {
+    inputs += concat(", %w", i, ": f32[512,512]");
+    forward += concat("%m", i, ": f32[512,512] = aten.mm(", last, ", %w", i, ")\n");
+    forward += concat("%t", i, ": f32[512,512] = aten.tanh(%m", i, ")\n");
+    last = concat("%t", i);
+  }
+  for (int i = kLayers; i-- > 0;) {
+    backward += concat("%b", i, ": f32[512,512] = !bw aten.tanh_backward(", grad, ", %t", i, ")\n");
+    backward += concat("%c", i, ": f32[512,512] = !bw aten.mm(%b", i, ", %w", i, ")\n");
+    grad = concat("%c", i);
+  }
+  const auto step = plan::make_step(
+      ir::parse(concat("graph(", inputs, ") {\n", forward, backward, "return ", grad, "\n}")));
+  const auto alive = [](const plan::Step& of) {  // bytes that forward leaves for backward
+    double bytes = 0;
+    for (size_t v = 0; v < of.base.size(); ++v) {
+      const auto producer = of.graph.values()[v].producer;
+      if (producer == ir::kNone || producer >= of.roles.forward_end || of.base[v] != static_cast<int32_t>(v))
+        continue;
+      if (of.last_use[v] >= of.roles.forward_end)
+        bytes += static_cast<double>(of.graph.values()[v].type.bytes());
+    }
+    return bytes;
+  };
+  const auto full = plan::make_step(step, plan::Recompute::kFull);
+  ir::verify(full.graph);
+  CHECK(full.graph.outputs().size() == step.graph.outputs().size());
+  CHECK(full.graph.nodes().size() > step.graph.nodes().size());
+  CHECK(full.graph.nodes().size() < step.graph.nodes().size() * 3 / 2 + 1);
+  CHECK(alive(full) < alive(step) / 2);
+  const auto selective = plan::make_step(step, plan::Recompute::kSelective);
+  ir::verify(selective.graph);
+  CHECK(alive(selective) <= alive(step));
 }

@@ -99,11 +99,12 @@ void Bundle::add(double value, double constant, std::vector<double> slope) {
   if (is_first) {
     step_ = square > 0 ? rise_ / square : 1;
   } else if (value >= best_value_ + kSerious * promised_) {
-    if (value >= best_value_ + 0.5 * promised_) step_ *= 2;
+    if (value >= best_value_ + 0.5 * promised_) step_ *= value >= best_value_ + 0.9 * promised_ ? 8 : 2;
   } else {
     step_ *= 0.8;
   }
-  if (is_first || value > best_value_ + kSerious * promised_) best_ = last_;
+  // The centre is always the best point: then no step promises less than what is known.
+  if (is_first || value > best_value_) best_ = last_;
   best_value_ = std::max(best_value_, value);
 
   if (cuts_.size() == kMostCuts) {  // the one that counts least gives way, the oldest of them

@@ -30,6 +30,15 @@ Elimination::Elimination(const Pairwise& problem, const std::vector<int32_t>& or
     left_.push_back(v);
   }
   for (const Pairwise::Edge& edge : problem.edges) {
+    // A variable with one option is no dimension of any table.
+    if (unary_[edge.a].size() == 1) {
+      add_row(edge.table->data(), options(edge.b), unary_[edge.b].data());
+      continue;
+    }
+    if (unary_[edge.b].size() == 1) {
+      add_row(edge.table->data(), options(edge.a), unary_[edge.a].data());
+      continue;
+    }
     if (position_[edge.a] < position_[edge.b]) {
       add({edge.a, edge.b}, edge.table);
     } else {

@@ -17,6 +17,8 @@ class Remaining {
  public:
   Remaining(const Pairwise& problem, Rule rule) : rule_(rule), neighbours_(problem.unary.size()) {
     for (const Pairwise::Edge& edge : problem.edges) {
+      // One option is no dimension of a table: its costs are the other's own.
+      if (problem.options(edge.a) == 1 || problem.options(edge.b) == 1) continue;
       neighbours_[edge.a].push_back(edge.b);
       neighbours_[edge.b].push_back(edge.a);
     }

@@ -29,6 +29,8 @@ constexpr double kSweepShare = 0.6;        // of `search_steps`: block moves nee
 constexpr double kWorthwhile = 1e-4;       // of the cost: what a round of block moves must gain
 constexpr double kBlockEntries = 1 << 14;  // of a block move's largest table,
 constexpr double kBlockSteps = 1e9;        // and less where moves would take more than this
+constexpr double kPatience = 2e8;          // steps of sweeps before block moves, which take about as many
+constexpr double kCheapSteps = 3e7;        // an elimination that is worth a try before moves of blocks
 constexpr double kOrderSteps = 5000;       // what ordering takes per variable, in steps
 
 // What remains when the variables not in `order` keep their choice; variables are those of `order`.
@@ -154,6 +156,7 @@ bool Search::eliminate(const KeptOptions& allowed, double most_steps) {
 // Raises a node's bound; true if that closed it.
 bool Search::climb(Dual* node, int32_t sweeps) {
   const bool is_root = counters_->branches == 0;
+  const double spent_before = spent_;
   double looked_at = -kInfinity;
   double rounded = is_root ? kInfinity : upper_;  // below the root only what is better is worth improving
   for (int32_t s = 1; s <= sweeps; ++s) {
@@ -167,14 +170,21 @@ bool Search::climb(Dual* node, int32_t sweeps) {
     record(node->rounded());
     if (is_closed(node->bound())) return true;
     if (s % kLook != 0 && s != sweeps && spent_ < kSweepShare * options_.search_steps) continue;
-    if (node->rounded_cost() < rounded) {
+    // Where the relaxation is tight, what it rules out leaves little to do; moves of blocks are for where it
+    // is not.
+    if (eliminate(node->allowed(), std::min(kCheapSteps, options_.direct_steps))) return true;
+    const bool is_last = s == sweeps || spent_ >= kSweepShare * options_.search_steps;
+    const bool is_stalled =
+        spent_ - spent_before >= kPatience && node->bound() - looked_at < kStalled * (upper_ - node->bound());
+    if ((is_stalled || is_last) && node->rounded_cost() < rounded) {
       rounded = node->rounded_cost();
       improve(node->rounded());
       if (is_closed(node->bound())) return true;
+    } else if (is_stalled) {
+      break;
     }
-    if (spent_ >= kSweepShare * options_.search_steps) break;
+    if (is_last) break;
     if (eliminate(node->allowed(), options_.direct_steps)) return true;
-    if (node->bound() - looked_at < kStalled * (upper_ - node->bound())) break;
     looked_at = node->bound();
   }
   return eliminate(node->allowed(), options_.exact_steps);

@@ -18,7 +18,7 @@ namespace {
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kTolerance = 1e-9;
 constexpr size_t kPromising = 6;    // choices improved at length in the end
-constexpr double kFirstRise = 0.1;  // of the bound, in the first step
+constexpr double kFirstRise = 0.5;  // of the bound, in the first step
 
 double least_use(const FactorGraph& graph, const Resources& resources, int32_t variable, size_t resource) {
   const std::vector<double>& uses = resources.uses[variable];
@@ -126,10 +126,11 @@ WithinSolution solve_within(const FactorGraph& graph, const Resources& resources
     const std::vector<double> prices = bundle.point();
     const auto is_closed = [&] {
       const double enough = std::max(kTolerance, options.enough_gap);
-      return best.lower_bound >=
-             best.cost - enough * std::max(std::fabs(best.cost), std::fabs(best.lower_bound));
+      return best.lower_bound > -kInfinity &&
+             best.lower_bound >=
+                 best.cost - enough * std::max(std::fabs(best.cost), std::fabs(best.lower_bound));
     };
-    if (is_closed()) break;
+    if (is_closed() || best.lower_bound >= options.give_up) break;
     if (best.lower_bound > most) {  // prices can rise for ever: no choice keeps all limits
       best.exact = true;
       break;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -19,8 +20,9 @@ struct Resources {
 
 struct WithinOptions {
   SolveOptions solve;
-  int32_t rounds = 60;        // unlimited problems solved, at most
-  double enough_gap = 0;      // stop when the gap is no larger
+  int32_t rounds = 60;                                       // unlimited problems solved, at most
+  double enough_gap = 0;                                     // stop when the gap is no larger
+  double give_up = std::numeric_limits<double>::infinity();  // stop when nothing below this is left
   int32_t improvements = 64;  // moves forced, and repaired after, for each of the best few choices
 };
 

@@ -1,7 +1,7 @@
 """Predict a training step on a cluster that is not here: what ``moai plan`` and ``moai.plan`` do.
 
 The step is recorded with nothing executed (`moai.dry_run`), and the planner in csrc/plan chooses how to split
-it. What it knows so far is stated with each result: see `NOT_YET`.
+it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import torch
 from .. import _C, dry_run
 from .models import MODELS, PlanModel
 
-NOT_YET = (
-    "pipeline stages, recompute and overlap are not planned yet: times are sums, memory is without recompute"
-)
-MOST_MICRO_BATCHES = 4096
+# What of the best plan stands in the result under its own name.
+CHOICES = (
+    "mesh", "axes", "tensors", "stages", "chunks", "order", "stage_begins", "micro_batches", "recompute", "time", "bytes",
+)  # fmt: skip
 
 
 class BadPlanInput(ValueError):
@@ -48,65 +48,61 @@ def record_step(model: PlanModel, batch: int, seq: int) -> tuple[str, int]:
         torch.set_default_dtype(default)
 
 
-def plan(model: str, batch: int, seq: int, cluster: str, micro_batches: int | None = None) -> dict:
+def plan(model: str, batch: int, seq: int, cluster: str, pin: str = "", saved: str = "") -> dict:
     """Plan a step of a known model on a cluster, and return what is predicted, as plain values.
 
     * `model`: a name in `moai.planning.MODELS`, such as ``"llama3-8b"``.
     * `batch`, `seq`: sequences in a step, and tokens in each.
     * `cluster`: ``"h100:8x8"`` (devices per host x hosts), a JSON file, or JSON: docs/clusters.md.
-    * `micro_batches`: how many parts the batch is gone through in; None for the fewest that fit, or twice
-      those where that is faster.
+    * `pin`: what is settled beforehand, as ``"dp=8,tp=2,pp=1,micro=4,zero=1,recompute=full"``; the rest is
+      chosen. Also ``sp`` (sequence), ``ep`` (experts), ``chunks`` and ``order`` of a pipeline.
+    * `saved`: a plan to follow instead, as JSON: what an earlier result has under ``"plan"``, edited or not
+      (docs/plans.md).
 
     Seconds and bytes are predictions, from published figures. Raises `BadPlanInput` on a model that is not
-    known or a batch that does not divide, and RuntimeError on a cluster that is not.
+    known, and RuntimeError on a cluster that is not, or a pin that cannot be.
     """
     if model not in MODELS:
         raise BadPlanInput(f"unknown model '{model}': choose from {', '.join(MODELS)}")
     if batch < 1 or seq < 2:
         raise BadPlanInput(f"a step needs a sequence of two tokens at least, not {batch} x {seq}")
-    if micro_batches is not None and (micro_batches < 1 or batch % micro_batches):
-        raise BadPlanInput(f"{micro_batches} micro-batches do not divide a batch of {batch}")
     start = time.perf_counter()
     where = _C.cluster(cluster)
-    tried, seconds = [], {"record": 0.0, "rules": 0.0, "search": 0.0}
-    counts = [micro_batches] if micro_batches else [2**i for i in range(13) if batch % 2**i == 0]
-    for count in counts:
-        begin = time.perf_counter()
-        graph, parameters = record_step(MODELS[model], batch // count, seq)
-        seconds["record"] += time.perf_counter() - begin
-        found = _C.plan_step(graph, cluster, count)
-        seconds["rules"] += found["frame_seconds"]
-        seconds["search"] += found["search_seconds"]
-        tried.append(found)
-        if len(tried) > 1 and tried[-2]["candidates"][0]["fits"]:
-            break
-    fitting = [t for t in tried if t["candidates"][0]["fits"]]
-    best = min(fitting, key=lambda t: t["candidates"][0]["step_time_s"]) if fitting else tried[-1]
-    chosen, fits = best["candidates"][0], bool(fitting)
-    seconds["total"] = time.perf_counter() - start
-    bound = min(t["lower_bound"] for t in tried)
+    graph, parameters = record_step(MODELS[model], batch, seq)
+    recorded = time.perf_counter()
+    found = _C.plan_step(graph, cluster, pin, saved)
+    best = found["candidates"][0]
+    fits = best["fits"]
+    end = time.perf_counter()
     return {
         "fits": fits,
-        "step_time_s": chosen["step_time_s"] if fits else None,
-        "tokens_per_s": batch * seq / chosen["step_time_s"] if fits else None,
-        "peak_bytes": chosen["peak_bytes"],
-        "layout": chosen["layout"] if fits else None,
-        "lower_bound": bound if fits else None,
-        "gap": 1 - bound / chosen["step_time_s"] if fits else None,
-        "plan_seconds": seconds,
+        "step_time_s": best["step_time_s"] if fits else None,
+        "tokens_per_s": batch * seq / best["step_time_s"] if fits else None,
+        "peak_bytes": best["peak_bytes"],
+        "layout": best["layout"] if fits else None,
+        "lower_bound": found["lower_bound"] if fits else None,
+        "gap": found["gap"] if fits else None,
+        "mesh_gap": found["mesh_gap"] if fits else None,
+        "plan_seconds": {
+            "record": recorded - start,
+            "rules": found["rules_seconds"],
+            "bounds": found["bound_seconds"],
+            "search": found["search_seconds"],
+            "total": end - start,
+        },
         "model": model,
         "parameters": parameters,
         "batch": batch,
         "seq": seq,
-        "micro_batches": best["micro_batches"],
+        "pin": pin,
         "cluster": where,
-        "time": {"compute_s": chosen["compute_s"], "communicate_s": chosen["communicate_s"]}
-        if fits
-        else None,
-        "bytes": {k: chosen[k] for k in ("bytes_after_forward", "bytes_after_backward", "state_bytes")},
-        "axes": chosen["axes"],
-        "runners_up": [c for c in best["candidates"][1:] if c["fits"]],
-        "kept_whole": {k: best[f"kept_whole_{k}_share"] for k in ("flops", "bytes")},
-        "excess": chosen["excess"],
-        "not_yet": NOT_YET,
+        **{k: best[k] for k in CHOICES},
+        "sum_s": best["sum_s"],
+        "tried": found["tried"],
+        "ruled_out": found["ruled_out"],
+        "no_micro_batches": found["no_micro_batches"],
+        "runners_up": [c for c in found["candidates"][1:] if c["fits"]],
+        "kept_whole": {k: found[f"kept_whole_{k}_share"] for k in ("flops", "bytes")},
+        "excess": best["excess"],
+        "plan": found["saved"],
     }

@@ -27,9 +27,11 @@ def _gpt2(width: int, layers: int, heads: int) -> PlanModel:
     return PlanModel(GPT2Config(width, layers, heads, vocab=50257).build, loss)
 
 
-def _llama(
+def llama(
     hidden: int, layers: int, heads: int, key_value_heads: int, intermediate: int, vocab: int
 ) -> PlanModel:
+    """Return a Llama of these dimensions, as transformers builds it."""
+
     def build() -> nn.Module:
         try:
             from transformers import LlamaConfig, LlamaForCausalLM
@@ -45,15 +47,33 @@ def _llama(
     return PlanModel(build, lambda model, tokens: model(tokens, labels=tokens).loss)
 
 
+def _mixtral(hidden: int, layers: int, heads: int, key_value_heads: int, intermediate: int) -> PlanModel:
+    def build() -> nn.Module:
+        try:
+            from transformers import MixtralConfig, MixtralForCausalLM
+        except ImportError:
+            raise ImportError("planning a Mixtral needs transformers: pip install transformers") from None
+        return MixtralForCausalLM(
+            MixtralConfig(
+                hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, vocab_size=32000,
+                num_key_value_heads=key_value_heads, intermediate_size=intermediate, num_local_experts=8,
+                experts_implementation="grouped_mm",
+            )
+        )  # fmt: skip
+
+    return PlanModel(build, lambda model, tokens: model(tokens, labels=tokens).loss)
+
+
 MODELS: dict[str, PlanModel] = {
     "gpt2": _gpt2(768, 12, 12),
     "gpt2-medium": _gpt2(1024, 24, 16),
     "gpt2-large": _gpt2(1280, 36, 20),
     "gpt2-xl": _gpt2(1600, 48, 25),
-    "llama2-7b": _llama(4096, 32, 32, 32, 11008, 32000),
-    "llama2-13b": _llama(5120, 40, 40, 40, 13824, 32000),
-    "llama2-70b": _llama(8192, 80, 64, 8, 28672, 32000),
-    "llama3-8b": _llama(4096, 32, 32, 8, 14336, 128256),
-    "llama3-70b": _llama(8192, 80, 64, 8, 28672, 128256),
-    "llama3-405b": _llama(16384, 126, 128, 8, 53248, 128256),
+    "llama2-7b": llama(4096, 32, 32, 32, 11008, 32000),
+    "llama2-13b": llama(5120, 40, 40, 40, 13824, 32000),
+    "llama2-70b": llama(8192, 80, 64, 8, 28672, 32000),
+    "llama3-8b": llama(4096, 32, 32, 8, 14336, 128256),
+    "llama3-70b": llama(8192, 80, 64, 8, 28672, 128256),
+    "mixtral-8x7b": _mixtral(4096, 32, 32, 8, 14336),
+    "llama3-405b": llama(16384, 126, 128, 8, 53248, 128256),
 }

@@ -1,0 +1,75 @@
+#include <cstdlib>
+
+#include "ir/error.h"
+#include "plan/planner.h"
+
+namespace moai::plan {
+
+namespace {
+
+constexpr uint8_t bit(Role role) { return static_cast<uint8_t>(1U << static_cast<unsigned>(role)); }
+
+[[noreturn]] void refuse(const std::string& word, const std::string& why) {
+  throw Error(Phase::kConfig, concat("`", word, "` in the pins ", why))
+      .hint("would work: dp=8,tp=2,pp=1,micro=4,zero=1,recompute=full; also sp, ep, chunks, order");
+}
+
+int32_t number_of(const std::string& word, const std::string& text, int64_t least) {
+  char* end = nullptr;
+  const long long number = std::strtoll(text.c_str(), &end, 10);
+  if (text.empty() || *end != '\0' || number < least || number > (1 << 20))
+    refuse(word, concat("needs a number from ", least));
+  return static_cast<int32_t>(number);
+}
+
+void read_word(const std::string& word, Pins* pins) {
+  const size_t equals = word.find('=');
+  if (equals == std::string::npos) refuse(word, "has no value");
+  const std::string name = word.substr(0, equals), value = word.substr(equals + 1);
+  const auto axis = [&](uint8_t splits) {
+    const int32_t size = number_of(word, value, 1);
+    for (const auto& other : pins->axes) {
+      if (other.name == name) refuse(word, "is there twice");
+    }
+    if (size > 1) pins->axes.push_back({name, size, splits});
+  };
+  if (name == "dp") return axis(bit(Role::kBatch));
+  if (name == "sp") return axis(bit(Role::kSequence));
+  if (name == "ep") return axis(bit(Role::kExpert));
+  // Between contractions tensor parallelism may split positions too (Korthikanti et al. 2022).
+  if (name == "tp") return axis(bit(Role::kFeature) | bit(Role::kSequence));
+  if (name == "pp") {
+    pins->stages = number_of(word, value, 1);
+  } else if (name == "chunks") {
+    pins->chunks = number_of(word, value, 1);
+  } else if (name == "micro") {
+    pins->micro_batches = number_of(word, value, 1);
+  } else if (name == "zero") {
+    pins->zero = number_of(word, value, 0);
+    if (*pins->zero > 3) refuse(word, "is no stage of ZeRO: 0, 1, 2 or 3");
+  } else if (name == "recompute") {
+    pins->recompute = parse_recompute(value);
+  } else if (name == "order") {
+    for (const auto order : {Order::kGPipe, Order::k1F1B, Order::kZeroBubble}) {
+      if (value == order_name(order)) pins->order = order;
+    }
+    if (!pins->order) refuse(word, "is no order: gpipe, 1f1b or zero_bubble");
+  } else {
+    refuse(word, "is not known");
+  }
+}
+
+}  // namespace
+
+Pins parse_pins(const std::string& text) {
+  Pins pins;
+  size_t at = 0;
+  while (at < text.size()) {
+    const size_t comma = std::min(text.find(',', at), text.size());
+    read_word(text.substr(at, comma - at), &pins);
+    at = comma + 1;
+  }
+  return pins;
+}
+
+}  // namespace moai::plan

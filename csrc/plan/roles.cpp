@@ -1,0 +1,219 @@
+#include "plan/roles.h"
+
+#include <algorithm>
+#include <map>
+
+#include "ir/error.h"
+
+namespace moai::plan {
+
+namespace {
+
+using ops::Combine;
+
+constexpr const char* kGroupedProduct = "aten._grouped_mm";
+
+// The outermost atoms of inputs that no step changes, with the FLOPs of the nodes that have them.
+std::vector<int32_t> most_common_rows(const ir::Graph& graph, const Frame& frame) {
+  std::vector<bool> changes(graph.values().size(), false);
+  for (const auto output : graph.outputs()) {
+    const auto input = updated_input(graph, output);
+    if (input != ir::kNone && input != output) changes[input] = true;
+  }
+  std::map<int32_t, double> flops;
+  for (const auto input : graph.inputs()) {
+    const auto& dims = frame.value_dims[input];
+    if (!changes[input] && dims.size() > 1 && !dims[0].empty()) flops[dims[0][0]] = 0;
+  }
+  for (size_t n = 0; n < graph.nodes().size(); ++n) {
+    for (const auto& factor : frame.node_factors[n]) {
+      if (factor.empty()) continue;
+      const auto it = flops.find(factor[0]);
+      if (it != flops.end()) it->second += frame.rules[n].flops;
+    }
+  }
+  const auto most = std::max_element(flops.begin(), flops.end(),
+                                     [](const auto& a, const auto& b) { return a.second < b.second; });
+  return most == flops.end() || most->second == 0 ? std::vector<int32_t>{}
+                                                  : std::vector<int32_t>{most->first};
+}
+
+bool has_any(const Dim& dim, const std::vector<int32_t>& atoms) {
+  return std::any_of(dim.begin(), dim.end(),
+                     [&](int32_t a) { return std::find(atoms.begin(), atoms.end(), a) != atoms.end(); });
+}
+
+}  // namespace
+
+ir::ValueId updated_input(const ir::Graph& graph, ir::ValueId value) {
+  for (;;) {
+    const auto producer = graph.value(value).producer;
+    if (producer == ir::kNone) return value;
+    const ir::Node& node = graph.node(producer);
+    const int32_t operand = node.kind == ir::NodeKind::kUpdate
+                                ? 0
+                                : node.tied_operand(static_cast<size_t>(graph.value(value).index));
+    if (operand == ir::kNone) return ir::kNone;
+    value = node.operands[operand];
+  }
+}
+
+Roles find_roles(const ir::Graph& graph, const Frame& frame) {
+  Roles roles;
+  roles.of_atom.assign(static_cast<size_t>(frame.atoms.count()), Role::kFeature);
+  const auto nodes = static_cast<ir::NodeId>(graph.nodes().size());
+  for (ir::NodeId n = 0; n < nodes; ++n) {
+    const ir::Node& node = graph.node(n);
+    if (node.section == ir::Section::kBackward) {
+      if (roles.backward_end == 0) roles.forward_end = n;
+      roles.backward_end = n + 1;
+    }
+    if (node.op.str() == kGroupedProduct) {
+      for (const auto operand : node.operands) {
+        const auto& dims = frame.value_dims[operand];
+        if (dims.size() != 3) continue;
+        for (const auto atom : dims[0]) roles.of_atom[atom] = Role::kExpert;
+      }
+    }
+  }
+  if (roles.backward_end == 0) roles.forward_end = roles.backward_end = nodes;
+
+  bool has_integers = false;
+  for (const auto input : graph.inputs()) {
+    const auto& type = graph.type(input);
+    const auto& dims = frame.value_dims[input];
+    if (type.dtype != ir::DType::kI64 || dims.empty()) continue;
+    has_integers = true;
+    if (dims.size() > 1) {
+      for (const auto atom : dims[1]) roles.of_atom[atom] = Role::kSequence;
+    }
+  }
+  for (const auto input : graph.inputs()) {
+    const auto& type = graph.type(input);
+    if (type.dtype != ir::DType::kI64 || type.sizes.empty()) continue;
+    for (const auto atom : frame.value_dims[input][0]) roles.of_atom[atom] = Role::kBatch;
+  }
+  if (!has_integers) {
+    for (const auto atom : most_common_rows(graph, frame)) roles.of_atom[atom] = Role::kBatch;
+  }
+
+  std::vector<bool> early(graph.values().size(), false);
+  for (ir::NodeId n = 0; n < roles.backward_end; ++n) {
+    for (const auto operand : graph.node(n).operands) early[operand] = true;
+  }
+  for (const auto input : graph.inputs()) {
+    bool is_data = false;
+    for (const auto& dim : frame.value_dims[input]) {
+      for (const auto atom : dim) is_data = is_data || roles.of_atom[atom] == Role::kBatch;
+    }
+    roles.of_input.push_back(is_data        ? InputRole::kData
+                             : early[input] ? InputRole::kWeight
+                                            : InputRole::kState);
+  }
+  return roles;
+}
+
+namespace {
+
+// What a value has to do with time.
+enum class Over : uint8_t {
+  kPart,   // each turn has a part of it
+  kSame,   // no turn changes it
+  kSum,    // adds up over the turns; passes what is linear
+  kAfter,  // is only known after the last turn
+};
+
+// nll_loss's second result counts its targets' weights: it can be had before the first turn.
+bool is_count(const ir::Node& node, size_t result) {
+  return result == 1 && node.op.str().rfind("aten.nll_loss", 0) == 0;
+}
+
+}  // namespace
+
+TimeAxis find_time_axis(const ir::Graph& graph, const Frame& frame, const Roles& roles) {
+  TimeAxis axis;
+  axis.repeats.assign(graph.nodes().size(), false);
+  for (const auto input : graph.inputs()) {
+    for (const auto& dim : frame.value_dims[input]) {
+      for (const auto atom : dim) {
+        if (roles.of_atom[atom] == Role::kBatch &&
+            std::find(axis.atoms.begin(), axis.atoms.end(), atom) == axis.atoms.end())
+          axis.atoms.push_back(atom);
+      }
+    }
+  }
+  if (axis.atoms.empty()) {
+    axis.obstacle = "no input of the step is a batch";
+    return axis;
+  }
+  axis.size = frame.atoms.size(axis.atoms[0]);
+  const std::vector<int32_t> outermost{axis.atoms[0]};
+  const auto forbid = [&](ir::NodeId node, const std::string& why) {
+    if (axis.obstacle.empty()) axis.obstacle = concat(graph.node(node).op.str(), " ", why);
+  };
+
+  std::vector<Over> over(graph.values().size(), Over::kSame);
+  std::vector<ir::NodeId> origin(graph.values().size(), ir::kNone);  // of a sum: who added up
+  for (const auto input : graph.inputs()) {
+    for (const auto& dim : frame.value_dims[input]) {
+      if (has_any(dim, outermost)) over[input] = Over::kPart;
+    }
+  }
+  for (ir::NodeId n = 0; n < roles.backward_end; ++n) {
+    const ir::Node& node = graph.node(n);
+    const ops::Rule& rule = frame.rules[n];
+    int32_t batch = ir::kNone;
+    for (size_t f = 0; f < rule.factors.size(); ++f) {
+      if (!has_any(frame.node_factors[n][f], outermost)) continue;
+      if (batch != ir::kNone) forbid(n, "pairs every sample with every other");
+      batch = static_cast<int32_t>(f);
+    }
+    axis.repeats[n] = batch != ir::kNone;
+    if (axis.repeats[n] && (!rule.splittable(batch) || rule.factors[batch].exchanges > 0))
+      forbid(n,
+             rule.why_whole.empty() ? "needs the whole batch" : "needs the whole batch: " + rule.why_whole);
+
+    ir::NodeId source = ir::kNone;
+    std::vector<int32_t> sums;
+    bool late = false;
+    for (size_t o = 0; o < node.operands.size(); ++o) {
+      const Over state = over[node.operands[o]];
+      if (state != Over::kSum && state != Over::kAfter) continue;
+      source = origin[node.operands[o]];
+      late = late || state == Over::kAfter;
+      sums.push_back(static_cast<int32_t>(o));
+    }
+    const bool is_linear =
+        !late && std::any_of(rule.linear.begin(), rule.linear.end(), [&](const std::vector<int32_t>& set) {
+          return std::all_of(sums.begin(), sums.end(),
+                             [&](int32_t o) { return std::find(set.begin(), set.end(), o) != set.end(); });
+        });
+    if (source != ir::kNone && axis.repeats[n])
+      forbid(n, concat("uses what ", graph.node(source).op.str(), " adds up over the whole batch"));
+    for (size_t r = 0; r < node.results.size(); ++r) {
+      const auto value = node.results[r];
+      bool has_batch = false;
+      for (const auto& dim : frame.value_dims[value]) has_batch = has_batch || has_any(dim, outermost);
+      if (source != ir::kNone) {
+        over[value] = is_linear || rule.free ? Over::kSum : Over::kAfter;
+        origin[value] = source;
+      } else if (has_batch) {
+        over[value] = Over::kPart;
+      } else if (axis.repeats[n] && !is_count(node, r) && rule.combine[r][batch] != Combine::kSame) {
+        const Combine how = rule.combine[r][batch];
+        const bool adds = how == Combine::kSum || how == Combine::kMean || how == Combine::kWeighted;
+        over[value] = adds ? Over::kSum : Over::kAfter;
+        origin[value] = n;
+      }
+    }
+  }
+  return axis;
+}
+
+Frame frame_of_turn(const Frame& frame, const TimeAxis& axis, int32_t turns) {
+  Frame turn = frame;
+  if (turns > 1) turn.atoms.resize(axis.atoms[0], frame.atoms.size(axis.atoms[0]) / turns);
+  return turn;
+}
+
+}  // namespace moai::plan

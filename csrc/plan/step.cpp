@@ -1,0 +1,164 @@
+#include "plan/step.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "plan/split_lists.h"
+
+namespace moai::plan {
+
+namespace {
+
+// How far equal surroundings must reach for two nodes to get one choice.
+constexpr int32_t kFoldRounds = 4;
+
+void find_lifetimes(Step& step) {
+  const ir::Graph& graph = step.graph;
+  step.base.resize(graph.values().size());
+  for (size_t v = 0; v < step.base.size(); ++v) step.base[v] = static_cast<ir::ValueId>(v);
+  step.last_use.assign(graph.values().size(), -1);
+  const auto nodes = static_cast<ir::NodeId>(graph.nodes().size());
+  for (ir::NodeId n = 0; n < nodes; ++n) {
+    const ir::Node& node = graph.node(n);
+    const bool shares = step.frame.rules[n].free && !node.operands.empty();
+    for (size_t r = 0; r < node.results.size(); ++r) {
+      const int32_t tied = node.tied_operand(r);
+      if (shares) step.base[node.results[r]] = step.base[node.operands[0]];
+      if (tied != ir::kNone) step.base[node.results[r]] = step.base[node.operands[tied]];
+    }
+    for (const auto operand : node.operands) step.last_use[step.base[operand]] = n;
+  }
+  for (const auto output : graph.outputs()) step.last_use[step.base[output]] = nodes;
+}
+
+// Places nodes on the line of forward's stretches; see Step.
+class Placer {
+ public:
+  explicit Placer(Step& step, const std::vector<ir::NodeId>& original)
+      : step_(step), graph_(step.graph), original_(original), of_value_(graph_.values().size(), ir::kNone) {}
+
+  void run() {
+    step_.stretch_of_node.assign(graph_.nodes().size(), ir::kNone);
+    place_forward();
+    for (auto n = step_.roles.forward_end; n < static_cast<ir::NodeId>(graph_.nodes().size()); ++n) place(n);
+    for (const auto input : graph_.inputs()) step_.stretch_of_input.push_back(of_value_[input]);
+    mark_weight_gradients();
+  }
+
+ private:
+  int32_t stretch_at(ir::NodeId forward_node) const {
+    const auto after = std::upper_bound(step_.cuts.begin(), step_.cuts.end(), forward_node,
+                                        [](ir::NodeId n, const Cut& cut) { return n < cut.before; });
+    return static_cast<int32_t>(after - step_.cuts.begin());
+  }
+
+  void place_forward() {
+    std::vector<bool> has_many(graph_.values().size(), false);
+    for (ir::NodeId n = 0; n < step_.roles.forward_end; ++n) {
+      const int32_t stretch = stretch_at(n);
+      set(n, stretch);
+      for (const auto operand : graph_.node(n).operands) {
+        if (graph_.value(operand).producer != ir::kNone) continue;
+        has_many[operand] =
+            has_many[operand] || (of_value_[operand] != ir::kNone && of_value_[operand] != stretch);
+        of_value_[operand] = stretch;
+      }
+    }
+    // What several stretches read (data, a tied weight) says nothing about its readers.
+    for (const auto input : graph_.inputs()) {
+      if (has_many[input]) of_value_[input] = ir::kNone;
+    }
+  }
+
+  void place(ir::NodeId n) {
+    const ir::NodeId old = original_[n];
+    if (n < step_.roles.backward_end && old != ir::kNone && old < step_.roles.forward_end) {
+      set(n, stretch_at(old));  // computed again
+      return;
+    }
+    int32_t saved = ir::kNone, incoming = ir::kNone;
+    for (const auto operand : graph_.node(n).operands) {
+      const int32_t stretch = of_value_[operand];
+      if (stretch == ir::kNone) continue;
+      const auto producer = graph_.value(operand).producer;
+      const bool is_gradient =
+          producer != ir::kNone && producer >= step_.roles.forward_end && !is_repeated(producer);
+      if (is_gradient) {
+        incoming = incoming == ir::kNone ? stretch : std::min(incoming, stretch);
+      } else {
+        saved = std::max(saved, stretch);
+      }
+    }
+    // Elements of states lie where their weight does; what has neither is small and lies anywhere.
+    set(n, saved != ir::kNone ? saved : incoming);
+    if (n < step_.roles.backward_end) return;
+    for (const auto operand : graph_.node(n).operands) {
+      if (graph_.value(operand).producer == ir::kNone && of_value_[operand] == ir::kNone)
+        of_value_[operand] = step_.stretch_of_node[n];
+    }
+  }
+
+  bool is_repeated(ir::NodeId n) const {
+    return original_[n] != ir::kNone && original_[n] < step_.roles.forward_end;
+  }
+
+  void set(ir::NodeId n, int32_t stretch) {
+    step_.stretch_of_node[n] = stretch;
+    for (const auto result : graph_.node(n).results) of_value_[result] = stretch;
+  }
+
+  // Backward from what earlier stretches need: the rest is for weights alone.
+  void mark_weight_gradients() {
+    std::vector<bool> is_needed(graph_.values().size(), false);
+    step_.is_weight_gradient.assign(graph_.nodes().size(), false);
+    for (auto n = step_.roles.backward_end; n-- > step_.roles.forward_end;) {
+      const ir::Node& node = graph_.node(n);
+      bool is_chain = is_repeated(n);
+      for (const auto result : node.results) is_chain = is_chain || is_needed[result];
+      step_.is_weight_gradient[n] = !is_chain;
+      for (const auto operand : node.operands) {
+        const int32_t from = of_value_[operand];
+        const bool crosses = graph_.value(operand).producer >= step_.roles.forward_end && from != ir::kNone &&
+                             step_.stretch_of_node[n] != ir::kNone && from > step_.stretch_of_node[n];
+        if (is_chain || crosses) is_needed[operand] = true;
+      }
+    }
+  }
+
+  Step& step_;
+  const ir::Graph& graph_;
+  const std::vector<ir::NodeId>& original_;
+  std::vector<int32_t> of_value_;
+};
+
+Step finish(ir::Graph graph, Frame frame, const std::vector<ir::NodeId>& original,
+            const std::vector<Cut>* cuts) {
+  Step step;
+  step.graph = std::move(graph);
+  step.frame = std::move(frame);
+  step.roles = find_roles(step.graph, step.frame);
+  step.time = find_time_axis(step.graph, step.frame, step.roles);
+  step.fold = fold(step.graph, step.frame, kFoldRounds);
+  step.cuts = cuts != nullptr ? *cuts : find_cuts(step.graph, step.frame);
+  find_lifetimes(step);
+  Placer(step, original).run();
+  return step;
+}
+
+}  // namespace
+
+Step make_step(const ir::Graph& given) {
+  ir::Graph graph = split_lists(given);
+  Frame frame = make_frame(graph);
+  std::vector<ir::NodeId> original(graph.nodes().size());
+  for (size_t n = 0; n < original.size(); ++n) original[n] = static_cast<ir::NodeId>(n);
+  return finish(std::move(graph), std::move(frame), original, nullptr);
+}
+
+Step make_step(const Step& step, Recompute policy) {
+  Rematerialised made = rematerialise(step.graph, step.frame, policy);
+  Frame frame = make_frame(made.graph);
+  return finish(std::move(made.graph), std::move(frame), made.original, &step.cuts);
+}
+
+}  // namespace moai::plan

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "plan/fold.h"
+#include "plan/kept_whole.h"
+#include "plan/rematerialise.h"
+#include "plan/roles.h"
+
+namespace moai::plan {
+
+// A recorded step made ready for planning, with what no mesh changes: one for each way to recompute.
+struct Step {
+  ir::Graph graph;  // views canonical, lists split by element
+  Frame frame;
+  Roles roles;
+  TimeAxis time;
+  Fold fold;
+
+  // Forward as a line of stretches between the cuts, and where on it each node lies: backward's where the
+  // forward values that it reads are, the optimizer's where its weights are. kNone: anywhere.
+  std::vector<Cut> cuts;
+  std::vector<int32_t> stretch_of_node;
+  std::vector<int32_t> stretch_of_input;
+  // Of backward's nodes: only a weight's gradient depends on it, so that it may run later.
+  std::vector<bool> is_weight_gradient;
+
+  // What a value lies in: itself, or for views and tied results what they show.
+  std::vector<ir::ValueId> base;
+  // By base: the last node that reads it or a view of it; the number of nodes for outputs; -1 for nobody.
+  std::vector<ir::NodeId> last_use;
+
+  int32_t stretches() const { return static_cast<int32_t>(cuts.size()) + 1; }
+};
+
+// The step as it was recorded, for the others. Throws Error(Phase::kPlan) on a rule that contradicts its op.
+Step make_step(const ir::Graph& graph);
+// The same step with other values computed again.
+Step make_step(const Step& step, Recompute policy);
+
+}  // namespace moai::plan

@@ -1,0 +1,252 @@
+#include "plan/timeline.h"
+
+#include <algorithm>
+#include <set>
+
+namespace moai::plan {
+
+namespace {
+
+// The input whose memory a value is, through views and tied results; kNone of a new one.
+ir::ValueId input_of(const Step& step, ir::ValueId value) {
+  const auto base = step.base[value];
+  return step.graph.value(base).producer == ir::kNone ? base : ir::kNone;
+}
+
+}  // namespace
+
+Spent& Spent::operator+=(const Spent& other) {
+  seconds += other.seconds;
+  compute += other.compute;
+  communicate += other.communicate;
+  exposed += other.exposed;
+  return *this;
+}
+
+const Placement& Timeline::placed(ir::ValueId value) const {
+  const auto& v = step_.graph.value(value);
+  return v.producer == ir::kNone ? assignment_.inputs[v.index]
+                                 : assignment_.nodes[v.producer].results[v.index];
+}
+
+Timeline::Move Timeline::move(ir::ValueId value, const Placement& from, const Placement& to, bool merged) {
+  const double seconds = from == to ? 0
+                                    : convert_seconds(step_.graph.type(value), leaf_sizes(turn_, value), from,
+                                                      to, mesh_, merged);
+  const int32_t number = static_cast<int32_t>(targets_.size());
+  return {seconds,
+          seconds > 0 ? targets_.emplace(std::make_pair(value, to), number).first->second : ir::kNone, value,
+          merged};
+}
+
+Timeline::Timeline(const Step& step, const Frame& turn, const Mesh& mesh, const Assignment& assignment)
+    : step_(step), turn_(turn), mesh_(mesh), assignment_(assignment) {
+  const auto nodes = static_cast<ir::NodeId>(step.graph.nodes().size());
+  before_.resize(nodes);
+  after_.resize(nodes);
+  for (ir::NodeId n = 0; n < nodes; ++n) {
+    const ir::Node& node = step.graph.node(n);
+    for (size_t o = 0; o < node.operands.size(); ++o) {
+      const auto value = node.operands[o];
+      const auto producer = step.graph.value(value).producer;
+      const bool merged = !step.roles.in_loop(n);
+      const Move one = move(value, placed(value), assignment.nodes[n].operands[o], merged);
+      if (one.seconds <= 0) continue;
+      const bool is_gradient = merged && producer != ir::kNone && step.roles.in_loop(producer);
+      (is_gradient ? after_[producer] : before_[n]).push_back(one);
+    }
+  }
+  for (const auto output : step.graph.outputs()) {
+    const auto input = input_of(step, output);
+    const auto producer = step.graph.value(output).producer;
+    if (input == ir::kNone || producer == ir::kNone) continue;
+    const Move one = move(output, placed(output), placed(input), true);
+    if (one.seconds > 0) after_[producer].push_back(one);
+  }
+}
+
+Spent Timeline::run(const std::vector<ir::NodeId>& nodes, bool reduces) const {
+  Spent spent;
+  double computed = 0, communicated = 0;  // when each stream is done so far
+  double last_wait = 0, wait_before = 0;  // when the last two nodes that waited for a weight started
+  std::vector<double> there(targets_.size(), -1);
+  std::map<ir::ValueId, double> made;
+  const auto start = [&](const Move& one, double ready) {
+    double& when = there[one.to];
+    if (when >= 0) return when;
+    communicated = std::max(communicated, ready) + one.seconds;
+    spent.communicate += one.seconds;
+    return when = communicated;
+  };
+  for (const auto n : nodes) {
+    double begin = computed;
+    bool waits_for_weight = false;
+    for (const auto& one : before_[n]) {
+      const auto it = made.find(one.value);
+      const bool is_weight = it == made.end();
+      waits_for_weight = waits_for_weight || is_weight;
+      begin = std::max(begin, start(one, is_weight ? wait_before : it->second));
+    }
+    if (!step_.roles.in_loop(
+            n)) {  // what backward has sent on its way is there before the optimizer reads it
+      const auto& operands = step_.graph.node(n).operands;
+      for (size_t o = 0; o < operands.size(); ++o) {
+        const auto it = targets_.find({operands[o], assignment_.nodes[n].operands[o]});
+        if (it != targets_.end() && there[it->second] >= 0) begin = std::max(begin, there[it->second]);
+      }
+    }
+    if (waits_for_weight) {
+      wait_before = last_wait;
+      last_wait = begin;
+    }
+    spent.exposed += begin - computed;
+    computed = begin + seconds(n);
+    spent.compute += seconds(n);
+    for (const auto result : step_.graph.node(n).results) made[result] = computed;
+    if (!reduces) continue;
+    for (const auto& one : after_[n]) start(one, computed);
+  }
+  spent.seconds = std::max(computed, communicated);
+  spent.exposed += spent.seconds - computed;
+  return spent;
+}
+
+namespace {
+
+// Adds what a value takes to what it is; see Bytes.
+struct Ledger {
+  const Step& step;
+  const Frame& turn;
+  const Mesh& mesh;
+  const Assignment& assignment;
+
+  double bytes(ir::ValueId value) const {
+    const auto& v = step.graph.value(value);
+    const auto& where =
+        v.producer == ir::kNone ? assignment.inputs[v.index] : assignment.nodes[v.producer].results[v.index];
+    return local_bytes(step.graph.type(value), leaf_sizes(turn, value), where, mesh);
+  }
+
+  void add_input(size_t input, Bytes* to) const {
+    const double taken = bytes(step.graph.inputs()[input]);
+    switch (step.roles.of_input[input]) {
+      case InputRole::kWeight: to->weights += taken; break;
+      case InputRole::kState: to->states += taken; break;
+      case InputRole::kData: to->data += taken; break;
+    }
+  }
+
+  void add_node(ir::NodeId n, Bytes* to) const {
+    for (const auto result : step.graph.node(n).results) {
+      if (step.base[result] != result) continue;
+      const auto last = step.last_use[result];
+      if (n < step.roles.forward_end && last >= step.roles.forward_end && last < step.roles.backward_end)
+        to->activations += bytes(result);
+      if (n >= step.roles.forward_end && n < step.roles.backward_end && last >= step.roles.backward_end)
+        to->gradients += bytes(result);
+    }
+  }
+};
+
+}  // namespace
+
+std::vector<Stretch> stretches(const Step& step, const Frame& turn, const Mesh& mesh,
+                               const Assignment& assignment) {
+  const Timeline timeline(step, turn, mesh, assignment);
+  const Ledger ledger{step, turn, mesh, assignment};
+  const auto count = static_cast<size_t>(step.stretches());
+  std::vector<std::vector<ir::NodeId>> forward(count), backward(count), update(count);
+  std::vector<double> weight(count, 0.0);
+  std::vector<Stretch> out(count);
+  const auto nodes = static_cast<ir::NodeId>(step.graph.nodes().size());
+  for (ir::NodeId n = 0; n < nodes; ++n) {
+    const int32_t stretch = std::max(step.stretch_of_node[n], 0);
+    if (n < step.roles.forward_end) {
+      forward[stretch].push_back(n);
+    } else if (step.roles.in_loop(n)) {
+      backward[stretch].push_back(n);
+      if (step.is_weight_gradient[n]) weight[stretch] += timeline.seconds(n);
+    } else {
+      update[stretch].push_back(n);
+    }
+    ledger.add_node(n, &out[stretch].bytes);
+  }
+  for (size_t i = 0; i < step.graph.inputs().size(); ++i)
+    ledger.add_input(i, &out[std::max(step.stretch_of_input[i], 0)].bytes);
+
+  // Beside what stays, of each stretch the most that any of its nodes sees.
+  Terms once;
+  const std::vector<double> live = live_bytes(step, turn, mesh, once, assignment);
+  double still = 0;
+  for (const auto& stretch : out) still += stretch.bytes.weights + stretch.bytes.states + stretch.bytes.data;
+  std::vector<double> kept(static_cast<size_t>(nodes) + 1,
+                           0.0);  // activations and gradients alive before a node
+  for (ir::NodeId n = 0; n < nodes; ++n) {
+    for (const auto result : step.graph.node(n).results) {
+      const auto last = step.last_use[result];
+      const bool crosses = (n < step.roles.forward_end && last >= step.roles.forward_end) ||
+                           (n >= step.roles.forward_end && last >= step.roles.backward_end);
+      if (step.base[result] != result || !crosses || !step.roles.in_loop(n)) continue;
+      kept[n] += ledger.bytes(result);
+      if (last + 1 < nodes) kept[last + 1] -= ledger.bytes(result);
+    }
+  }
+  double now = 0;
+  for (ir::NodeId n = 0; n < nodes; ++n) {
+    now += kept[n];
+    auto& working = out[std::max(step.stretch_of_node[n], 0)].bytes.working;
+    working = std::max(working, live[n] - still - now);
+  }
+  for (size_t s = 0; s < count; ++s) {
+    out[s].forward = timeline.run(forward[s], false).seconds;
+    const double both = timeline.run(backward[s], false).seconds;
+    const double reduced = timeline.run(backward[s], true).seconds;
+    out[s].weight = std::min(weight[s], both);
+    out[s].backward = both - out[s].weight;
+    out[s].update = timeline.run(update[s], true).seconds + std::max(0.0, reduced - both);
+  }
+  // What later stretches of forward read crosses every cut on its way. (What backward alone reads does not.)
+  std::vector<int32_t> last(step.graph.values().size(), ir::kNone);
+  for (ir::NodeId n = 0; n < step.roles.forward_end; ++n) {
+    for (const auto operand : step.graph.node(n).operands)
+      last[step.base[operand]] = std::max(last[step.base[operand]], step.stretch_of_node[n]);
+  }
+  for (ir::NodeId n = 0; n < step.roles.forward_end; ++n) {
+    for (const auto result : step.graph.node(n).results) {
+      if (step.base[result] != result) continue;
+      for (int32_t s = step.stretch_of_node[n]; s < last[result]; ++s)
+        out[s].cut_bytes += ledger.bytes(result);
+    }
+  }
+  return out;
+}
+
+Whole whole(const Step& step, const Frame& turn, const Mesh& mesh, const Terms& terms,
+            const Assignment& assignment) {
+  const Timeline timeline(step, turn, mesh, assignment);
+  const Ledger ledger{step, turn, mesh, assignment};
+  std::vector<ir::NodeId> all, repeated;
+  Whole out;
+  const auto nodes = static_cast<ir::NodeId>(step.graph.nodes().size());
+  for (ir::NodeId n = 0; n < nodes; ++n) {
+    all.push_back(n);
+    if (step.time.repeats[n] && step.roles.in_loop(n)) repeated.push_back(n);
+    ledger.add_node(n, &out.bytes);
+  }
+  for (size_t i = 0; i < step.graph.inputs().size(); ++i) ledger.add_input(i, &out.bytes);
+  const Spent last = timeline.run(all, true);
+  if (terms.turns > 1) {
+    const Spent turn_spent = timeline.run(repeated, false);
+    for (int32_t t = 1; t < terms.turns; ++t) out.spent += turn_spent;
+  }
+  out.spent += last;
+  // What lies at the fullest moment: of gradients and activations no more than there are by then.
+  double rest = std::max(0.0, assignment.bytes - out.bytes.weights - out.bytes.states - out.bytes.data);
+  out.bytes.activations = std::min(out.bytes.activations, rest);
+  rest -= out.bytes.activations;
+  out.bytes.gradients = std::min(out.bytes.gradients, rest);
+  out.bytes.working = rest - out.bytes.gradients;
+  return out;
+}
+
+}  // namespace moai::plan

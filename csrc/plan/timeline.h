@@ -1,0 +1,88 @@
+#pragma once
+
+#include <map>
+#include <utility>
+#include <vector>
+
+#include "plan/assign.h"
+
+namespace moai::plan {
+
+// How long a part of a step takes on one device.
+struct Spent {
+  double seconds = 0;
+  double compute = 0;      // the computing stream is busy
+  double communicate = 0;  // the communicating stream is busy
+  double exposed = 0;      // computing waits for a message: seconds = compute + exposed
+
+  Spent& operator+=(const Spent& other);
+};
+
+// Runs nodes in their order on two streams. A device computes on one; on the other, one collective at a time,
+// a value is brought to where its next user wants it, once for all that want it there. A collective starts
+// when its value is there; that of a weight when the node before the last one that waited for a weight
+// starts, so that two gathered weights lie ready at most; those of gradients as soon as a gradient is made.
+class Timeline {
+ public:
+  // All must outlive it.
+  Timeline(const Step& step, const Frame& turn, const Mesh& mesh, const Assignment& assignment);
+
+  // The given nodes, once each. `reduces`: they make their gradients whole, as in the last turn.
+  Spent run(const std::vector<ir::NodeId>& nodes, bool reduces) const;
+
+  // By node, its compute seconds.
+  double seconds(ir::NodeId node) const { return assignment_.nodes[node].seconds; }
+
+ private:
+  struct Move {
+    double seconds;
+    int32_t to;  // the same number for the same placement of the same value
+    ir::ValueId value;
+    bool merged;
+  };
+
+  Move move(ir::ValueId value, const Placement& from, const Placement& to, bool merged);
+  const Placement& placed(ir::ValueId value) const;
+
+  const Step& step_;
+  const Frame& turn_;
+  const Mesh& mesh_;
+  const Assignment& assignment_;
+  std::map<std::pair<ir::ValueId, Placement>, int32_t> targets_;
+  std::vector<std::vector<Move>> before_;  // by node: what its operands take
+  std::vector<std::vector<Move>> after_;   // by node: what its results are wanted as, after backward
+};
+
+// What lies on one device, by what it is.
+struct Bytes {
+  double weights = 0;
+  double states = 0;  // of the optimizer
+  double data = 0;
+  double gradients = 0;    // that wait for the optimizer
+  double activations = 0;  // that wait for backward, all turns on their way
+  double working = 0;      // else, at the fullest moment
+
+  double total() const { return weights + states + data + gradients + activations + working; }
+};
+
+// What each stretch of forward costs a device: what stages of a pipeline are cut from.
+struct Stretch {
+  double forward = 0;  // seconds of a turn
+  double backward = 0;
+  double weight = 0;     // of it only for weights' gradients
+  double update = 0;     // seconds of a step: reducing gradients, and the optimizer
+  Bytes bytes;           // activations of one turn
+  double cut_bytes = 0;  // that a device passes on to the next stretch
+};
+std::vector<Stretch> stretches(const Step& step, const Frame& turn, const Mesh& mesh,
+                               const Assignment& assignment);
+
+// The whole step on one mesh (no pipeline): all turns and the update.
+struct Whole {
+  Spent spent;
+  Bytes bytes;
+};
+Whole whole(const Step& step, const Frame& turn, const Mesh& mesh, const Terms& terms,
+            const Assignment& assignment);
+
+}  // namespace moai::plan
