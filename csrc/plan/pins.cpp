@@ -11,7 +11,7 @@ constexpr uint8_t bit(Role role) { return static_cast<uint8_t>(1U << static_cast
 
 [[noreturn]] void refuse(const std::string& word, const std::string& why) {
   throw Error(Phase::kConfig, concat("`", word, "` in the pins ", why))
-      .hint("would work: dp=8,tp=2,pp=1,micro=4,zero=1,recompute=full; also sp, ep, chunks, order");
+      .hint("would work: dp=8,tp=2,pp=1,micro=4,zero=1,recompute=full; also sp, ep, chunks, order, random");
 }
 
 int32_t number_of(const std::string& word, const std::string& text, int64_t least) {
@@ -47,6 +47,11 @@ void read_word(const std::string& word, Pins* pins) {
   } else if (name == "zero") {
     pins->zero = number_of(word, value, 0);
     if (*pins->zero > 3) refuse(word, "is no stage of ZeRO: 0, 1, 2 or 3");
+  } else if (name == "random") {
+    pins->random = static_cast<uint64_t>(number_of(word, value, 0));
+    pins->stages = 1;
+    pins->micro_batches = 1;
+    pins->recompute = Recompute::kNone;
   } else if (name == "recompute") {
     pins->recompute = parse_recompute(value);
   } else if (name == "order") {

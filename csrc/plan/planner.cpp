@@ -11,6 +11,7 @@
 #include "plan/pipeline/stages.h"
 #include "plan/pipeline_bound.h"
 #include "plan/plan_file.h"
+#include "plan/random_plan.h"
 
 namespace moai::plan {
 
@@ -117,7 +118,9 @@ std::vector<Pair> three_axes(const Cluster& cluster, int32_t stages) {
 class Planner {
  public:
   Planner(const ir::Graph& graph, const Cluster& cluster, const Pins& pins)
-      : cluster_(cluster), pins_(settled(pins)), memory_(static_cast<double>(cluster.smallest_memory())) {
+      : cluster_(cluster.evened()),
+        pins_(settled(pins)),
+        memory_(static_cast<double>(cluster_.smallest_memory())) {
     const auto start = Clock::now();
     steps_[0] = std::make_unique<Step>(make_step(graph));
     plan_.kept_whole = kept_whole(base().graph, base().frame);
@@ -130,6 +133,7 @@ class Planner {
     find_bounds();
     plan_.bound_seconds = seconds_since(start);
     start = Clock::now();
+    if (pins_.random) pairs_ = {pairs_[*pins_.random % pairs_.size()]};
     for (auto& pair : pairs_) probe(&pair);
     std::stable_sort(pairs_.begin(), pairs_.end(),
                      [](const Pair& a, const Pair& b) { return a.best_seconds < b.best_seconds; });
@@ -141,7 +145,9 @@ class Planner {
     const Candidate& best = plan_.best();
     plan_.lower_bound = bound;
     plan_.gap = best.fits ? std::max(0.0, 1 - plan_.lower_bound / best.assignment.seconds) : 0;
-    plan_.mesh_gap = best.fits ? std::max(0.0, 1 - best.assignment.lower_bound / best.assignment.seconds) : 0;
+    plan_.mesh_gap = best.fits && !pins_.random
+                         ? std::max(0.0, 1 - best.assignment.lower_bound / best.assignment.seconds)
+                         : 0;
     plan_.search_seconds = seconds_since(start);
     return std::move(plan_);
   }
@@ -392,7 +398,7 @@ class Planner {
         plan_.candidates.begin(), plan_.candidates.end(), [](const Candidate& a, const Candidate& b) {
           return a.fits != b.fits ? a.fits : a.fits && a.step_seconds < b.step_seconds;
         });
-    if (!pins_.axes.empty() || best == plan_.candidates.end()) return;
+    if (!pins_.axes.empty() || pins_.random || best == plan_.candidates.end()) return;
     const OuterChoice outer = best->outer;
     if (cluster_.device_count() / outer.stages < kThreeAxesFrom) return;
     std::vector<Pair> pairs = three_axes(cluster_, outer.stages);
@@ -429,6 +435,7 @@ class Planner {
     if (pins_.saved) pin_saved(*pins_.saved, step(outer.recompute), &terms);
     const Mesh mesh = mesh_of(pair);
     const Frame& frame = turn(outer.recompute, outer.micro_batches);
+    if (pins_.random) return draw(out, mesh, terms);
     // A stage with more than its share is only seen when stages are cut: then all get less.
     for (int32_t again = 0; again < 3; ++again) {
       out->assignment = assign(step(outer.recompute), frame, mesh, terms);
@@ -442,6 +449,18 @@ class Planner {
       out->excess = concat("memory of the fullest stage: ", out->peak_bytes, " bytes, limit ", memory_);
       terms.memory_bytes *= 0.98 * memory_ / out->peak_bytes;
     }
+  }
+
+  void draw(Candidate* out, const Mesh& mesh, const Terms& terms) {
+    SplitCounts counts;
+    const auto any = [](ir::NodeId, const Option&) { return true; };
+    out->assignment = random_assignment(base().graph, base().frame, mesh, *pins_.random, any, &counts);
+    const std::vector<double> live = live_bytes(base(), base().frame, mesh, terms, out->assignment);
+    out->assignment.bytes = *std::max_element(live.begin(), live.end());
+    out->fits = out->assignment.fits = out->assignment.bytes <= memory_;
+    simulate(out, mesh, terms);
+    out->assignment.seconds = out->spent.compute + out->spent.communicate;
+    out->peak_bytes = out->assignment.bytes;
   }
 
   void simulate(Candidate* out, const Mesh& mesh, const Terms& terms) {
@@ -552,7 +571,7 @@ class Planner {
       const Candidate& rough = plan_.candidates[i];
       if (!rough.fits) break;
       Candidate better = rough;
-      if (!rough.assignment.exact) {
+      if (!rough.assignment.exact && !pins_.random) {
         solve(&better, Terms{}.enough_gap, Terms{}.rounds);
         if (better.fits && better.step_seconds <= rough.step_seconds) plan_.candidates[i] = better;
       }
@@ -621,7 +640,7 @@ class Planner {
     return text;
   }
 
-  const Cluster& cluster_;
+  Cluster cluster_;  // its devices equal
   Pins pins_;
   double memory_;
   std::unique_ptr<Step> steps_[3];

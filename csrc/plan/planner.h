@@ -29,11 +29,13 @@ struct Pins {
   std::optional<int32_t> zero;
   std::optional<Recompute> recompute;
   std::optional<Order> order;
+  std::optional<uint64_t> random;          // any valid plan, by this seed: one stage, its batch at once
   std::shared_ptr<const SavedPlan> saved;  // all of the above and every placement; what it lacks is chosen
 };
 
 // Reads `dp=8,tp=2,pp=1,micro=4,zero=1,recompute=full`: also sp (sequence), ep (expert), chunks, order
-// (gpipe, 1f1b, zero_bubble). Axes of one part are left out. Throws Error(Phase::kConfig) naming the word.
+// (gpipe, 1f1b, zero_bubble), random (a seed: any valid plan). Axes of one part are left out. Throws
+// Error(Phase::kConfig) naming the word.
 Pins parse_pins(const std::string& text);
 
 // What is chosen before the devices of a stage get their parts.

@@ -120,6 +120,12 @@ TEST_CASE("work_is_shared_by_speed") {
   CHECK(mixed.device(1).name == "slow");
   CHECK(mixed.device(1).flops_fp16 == 989e12);
   CHECK(parse_cluster(print_json(mixed)) == mixed);
+  // Equal devices that do the same work: 2.5 of the fast ones' in three, and the memory of the worst off.
+  const Cluster even = mixed.evened();
+  CHECK(even.kinds.size() == 1);
+  CHECK(even.device(1).flops_bf16 == Approx(989e12 * 2.5 / 3));
+  CHECK(even.smallest_memory() == static_cast<int64_t>(7 / (0.2 * 3)));
+  CHECK(parse_cluster("h100:8x3").evened() == parse_cluster("h100:8x3"));
   const std::vector<double> equal = parse_cluster("h100:8x3").shares();
   CHECK(std::accumulate(equal.begin(), equal.end(), 0.0) == Approx(1));
   CHECK(equal.front() == equal.back());

@@ -149,3 +149,30 @@ def test_pins_are_kept() -> None:
     weights = [t for t in found["tensors"] if t["role"] == "weight" and t["bytes"] > 1e6]
     assert states and all("data 2: shard" in t["placement"] for t in states)
     assert weights and all("data 2: replicate" in t["placement"] for t in weights)
+
+
+def test_random_plans_are_valid_and_differ_by_seed() -> None:
+    plans = [moai.plan("gpt2", 8, 128, "h100:8", pin=f"random={seed}") for seed in (1, 1, 2, 3)]
+    assert plans[0]["plan"] == plans[1]["plan"]
+    assert len({p["plan"] for p in plans}) == 3
+    best = moai.plan("gpt2", 8, 128, "h100:8", pin="pp=1,micro=1,recompute=none")
+    assert all(p["fits"] and p["sum_s"] > best["sum_s"] for p in plans)
+
+
+def test_unequal_devices_share_the_work_by_their_speed() -> None:
+    def cluster(*kinds: object) -> str:
+        link = {"name": "NVLink", "size": 8, "latency_s": 5e-6, "bytes_per_s": 400e9}
+        return json.dumps(
+            {
+                "levels": [link],
+                "kinds": list(kinds),
+                "kind_of_device": [d * len(kinds) // 8 for d in range(8)],
+            }
+        )
+
+    slow = {"like": "h100", "name": "slow", "flops_bf16": 494.5e12, "memory_bytes_per_s": 1675e9}
+    times = [
+        moai.plan("gpt2", 64, 512, cluster(*kinds))["step_time_s"]
+        for kinds in (["h100"], ["h100", slow], [slow])
+    ]
+    assert times[0] < times[1] < times[2]

@@ -124,6 +124,41 @@ int64_t Cluster::smallest_memory() const {
   return smallest;
 }
 
+Cluster Cluster::evened() const {
+  if (kinds.size() == 1) return *this;
+  const std::vector<double> parts = shares();
+  const auto count = static_cast<double>(device_count());
+  DeviceKind even;
+  even.memory_bytes_per_s = std::numeric_limits<double>::infinity();
+  even.memory_efficiency = 1;
+  auto memory = std::numeric_limits<double>::infinity();
+  double reached = 0, attended = 0, rates = 0;
+  for (int32_t d = 0; d < device_count(); ++d) {
+    const DeviceKind& kind = device(d);
+    const double share = parts[d] * count;
+    memory = std::min(memory, static_cast<double>(kind.memory_bytes) / share);
+    even.memory_bytes_per_s =
+        std::min(even.memory_bytes_per_s, kind.memory_bytes_per_s * kind.memory_efficiency / share);
+    even.op_overhead_s = std::max(even.op_overhead_s, kind.op_overhead_s);
+    even.flops_fp32 += kind.flops(ir::DType::kF32) / count;
+    even.flops_bf16 += kind.flops(ir::DType::kBF16) / count;
+    even.flops_fp16 += kind.flops(ir::DType::kF16) / count;
+    even.flops_fp64 += kind.flops(ir::DType::kF64) / count;
+    const double rate = kind.flops(ir::DType::kBF16);
+    rates += rate;
+    reached += rate * kind.gemm_efficiency;
+    attended += rate * kind.attention_efficiency;
+  }
+  for (const auto& kind : kinds) even.name += (even.name.empty() ? "" : " and ") + kind.name;
+  even.memory_bytes = static_cast<int64_t>(memory);
+  even.gemm_efficiency = reached / rates;
+  even.attention_efficiency = attended / rates;
+  Cluster out = *this;
+  out.kinds = {even};
+  out.kind_of_device.assign(kind_of_device.size(), 0);
+  return out;
+}
+
 std::vector<double> Cluster::shares() const {
   std::vector<double> rates;
   rates.reserve(kinds.size());

@@ -68,6 +68,11 @@ struct Cluster {
   // (bf16); sums to 1. Equal parts where all devices are of one kind.
   std::vector<double> shares() const;
 
+  // A cluster of equal devices that takes as long and holds as much when work is shared by `shares`: rates of
+  // arithmetic are the mean, memory and its rate what the device that is worst off for its share has. The
+  // same where all are of one kind.
+  Cluster evened() const;
+
   bool operator==(const Cluster& other) const;
 };
 
