@@ -193,23 +193,21 @@ Pairwise Elimination::rest() const {
   return rest;
 }
 
+std::vector<double> Elimination::costs_given(int32_t variable, const std::vector<int32_t>& choice) const {
+  std::vector<double> costs = unary_[variable];
+  for (const Table& table : buckets_[variable]) {
+    int64_t at = 0;
+    for (size_t d = 1; d < table.scope.size(); ++d) at += choice[table.scope[d]] * table.strides[d];
+    for (size_t i = 0; i < costs.size(); ++i)
+      costs[i] += (*table.values)[at + static_cast<int64_t>(i) * table.strides[0]];
+  }
+  return costs;
+}
+
 void Elimination::complete(std::vector<int32_t>* choice) const {
   for (auto v = order_.rbegin(); v != order_.rend(); ++v) {
-    int32_t best = 0;
-    double least = kInfinity;
-    for (int32_t i = 0; i < options(*v); ++i) {
-      double cost = unary_[*v][i];
-      for (const Table& table : buckets_[*v]) {
-        int64_t at = i * table.strides[0];
-        for (size_t d = 1; d < table.scope.size(); ++d) at += (*choice)[table.scope[d]] * table.strides[d];
-        cost += (*table.values)[at];
-      }
-      if (cost < least) {
-        least = cost;
-        best = i;
-      }
-    }
-    (*choice)[*v] = best;
+    const std::vector<double> costs = costs_given(*v, *choice);
+    (*choice)[*v] = static_cast<int32_t>(std::min_element(costs.begin(), costs.end()) - costs.begin());
   }
 }
 

@@ -31,6 +31,12 @@ class Elimination {
   // Given the choice of those left, makes the best choice of those eliminated.
   void complete(std::vector<int32_t>* choice) const;
 
+  // The variables from the last one eliminated to the first: given the choices of those before it in this
+  // order (and of those left), what each option of a variable costs at least with all that comes after it.
+  // The least of them is what is expected; the others exceed the least total by as much as they exceed it.
+  std::vector<int32_t> from_last() const { return {order_.rbegin(), order_.rend()}; }
+  std::vector<double> costs_given(int32_t variable, const std::vector<int32_t>& choice) const;
+
  private:
   struct Table {
     std::vector<int32_t> scope;  // by position; the last is contiguous

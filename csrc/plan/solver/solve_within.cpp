@@ -8,6 +8,7 @@
 
 #include "ir/error.h"
 #include "plan/solver/bundle.h"
+#include "plan/solver/enumerate.h"
 #include "plan/solver/pairwise.h"
 #include "plan/solver/repair.h"
 
@@ -190,6 +191,15 @@ WithinSolution solve_within(const FactorGraph& graph, const Resources& resources
   }
   const double tolerance = kTolerance * std::max(std::fabs(best.cost), std::fabs(best.lower_bound));
   if (best.feasible() && best.lower_bound >= best.cost - tolerance) best.exact = true;
+  const bool is_good = best.feasible() && best.lower_bound > -kInfinity &&
+                       best.lower_bound >= best.cost - options.enough_gap * std::fabs(best.cost);
+  if (!best.exact && !is_good && options.enumerate_steps > 0 && best.lower_bound < options.give_up) {
+    const double below = best.feasible() ? best.cost : most + std::fabs(most) + 1;
+    const Enumeration found =
+        enumerate_within(merged, resources, result.multipliers, below, options.enumerate_steps);
+    if (!found.choice.empty()) keep(found.choice);
+    best.exact = best.exact || found.is_complete;
+  }
   if (best.exact) best.lower_bound = best.cost;
   return result;
 }

@@ -23,7 +23,8 @@ struct WithinOptions {
   int32_t rounds = 60;                                       // unlimited problems solved, at most
   double enough_gap = 0;                                     // stop when the gap is no larger
   double give_up = std::numeric_limits<double>::infinity();  // stop when nothing below this is left
-  int32_t improvements = 64;  // moves forced, and repaired after, for each of the best few choices
+  double enumerate_steps = 1e6;  // options looked at to close the gap that prices leave; 0: none
+  int32_t improvements = 64;     // moves forced, and repaired after, for each of the best few choices
 };
 
 struct WithinSolution {
@@ -40,8 +41,9 @@ struct WithinSolution {
 // is highest; each round solves one unlimited problem, warm. Every round's choice is repaired if it
 // exceeds a limit, at least cost per excess, and improved by moves that keep to the limits. The bound
 // may stay below the best cost even when every round is exact (the duality gap, at most what about as
-// many variables as there are binding limits can cost); `solution.exact` says when it does not.
-// Deterministic. Limits are kept up to 1e-9 of them.
+// many variables as there are binding limits can cost). Where that leaves few choices they are gone through
+// one by one (enumerate.h); `solution.exact` says when nothing cheaper is left. Deterministic. Limits are
+// kept up to 1e-9 of them.
 WithinSolution solve_within(const FactorGraph& graph, const Resources& resources,
                             const WithinOptions& options = {}, const std::vector<int32_t>& start = {});
 
