@@ -86,6 +86,9 @@ class Assigner {
       options.rounds = terms_.rounds;
       options.give_up = terms_.give_up;
       options.solve.direct_steps = kDirectSteps;
+      options.solve.exact_steps = terms_.steps;
+      options.solve.search_steps = terms_.steps;
+      options.solve.branches = terms_.branches;
       const WithinSolution found = solve_within(problem_, resources, options, start);
       Assignment next = read(found, resources);
       // More moments are less freedom: the first bound holds for all, and so does the last, which is higher.

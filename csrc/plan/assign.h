@@ -18,6 +18,8 @@ struct Terms {
   double idle_turns = 0;     // that a stage waits while the pipeline fills and drains
   double enough_gap = 1e-3;  // to the bound, at which the search for a better choice ends
   int32_t rounds = 24;       // of prices on memory, at most
+  double steps = 8e9;        // of the solver, for a proof in each round
+  int32_t branches = 200;    // of it, where eliminations do not fit
   // Seconds that an assignment must stay below to be of use: where none does, any or none may come back.
   double give_up = std::numeric_limits<double>::infinity();
   // Whether every contraction that can be split along an axis must be.

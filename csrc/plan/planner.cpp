@@ -43,6 +43,7 @@ constexpr size_t kSearchedOn = 4;
 // While pairs are compared; the best is then searched on.
 constexpr double kRoughGap = 0.02;
 constexpr int32_t kRoughRounds = 10;
+constexpr double kRoughSteps = 5e8;
 constexpr int32_t kMostTried = 60;
 constexpr size_t kFinalists = 3;
 constexpr int32_t kMostChunks = 4;
@@ -238,6 +239,10 @@ class Planner {
   void estimate(Pair* pair) {
     Terms terms = terms_of(*pair, 1);
     terms.memory_bytes = 1e30;
+    if (pair->stages > 1) {  // its bound is another
+      terms.steps = kRoughSteps;
+      terms.branches = 0;
+    }
     const Mesh mesh = mesh_of(*pair);
     const Assignment free = assign(base(), base().frame, mesh, terms);
     pair->estimate = free.seconds;

@@ -12,6 +12,8 @@ namespace {
 
 enum class Rule { kFill, kWeight };
 
+constexpr double kRowSteps = 100;
+
 // The graph that is left while variables are eliminated from it.
 class Remaining {
  public:
@@ -51,6 +53,12 @@ class Remaining {
     return entries;
   }
   double size(int32_t v) const { return sizes_[v]; }
+  // Options of the neighbour that has most.
+  double widest(int32_t v) const {
+    double most = 1;
+    for (const int32_t u : neighbours_[v]) most = std::max(most, sizes_[u]);
+    return most;
+  }
   const std::vector<int32_t>& neighbours(int32_t v) const { return neighbours_[v]; }
 
   void eliminate(int32_t v) {
@@ -115,7 +123,9 @@ class Remaining {
 // Adds a variable to the order if that keeps within the limits.
 bool take(int32_t v, const Remaining& graph, const EliminationLimits& limits, EliminationOrder* order) {
   const double table = graph.table(v);
-  const double steps = order->steps + table * graph.size(v);
+  // A row of the table, over the options of one neighbour, costs as much again as some more additions.
+  const double rows = table / graph.widest(v);
+  const double steps = order->steps + table * graph.size(v) + kRowSteps * rows;
   if (graph.neighbours(v).size() > static_cast<size_t>(limits.neighbours) || table > limits.largest ||
       order->entries + table > limits.entries || steps > limits.steps) {
     return false;
