@@ -125,8 +125,8 @@ class Assigner {
     for (size_t v = 0; v < graph_.values().size(); ++v) {
       const auto value = static_cast<ir::ValueId>(v);
       if (!takes_memory(value) || !lifetimes_.is_alive(value, node)) continue;
-      counted +=
-          lifetimes_.weight(value) * local_bytes(graph_.type(value), sizes_[v], placed(seen, value), mesh_);
+      counted += lifetimes_.weight(value) *
+                 local_bytes(graph_.type(value), sizes_[v], seen.placement(graph_, value), mesh_);
     }
     const double beside = std::max(0.0, seen.bytes - counted);
     for (auto& moment : moments_) {
@@ -157,11 +157,6 @@ class Assigner {
             local_bytes(graph_.type(node.operands[o]), sizes_[node.operands[o]], option.operands[o], mesh_);
     }
     return bytes;
-  }
-
-  const Placement& placed(const Assignment& seen, ir::ValueId value) const {
-    const auto& v = graph_.value(value);
-    return v.producer == ir::kNone ? seen.inputs[v.index] : seen.nodes[v.producer].results[v.index];
   }
 
   void add_variables() {
@@ -455,11 +450,6 @@ std::vector<double> live_bytes(const Step& step, const Frame& turn, const Mesh& 
   const ir::Graph& graph = step.graph;
   const Lifetimes lifetimes(step, terms);
   const auto nodes = static_cast<ir::NodeId>(graph.nodes().size());
-  const auto placement = [&](ir::ValueId value) -> const Placement& {
-    const auto& v = graph.value(value);
-    return v.producer == ir::kNone ? assignment.inputs[v.index]
-                                   : assignment.nodes[v.producer].results[v.index];
-  };
   const auto bytes = [&](ir::ValueId value, const Placement& where) {
     return local_bytes(graph.type(value), leaf_sizes(turn, value), where, mesh);
   };
@@ -468,7 +458,7 @@ std::vector<double> live_bytes(const Step& step, const Frame& turn, const Mesh& 
     const auto value = static_cast<ir::ValueId>(v);
     const bool is_input = graph.value(value).producer == ir::kNone;
     if (step.base[v] != value && !is_input) continue;
-    const double taken = lifetimes.weight(value) * bytes(value, placement(value));
+    const double taken = lifetimes.weight(value) * bytes(value, assignment.placement(graph, value));
     change[std::max(lifetimes.first(value), 0)] += taken;
     if (!is_input && step.last_use[v] + 1 < nodes)
       change[std::max(step.last_use[v], graph.value(value).producer) + 1] -= taken;
@@ -479,7 +469,7 @@ std::vector<double> live_bytes(const Step& step, const Frame& turn, const Mesh& 
     live[n] = now += change[n];
     const ir::Node& node = graph.node(n);
     for (size_t o = 0; o < node.operands.size(); ++o) {
-      const auto& from = placement(node.operands[o]);
+      const auto& from = assignment.placement(graph, node.operands[o]);
       const auto& to = assignment.nodes[n].operands[o];
       const double seconds =
           convert_seconds(graph.type(node.operands[o]), leaf_sizes(turn, node.operands[o]), from, to, mesh);

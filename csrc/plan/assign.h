@@ -48,6 +48,12 @@ struct Assignment {
   bool exact = false;             // `seconds` is proven least, on this mesh
   int32_t rounds = 0;             // of prices on memory
   std::string excess;             // where nothing fits: what is exceeded
+
+  // Where a value of the graph lies.
+  const Placement& placement(const ir::Graph& graph, ir::ValueId value) const {
+    const auto& v = graph.value(value);
+    return v.producer == ir::kNone ? inputs[v.index] : nodes[v.producer].results[v.index];
+  }
 };
 
 // What `assign` hands to the solver first: a variable for each colour of the fold, seconds as costs, and the

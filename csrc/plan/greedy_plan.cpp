@@ -36,10 +36,6 @@ Assignment greedy_assignment(const ir::Graph& graph, const Frame& frame, const M
   Assignment out;
   for (const auto input : graph.inputs())
     out.inputs.push_back(smallest(graph, frame, mesh, input, splits, sharded));
-  const auto lies = [&](ir::ValueId value) -> const Placement& {
-    const auto& v = graph.value(value);
-    return v.producer == ir::kNone ? out.inputs[v.index] : out.nodes[v.producer].results[v.index];
-  };
   for (size_t n = 0; n < graph.nodes().size(); ++n) {
     const auto& operands = graph.nodes()[n].operands;
     Option best;
@@ -53,8 +49,8 @@ Assignment greedy_assignment(const ir::Graph& graph, const Frame& frame, const M
       if (!may) continue;
       double cost = option.seconds;
       for (size_t o = 0; o < operands.size(); ++o)
-        cost += convert_seconds(graph.type(operands[o]), leaf_sizes(frame, operands[o]), lies(operands[o]),
-                                option.operands[o], mesh, true);
+        cost += convert_seconds(graph.type(operands[o]), leaf_sizes(frame, operands[o]),
+                                out.placement(graph, operands[o]), option.operands[o], mesh, true);
       if (cost >= least) continue;
       least = cost;
       best = std::move(option);

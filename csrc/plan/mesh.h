@@ -13,13 +13,15 @@ namespace moai::plan {
 
 // One way in which the devices are divided. The last axis of a mesh is the innermost: its devices are
 // neighbours in the cluster's numbering, so the most talkative splits belong there.
+constexpr uint8_t role_bit(Role role) { return static_cast<uint8_t>(1U << static_cast<unsigned>(role)); }
+
 struct Axis {
   int32_t size = 1;
   Group group;                // the devices that differ along this axis alone
   uint8_t splits = kAnyRole;  // what forward and backward may split along it: bits by Role
 
   static constexpr uint8_t kAnyRole = 0xff;
-  bool may_split(Role role) const { return (splits >> static_cast<int>(role) & 1) != 0; }
+  bool may_split(Role role) const { return (splits & role_bit(role)) != 0; }
 };
 
 struct Mesh {

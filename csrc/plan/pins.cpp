@@ -7,8 +7,6 @@ namespace moai::plan {
 
 namespace {
 
-constexpr uint8_t bit(Role role) { return static_cast<uint8_t>(1U << static_cast<unsigned>(role)); }
-
 [[noreturn]] void refuse(const std::string& word, const std::string& why) {
   throw Error(Phase::kConfig, concat("`", word, "` in the pins ", why))
       .hint("would work: dp=8,tp=2,pp=1,micro=4,zero=1,recompute=full; also sp, ep, chunks, order, random");
@@ -33,11 +31,11 @@ void read_word(const std::string& word, Pins* pins) {
     }
     if (size > 1) pins->axes.push_back({name, size, splits});
   };
-  if (name == "dp") return axis(bit(Role::kBatch));
-  if (name == "sp") return axis(bit(Role::kSequence));
-  if (name == "ep") return axis(bit(Role::kExpert));
+  if (name == "dp") return axis(role_bit(Role::kBatch));
+  if (name == "sp") return axis(role_bit(Role::kSequence));
+  if (name == "ep") return axis(role_bit(Role::kExpert));
   // Between contractions tensor parallelism may split positions too (Korthikanti et al. 2022).
-  if (name == "tp") return axis(bit(Role::kFeature) | bit(Role::kSequence));
+  if (name == "tp") return axis(role_bit(Role::kFeature) | role_bit(Role::kSequence));
   if (name == "pp") {
     pins->stages = number_of(word, value, 1);
   } else if (name == "chunks") {

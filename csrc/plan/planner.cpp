@@ -8,8 +8,8 @@
 #include <utility>
 
 #include "ir/error.h"
-#include "plan/pipeline/stages.h"
 #include "plan/pipeline_bound.h"
+#include "plan/pipeline_cost.h"
 #include "plan/plan_file.h"
 #include "plan/random_plan.h"
 
@@ -54,10 +54,8 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-constexpr uint8_t bit(Role role) { return static_cast<uint8_t>(1U << static_cast<unsigned>(role)); }
-
-constexpr uint8_t kData = bit(Role::kBatch);
-constexpr uint8_t kInSample = bit(Role::kSequence) | bit(Role::kExpert) | bit(Role::kFeature);
+constexpr uint8_t kData = role_bit(Role::kBatch);
+constexpr uint8_t kInSample = role_bit(Role::kSequence) | role_bit(Role::kExpert) | role_bit(Role::kFeature);
 
 struct Pair {
   int32_t stages = 1;
@@ -108,12 +106,34 @@ std::vector<Pair> three_axes(const Cluster& cluster, int32_t stages) {
   for (int32_t inner = 2; inner <= host; inner *= 2) {
     for (int32_t middle = 2; middle <= host && int64_t{2} * middle * inner <= devices; middle *= 2) {
       if (host % inner != 0 || devices % (middle * inner) != 0) continue;
-      pairs.push_back(make_pair_of(
-          stages, {devices / middle / inner, middle, inner},
-          {kData, bit(Role::kSequence) | bit(Role::kExpert), bit(Role::kSequence) | bit(Role::kFeature)}));
+      pairs.push_back(make_pair_of(stages, {devices / middle / inner, middle, inner},
+                                   {kData, role_bit(Role::kSequence) | role_bit(Role::kExpert),
+                                    role_bit(Role::kSequence) | role_bit(Role::kFeature)}));
     }
   }
   return pairs;
+}
+
+// What a plan does, in words.
+std::string words(const Candidate& candidate, double state_bytes) {
+  const OuterChoice& outer = candidate.outer;
+  std::string text;
+  const auto add = [&](const std::string& word, const char* between) {
+    text += (text.empty() ? "" : between) + word;
+  };
+  if (outer.stages > 1) {
+    add(concat("pipeline ", outer.stages, " (", order_name(outer.order),
+               outer.chunks > 1 ? concat(", ", outer.chunks, " chunks") : "", ")"),
+        " x ");
+  }
+  for (const auto& axis : candidate.axes) add(concat(axis.name, " ", axis.size), " x ");
+  if (text.empty()) text = "one device";
+  const double local = candidate.assignment.state_bytes * outer.stages;
+  const double parts = local > 0 ? state_bytes / local : 1;
+  if (parts > 1.05) add(concat("weights and states in ", static_cast<int64_t>(parts + 0.5), " parts"), "; ");
+  if (outer.micro_batches > 1) add(concat(outer.micro_batches, " micro-batches"), "; ");
+  if (outer.recompute != Recompute::kNone) add(concat("recompute ", recompute_name(outer.recompute)), "; ");
+  return text;
 }
 
 class Planner {
@@ -287,7 +307,7 @@ class Planner {
       std::string name = "no dimension";
       for (size_t f = 0; f < base().frame.node_factors[largest].size(); ++f) {
         for (const auto atom : base().frame.node_factors[largest][f]) {
-          if ((pin.splits >> static_cast<int>(base().roles.of_atom[atom]) & 1) == 0) continue;
+          if ((pin.splits & role_bit(base().roles.of_atom[atom])) == 0) continue;
           if (base().frame.atoms.size(atom) <= size) continue;
           size = base().frame.atoms.size(atom);
           name = concat("dimension ", base().frame.rules[largest].factors[f].name, " of ", size);
@@ -484,81 +504,16 @@ class Planner {
   }
 
   void simulate_pipeline(Candidate* out, const std::vector<Stretch>& line) {
-    const OuterChoice& outer = out->outer;
-    const int32_t virtual_stages = outer.stages * outer.chunks;
-    const int64_t stride = cluster_.device_count() / outer.stages;
-    const Group group = axis_group(cluster_, stride, 2);
-    StageProblem problem;
-    for (const auto& stretch : line) {
-      problem.seconds.push_back(stretch.forward + stretch.backward + stretch.weight);
-      problem.state_bytes.push_back(stretch.bytes.weights + stretch.bytes.states + stretch.bytes.gradients);
-      problem.activation_bytes.push_back(stretch.bytes.activations);
-      problem.cut_seconds.push_back(0);
-    }
-    double data = 0, working = 0;
-    for (const auto& stretch : line) {
-      data += stretch.bytes.data;
-      working = std::max(working, stretch.bytes.working);
-    }
-    problem.in_flight = in_flight_1f1b(virtual_stages, outer.micro_batches);
-    problem.limit_bytes.assign(static_cast<size_t>(virtual_stages),
-                               std::max(0.0, (memory_ - data - working) / outer.chunks));
-    if (virtual_stages > static_cast<int32_t>(line.size())) {
-      out->fits = false;
-      out->excess = concat(virtual_stages, " stages of ", line.size(), " stretches of forward");
-      out->peak_bytes = kInfinity;
-      return;
-    }
-    const StageCut cut = cut_stages(problem);
-    out->stage_begins = cut.begins;
-
-    Pipeline pipeline;
-    pipeline.devices = outer.stages;
-    pipeline.chunks = outer.chunks;
-    pipeline.micro_batches = outer.micro_batches;
-    pipeline.updates = Pipeline::Updates::kTogether;
-    std::vector<Bytes> bytes(static_cast<size_t>(outer.stages));
-    for (int32_t s = 0; s < virtual_stages; ++s) {
-      const int32_t end = s + 1 < virtual_stages ? cut.begins[s + 1] : static_cast<int32_t>(line.size());
-      Pipeline::Stage stage;
-      Bytes& of_device = bytes[pipeline.device_of(s)];
-      double most = 0;
-      for (int32_t i = cut.begins[s]; i < end; ++i) {
-        const Stretch& one = line[i];
-        stage.forward_seconds += one.forward;
-        stage.backward_seconds += one.backward;
-        stage.weight_seconds += one.weight;
-        stage.update_seconds += one.update;
-        stage.activation_bytes += one.bytes.activations;
-        stage.resident_bytes += one.bytes.weights + one.bytes.states + one.bytes.gradients;
-        of_device.weights += one.bytes.weights;
-        of_device.states += one.bytes.states;
-        of_device.gradients += one.bytes.gradients;
-        of_device.activations += one.bytes.activations * problem.in_flight[s];
-        most = std::max(most, one.bytes.working);
-      }
-      of_device.working = std::max(of_device.working, most);
-      of_device.data = data;
-      stage.resident_bytes += (data + most) / outer.chunks;
-      const double passed = line[std::max(end - 1, 0)].cut_bytes;
-      const double taken = plan::seconds(cluster_, Collective::kSendReceive, group, passed);
-      const double latency = plan::seconds(cluster_, Collective::kSendReceive, group, 0);
-      stage.to_next = {std::max(0.0, taken - latency), latency};
-      stage.to_previous = stage.to_next;
-      pipeline.stages.push_back(stage);
-    }
-    const Schedule schedule = make_schedule(pipeline, outer.order);
-    const Simulation simulation = plan::simulate(schedule, pipeline);
-    out->step_seconds = simulation.seconds;
-    size_t fullest = 0;
-    for (size_t d = 0; d < simulation.devices.size(); ++d) {
-      if (simulation.devices[d].peak_bytes > simulation.devices[fullest].peak_bytes) fullest = d;
-    }
-    const auto& device = simulation.devices[fullest];
-    out->peak_bytes = device.peak_bytes;
-    out->bytes = bytes[fullest];
-    out->bubble_seconds = device.bubble_seconds;
-    out->spent = {simulation.seconds, device.busy_seconds, 0, device.exposed_seconds};
+    const PipelineCost cost = pipeline_cost(line, out->outer, cluster_, memory_);
+    out->stage_begins = cost.stage_begins;
+    out->step_seconds = cost.spent.seconds;
+    out->spent = cost.spent;
+    out->bubble_seconds = cost.bubble_seconds;
+    out->peak_bytes = cost.peak_bytes;
+    out->bytes = cost.bytes;
+    if (cost.excess.empty()) return;
+    out->fits = false;
+    out->excess = cost.excess;
   }
 
   // Searches the best plans on, and says what they are.
@@ -621,28 +576,6 @@ class Planner {
         if (other.fits) refined->push_back(std::move(other));
       }
     }
-  }
-
-  static std::string words(const Candidate& candidate, double state_bytes) {
-    const OuterChoice& outer = candidate.outer;
-    std::string text;
-    const auto add = [&](const std::string& word, const char* between) {
-      text += (text.empty() ? "" : between) + word;
-    };
-    if (outer.stages > 1) {
-      add(concat("pipeline ", outer.stages, " (", order_name(outer.order),
-                 outer.chunks > 1 ? concat(", ", outer.chunks, " chunks") : "", ")"),
-          " x ");
-    }
-    for (const auto& axis : candidate.axes) add(concat(axis.name, " ", axis.size), " x ");
-    if (text.empty()) text = "one device";
-    const double local = candidate.assignment.state_bytes * outer.stages;
-    const double parts = local > 0 ? state_bytes / local : 1;
-    if (parts > 1.05)
-      add(concat("weights and states in ", static_cast<int64_t>(parts + 0.5), " parts"), "; ");
-    if (outer.micro_batches > 1) add(concat(outer.micro_batches, " micro-batches"), "; ");
-    if (outer.recompute != Recompute::kNone) add(concat("recompute ", recompute_name(outer.recompute)), "; ");
-    return text;
   }
 
   Cluster cluster_;  // its devices equal

@@ -64,15 +64,10 @@ class Draw {
   }
 
  private:
-  const Placement& produced(ir::ValueId value) const {
-    const auto& v = graph_.value(value);
-    return v.producer == ir::kNone ? out_.inputs[v.index] : out_.nodes[v.producer].results[v.index];
-  }
-
   bool can_have(ir::NodeId node, const Option& option) const {
     const auto& operands = graph_.node(node).operands;
     for (size_t o = 0; o < operands.size(); ++o) {
-      const Placement& from = produced(operands[o]);
+      const Placement& from = out_.placement(graph_, operands[o]);
       for (size_t a = 0; a < from.size(); ++a) {
         if (change_of(from[a], option.operands[o][a]) == Change::kImpossible) return false;
       }

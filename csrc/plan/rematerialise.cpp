@@ -1,7 +1,6 @@
 #include "plan/rematerialise.h"
 
 #include <algorithm>
-#include <functional>
 #include <limits>
 
 #include "ir/error.h"
@@ -21,29 +20,13 @@ double bytes_of(const ir::Graph& graph, ir::ValueId value) {
   return static_cast<double>(graph.type(value).bytes());
 }
 
-// What a value lies in: views lie in their operand, tied results in theirs.
-std::vector<ir::ValueId> bases(const ir::Graph& graph, const Frame& frame) {
-  std::vector<ir::ValueId> base(graph.values().size());
-  for (size_t v = 0; v < base.size(); ++v) base[v] = static_cast<ir::ValueId>(v);
-  for (size_t n = 0; n < graph.nodes().size(); ++n) {
-    const ir::Node& node = graph.nodes()[n];
-    const bool shares = frame.rules[n].free && !node.operands.empty();
-    for (size_t r = 0; r < node.results.size(); ++r) {
-      if (shares) base[node.results[r]] = base[node.operands[0]];
-      if (node.tied_operand(r) != ir::kNone)
-        base[node.results[r]] = base[node.operands[node.tied_operand(r)]];
-    }
-  }
-  return base;
-}
-
 class Chooser {
  public:
   Chooser(const ir::Graph& graph, const Frame& frame)
       : graph_(graph),
         frame_(frame),
         roles_(find_roles(graph, frame)),
-        base_(bases(graph, frame)),
+        base_(find_bases(graph, frame)),
         kept_(graph.values().size(), false),
         again_(graph.nodes().size(), false) {
     for (ir::NodeId n = roles_.forward_end; n < roles_.backward_end; ++n) {
@@ -88,12 +71,14 @@ class Chooser {
   // backward comes at once.
   std::vector<bool> full(const std::vector<Cut>& cuts) {
     if (cuts.empty()) return again_;
-    for (const auto& cut : cuts) {
-      for (const auto value : crossing(cut.before)) keeps_.push_back(value);
-    }
     std::vector<bool> keep(graph_.values().size(), false);
-    for (const auto value : keeps_) keep[value] = true;
     for (const auto value : lasts_) keep[value] = true;
+    const auto last = last_uses();
+    for (ir::NodeId n = 0; n < roles_.forward_end; ++n) {
+      for (const auto result : graph_.node(n).results) {
+        if (base_[result] == result && crosses(cuts, n, last[result])) keep[result] = true;
+      }
+    }
     for (ir::NodeId n = cuts.back().before; n-- > 0;) {
       const ir::Node& node = graph_.node(n);
       bool is_needed = false, is_saved = false;
@@ -201,15 +186,11 @@ class Chooser {
     return last;
   }
 
-  std::vector<ir::ValueId> crossing(ir::NodeId before) const {
-    std::vector<ir::ValueId> values;
-    const auto last = last_uses();
-    for (ir::NodeId n = 0; n < before; ++n) {
-      for (const auto result : graph_.node(n).results) {
-        if (base_[result] == result && last[result] >= before) values.push_back(result);
-      }
-    }
-    return values;
+  // Whether what one node makes and another uses last crosses any of the cuts.
+  static bool crosses(const std::vector<Cut>& cuts, ir::NodeId made, ir::NodeId used) {
+    const auto behind = std::upper_bound(cuts.begin(), cuts.end(), made,
+                                         [](ir::NodeId n, const Cut& cut) { return n < cut.before; });
+    return behind != cuts.end() && used >= behind->before;
   }
 
   // The narrowest place between any two contractions, where about as little crosses as at the narrow ones of
@@ -241,7 +222,6 @@ class Chooser {
   std::vector<ir::ValueId> base_;
   std::vector<bool> kept_;          // by value: backward uses it
   std::vector<bool> again_;         // by node
-  std::vector<ir::ValueId> keeps_;  // what crosses the chosen cuts
   std::vector<ir::ValueId> lasts_;  // outputs made by forward
 };
 

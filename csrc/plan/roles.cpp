@@ -58,6 +58,21 @@ ir::ValueId updated_input(const ir::Graph& graph, ir::ValueId value) {
   }
 }
 
+std::vector<ir::ValueId> find_bases(const ir::Graph& graph, const Frame& frame) {
+  std::vector<ir::ValueId> base(graph.values().size());
+  for (size_t v = 0; v < base.size(); ++v) base[v] = static_cast<ir::ValueId>(v);
+  for (size_t n = 0; n < graph.nodes().size(); ++n) {
+    const ir::Node& node = graph.nodes()[n];
+    const bool shares = frame.rules[n].free && !node.operands.empty();
+    for (size_t r = 0; r < node.results.size(); ++r) {
+      if (shares) base[node.results[r]] = base[node.operands[0]];
+      if (node.tied_operand(r) != ir::kNone)
+        base[node.results[r]] = base[node.operands[node.tied_operand(r)]];
+    }
+  }
+  return base;
+}
+
 Roles find_roles(const ir::Graph& graph, const Frame& frame) {
   Roles roles;
   roles.of_atom.assign(static_cast<size_t>(frame.atoms.count()), Role::kFeature);

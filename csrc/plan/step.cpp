@@ -14,19 +14,11 @@ constexpr int32_t kFoldRounds = 4;
 
 void find_lifetimes(Step& step) {
   const ir::Graph& graph = step.graph;
-  step.base.resize(graph.values().size());
-  for (size_t v = 0; v < step.base.size(); ++v) step.base[v] = static_cast<ir::ValueId>(v);
+  step.base = find_bases(graph, step.frame);
   step.last_use.assign(graph.values().size(), -1);
   const auto nodes = static_cast<ir::NodeId>(graph.nodes().size());
   for (ir::NodeId n = 0; n < nodes; ++n) {
-    const ir::Node& node = graph.node(n);
-    const bool shares = step.frame.rules[n].free && !node.operands.empty();
-    for (size_t r = 0; r < node.results.size(); ++r) {
-      const int32_t tied = node.tied_operand(r);
-      if (shares) step.base[node.results[r]] = step.base[node.operands[0]];
-      if (tied != ir::kNone) step.base[node.results[r]] = step.base[node.operands[tied]];
-    }
-    for (const auto operand : node.operands) step.last_use[step.base[operand]] = n;
+    for (const auto operand : graph.node(n).operands) step.last_use[step.base[operand]] = n;
   }
   for (const auto output : graph.outputs()) step.last_use[step.base[output]] = nodes;
 }

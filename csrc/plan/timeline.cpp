@@ -1,7 +1,6 @@
 #include "plan/timeline.h"
 
 #include <algorithm>
-#include <set>
 
 namespace moai::plan {
 
@@ -23,20 +22,13 @@ Spent& Spent::operator+=(const Spent& other) {
   return *this;
 }
 
-const Placement& Timeline::placed(ir::ValueId value) const {
-  const auto& v = step_.graph.value(value);
-  return v.producer == ir::kNone ? assignment_.inputs[v.index]
-                                 : assignment_.nodes[v.producer].results[v.index];
-}
-
 Timeline::Move Timeline::move(ir::ValueId value, const Placement& from, const Placement& to, bool merged) {
   const double seconds = from == to ? 0
                                     : convert_seconds(step_.graph.type(value), leaf_sizes(turn_, value), from,
                                                       to, mesh_, merged);
   const int32_t number = static_cast<int32_t>(targets_.size());
   return {seconds,
-          seconds > 0 ? targets_.emplace(std::make_pair(value, to), number).first->second : ir::kNone, value,
-          merged};
+          seconds > 0 ? targets_.emplace(std::make_pair(value, to), number).first->second : ir::kNone, value};
 }
 
 Timeline::Timeline(const Step& step, const Frame& turn, const Mesh& mesh, const Assignment& assignment)
@@ -50,7 +42,8 @@ Timeline::Timeline(const Step& step, const Frame& turn, const Mesh& mesh, const 
       const auto value = node.operands[o];
       const auto producer = step.graph.value(value).producer;
       const bool merged = !step.roles.in_loop(n);
-      const Move one = move(value, placed(value), assignment.nodes[n].operands[o], merged);
+      const Move one =
+          move(value, assignment.placement(step.graph, value), assignment.nodes[n].operands[o], merged);
       if (one.seconds <= 0) continue;
       const bool is_gradient = merged && producer != ir::kNone && step.roles.in_loop(producer);
       (is_gradient ? after_[producer] : before_[n]).push_back(one);
@@ -60,7 +53,8 @@ Timeline::Timeline(const Step& step, const Frame& turn, const Mesh& mesh, const 
     const auto input = input_of(step, output);
     const auto producer = step.graph.value(output).producer;
     if (input == ir::kNone || producer == ir::kNone) continue;
-    const Move one = move(output, placed(output), placed(input), true);
+    const Move one =
+        move(output, assignment.placement(step.graph, output), assignment.placement(step.graph, input), true);
     if (one.seconds > 0) after_[producer].push_back(one);
   }
 }
@@ -121,10 +115,8 @@ struct Ledger {
   const Assignment& assignment;
 
   double bytes(ir::ValueId value) const {
-    const auto& v = step.graph.value(value);
-    const auto& where =
-        v.producer == ir::kNone ? assignment.inputs[v.index] : assignment.nodes[v.producer].results[v.index];
-    return local_bytes(step.graph.type(value), leaf_sizes(turn, value), where, mesh);
+    return local_bytes(step.graph.type(value), leaf_sizes(turn, value),
+                       assignment.placement(step.graph, value), mesh);
   }
 
   void add_input(size_t input, Bytes* to) const {

@@ -38,11 +38,9 @@ class Timeline {
     double seconds;
     int32_t to;  // the same number for the same placement of the same value
     ir::ValueId value;
-    bool merged;
   };
 
   Move move(ir::ValueId value, const Placement& from, const Placement& to, bool merged);
-  const Placement& placed(ir::ValueId value) const;
 
   const Step& step_;
   const Frame& turn_;

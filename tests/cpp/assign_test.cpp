@@ -133,9 +133,7 @@ double seconds_of(const Planned& planned, const Assignment& found) {
     total += found.nodes[n].seconds;
     const auto& operands = step.graph.nodes()[n].operands;
     for (size_t o = 0; o < operands.size(); ++o) {
-      const auto& value = step.graph.value(operands[o]);
-      const Placement& from = value.producer == ir::kNone ? found.inputs[value.index]
-                                                          : found.nodes[value.producer].results[value.index];
+      const Placement& from = found.placement(step.graph, operands[o]);
       total += convert_seconds(step.graph.type(operands[o]), leaf_sizes(step.frame, operands[o]), from,
                                found.nodes[n].operands[o], planned.mesh);
     }

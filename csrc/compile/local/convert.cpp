@@ -148,37 +148,33 @@ class Convert {
     return b_.collective(x, call, 0);
   }
 
-  void gather(size_t axis, const Split& split) {
-    open({split});
+  // Over one axis, of the parts of `split`.
+  Collective along(size_t axis, const Split& split, Collective::Kind kind) {
     Collective call;
-    call.kind = Collective::Kind::kAllGather;
+    call.kind = kind;
     call.axes = {static_cast<int64_t>(axis)};
     call.dim = piece(split).dim;
     call.sizes = sizes(axis, split);
-    x_ = b_.collective(x_, call, own(axis));
+    return call;
+  }
+
+  void gather(size_t axis, const Split& split) {
+    open({split});
+    x_ = b_.collective(x_, along(axis, split, Collective::Kind::kAllGather), own(axis));
     length(split) = place_.part(size(split), outer(axis, split)).length;
     close();
   }
 
   void scatter(size_t axis, const Split& split) {
     open({split});
-    Collective call;
-    call.kind = Collective::Kind::kReduceScatter;
-    call.axes = {static_cast<int64_t>(axis)};
-    call.dim = piece(split).dim;
-    call.sizes = sizes(axis, split);
-    x_ = b_.collective(x_, call, own(axis));
+    x_ = b_.collective(x_, along(axis, split, Collective::Kind::kReduceScatter), own(axis));
     length(split) = place_.part(size(split), with(axis, split)).length;
     close();
   }
 
   void exchange(size_t axis, const Split& from, const Split& to) {
     open({from, to});
-    Collective call;
-    call.kind = Collective::Kind::kAllToAll;
-    call.axes = {static_cast<int64_t>(axis)};
-    call.dim = piece(to).dim;
-    call.sizes = sizes(axis, to);
+    Collective call = along(axis, to, Collective::Kind::kAllToAll);
     call.joined_dim = piece(from).dim;
     call.joined_sizes = sizes(axis, from);
     x_ = b_.collective(x_, call, own(axis));

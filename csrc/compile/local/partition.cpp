@@ -34,11 +34,7 @@ struct Plan {
   const plan::Mesh& mesh;
   const plan::Assignment& assignment;
 
-  const Placement& produced(ValueId value) const {
-    const auto& v = graph.value(value);
-    return v.producer == ir::kNone ? assignment.inputs[v.index]
-                                   : assignment.nodes[v.producer].results[v.index];
-  }
+  const Placement& produced(ValueId value) const { return assignment.placement(graph, value); }
 
   // How a value of a node is reduced, by axis.
   std::vector<Reduction> reductions(ValueId value) const {

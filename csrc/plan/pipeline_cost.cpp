@@ -1,0 +1,100 @@
+#include "plan/pipeline_cost.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "ir/error.h"
+#include "plan/pipeline/stages.h"
+
+namespace moai::plan {
+
+namespace {
+
+double still_bytes(const Stretch& stretch) {
+  return stretch.bytes.weights + stretch.bytes.states + stretch.bytes.gradients;
+}
+
+StageProblem stage_problem(const std::vector<Stretch>& line, const OuterChoice& outer, double data,
+                           double memory_bytes) {
+  const int32_t stages = outer.stages * outer.chunks;
+  StageProblem problem;
+  double working = 0;
+  for (const auto& stretch : line) {
+    problem.seconds.push_back(stretch.forward + stretch.backward + stretch.weight);
+    problem.state_bytes.push_back(still_bytes(stretch));
+    problem.activation_bytes.push_back(stretch.bytes.activations);
+    problem.cut_seconds.push_back(0);
+    working = std::max(working, stretch.bytes.working);
+  }
+  problem.in_flight = in_flight_1f1b(stages, outer.micro_batches);
+  problem.limit_bytes.assign(static_cast<size_t>(stages),
+                             std::max(0.0, (memory_bytes - data - working) / outer.chunks));
+  return problem;
+}
+
+}  // namespace
+
+PipelineCost pipeline_cost(const std::vector<Stretch>& line, const OuterChoice& outer, const Cluster& cluster,
+                           double memory_bytes) {
+  PipelineCost out;
+  const int32_t stages = outer.stages * outer.chunks;
+  const auto stretches = static_cast<int32_t>(line.size());
+  if (stages > stretches) {
+    out.excess = concat(stages, " stages of ", stretches, " stretches of forward");
+    out.peak_bytes = std::numeric_limits<double>::infinity();
+    return out;
+  }
+  double data = 0;
+  for (const auto& stretch : line) data += stretch.bytes.data;
+  const StageProblem problem = stage_problem(line, outer, data, memory_bytes);
+  out.stage_begins = cut_stages(problem).begins;
+
+  const Group neighbours = axis_group(cluster, cluster.device_count() / outer.stages, 2);
+  const double latency = seconds(cluster, Collective::kSendReceive, neighbours, 0);
+  Pipeline pipeline;
+  pipeline.devices = outer.stages;
+  pipeline.chunks = outer.chunks;
+  pipeline.micro_batches = outer.micro_batches;
+  pipeline.updates = Pipeline::Updates::kTogether;
+  std::vector<Bytes> bytes(static_cast<size_t>(outer.stages));
+  for (int32_t s = 0; s < stages; ++s) {
+    const int32_t end = s + 1 < stages ? out.stage_begins[s + 1] : stretches;
+    Pipeline::Stage stage;
+    Bytes& of_device = bytes[pipeline.device_of(s)];
+    double working = 0;
+    for (int32_t i = out.stage_begins[s]; i < end; ++i) {
+      const Stretch& one = line[i];
+      stage.forward_seconds += one.forward;
+      stage.backward_seconds += one.backward;
+      stage.weight_seconds += one.weight;
+      stage.update_seconds += one.update;
+      stage.activation_bytes += one.bytes.activations;
+      stage.resident_bytes += still_bytes(one);
+      of_device.weights += one.bytes.weights;
+      of_device.states += one.bytes.states;
+      of_device.gradients += one.bytes.gradients;
+      of_device.activations += one.bytes.activations * problem.in_flight[s];
+      working = std::max(working, one.bytes.working);
+    }
+    of_device.working = std::max(of_device.working, working);
+    of_device.data = data;
+    stage.resident_bytes += (data + working) / outer.chunks;
+    const double taken = seconds(cluster, Collective::kSendReceive, neighbours, line[end - 1].cut_bytes);
+    stage.to_next = {std::max(0.0, taken - latency), latency};
+    stage.to_previous = stage.to_next;
+    pipeline.stages.push_back(stage);
+  }
+  const Simulation simulation = simulate(make_schedule(pipeline, outer.order), pipeline);
+  size_t fullest = 0;
+  for (size_t d = 0; d < simulation.devices.size(); ++d) {
+    if (simulation.devices[d].peak_bytes > simulation.devices[fullest].peak_bytes) fullest = d;
+  }
+  const auto& device = simulation.devices[fullest];
+  out.peak_bytes = device.peak_bytes;
+  out.bytes = bytes[fullest];
+  out.bubble_seconds = device.bubble_seconds;
+  out.spent = {simulation.seconds, device.busy_seconds, 0, device.exposed_seconds};
+  return out;
+}
+
+}  // namespace moai::plan
