@@ -42,7 +42,8 @@ void add_creation(RuleTable& table) {
   };
   for (const char* name :
        {"uniform", "normal", "bernoulli", "bernoulli.p", "bernoulli.float", "bernoulli.Tensor", "random",
-        "random.to", "random.from", "exponential", "geometric", "cauchy", "log_normal", "native_dropout"})
+        "random.to", "random.from", "exponential", "geometric", "cauchy", "log_normal", "native_dropout",
+        "normal.Tensor_float", "normal.float_Tensor", "normal.Tensor_Tensor", "rrelu_with_noise"})
     table[name] = sampled;
 }
 

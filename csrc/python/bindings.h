@@ -14,5 +14,8 @@ void bind_solver(pybind11::module_& m);
 
 // `_C.random_local_graphs(graph, mesh, seed, counts)`, …: what each device runs under a plan, for the tests.
 void bind_local_graphs(pybind11::module_& m);
+// `_C.run_node(graph, index, operands, numbers)`: a node's results as the CPU's kernels make them, for the
+// tests. What the node writes, it writes to these operands. `_C.samplers()`.
+void bind_kernels(pybind11::module_& m);
 
 }  // namespace moai

@@ -76,6 +76,7 @@ PYBIND11_MODULE(_C, m) {
   bind_rules(m);
   bind_plan(m);
   bind_local_graphs(m);
+  bind_kernels(m);
   bind_solver(m);
   m.def("time_calls", [](bool on) { engine::stats().time_calls.store(on); });
   m.def("set_memory_limit", &cpu::set_memory_limit);

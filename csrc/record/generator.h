@@ -14,7 +14,8 @@ namespace moai::record {
 // Note [Random numbers]
 // An op that draws takes (seed, counter) as two numbers of the step; the n-th element of its
 // result is a function of these and of n alone (Philox), so that the same numbers come out
-// whatever the split, the micro-batches or the recomputation. A generator is two integers on the
+// whatever the split, the micro-batches or the recomputation: a node that draws a part is given where
+// its elements lie in the whole (see compile/local/partition.h). A generator is two integers on the
 // host: reading or setting its state, as checkpoint does, cuts nothing.
 class Generator final : public c10::GeneratorImpl {
  public:

@@ -5,7 +5,6 @@
 #include <ATen/ops/empty.h>
 
 #include "ir/error.h"
-#include "kernels/cpu/random.h"
 
 namespace moai::cpu {
 
@@ -68,6 +67,8 @@ Call::Call(const ir::Node& node, const ir::Graph& graph, const std::vector<at::T
     MOAI_ASSERT(sampler_ != nullptr, node.op.str(), " draws random numbers and has no sampler");
     seed_ = std::get<ir::NumberRef>(node.args[arguments.size()]).index;
     counter_ = std::get<ir::NumberRef>(node.args[arguments.size() + 1]).index;
+    if (node.args.size() > arguments.size() + 2)
+      draw_.part = SampledPart(std::get<ir::Dims>(node.args[arguments.size() + 2]));
   }
 }
 
@@ -153,7 +154,9 @@ torch::jit::Stack& Call::run(const std::vector<runtime::Number>& numbers) {
   }
   for (auto& patch : host_scalars_) write_scalar(patch.tensor, numbers[patch.number]);
   if (sampler_ != nullptr) {
-    sampler_(stack_, static_cast<uint64_t>(numbers[seed_].i), static_cast<uint64_t>(numbers[counter_].i));
+    draw_.seed = static_cast<uint64_t>(numbers[seed_].i);
+    draw_.counter = static_cast<uint64_t>(numbers[counter_].i);
+    sampler_(stack_, draw_);
   } else {
     op_->callBoxed(stack_);
   }

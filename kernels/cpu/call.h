@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "ir/graph.h"
+#include "kernels/cpu/random.h"
 #include "runtime/run.h"
 
 namespace moai::cpu {
@@ -45,13 +46,13 @@ class Call {
     std::vector<int32_t> numbers;
     std::vector<ir::NumberKind> kinds;
   };
-  using Sampler = void (*)(torch::jit::Stack&, uint64_t seed, uint64_t counter);
 
   at::IValue value_of(const ir::Arg& arg, const c10::Argument& schema, size_t index, const ir::Graph& graph,
                       const std::vector<at::Tensor>& operands);
 
   std::optional<c10::OperatorHandle> op_;  // none: moai.undefined
-  Sampler sampler_ = nullptr;
+  SamplerFn sampler_ = nullptr;
+  Draw draw_;  // its seed and counter are those of the last run
   int32_t seed_ = 0;
   int32_t counter_ = 0;
   torch::jit::Stack arguments_;

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
+from moai import _C
 
 DTYPES = {
     "f64": torch.float64, "f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16, "i64": torch.int64,
-    "i32": torch.int32, "u8": torch.uint8, "bool": torch.bool,
+    "i32": torch.int32, "u8": torch.uint8, "bool": torch.bool, "c64": torch.complex64, "c128": torch.complex128,
 }  # fmt: skip
 BY_NUMBER = {
     6: torch.float32,
@@ -48,6 +49,7 @@ class Node:
     results: list[tuple[int, Type]]
     tied: list[int | None]
     text: str
+    index: int
 
 
 @dataclass
@@ -56,6 +58,7 @@ class Graph:
     numbers: list[str]
     nodes: list[Node]
     outputs: list[int]
+    text: str
 
 
 # --- Reading the text form ------------------------------------------------------------------------
@@ -69,6 +72,7 @@ TOKEN = re.compile(
 
 class Reader:
     def __init__(self, text: str) -> None:
+        self.text = text
         self.tokens: list[tuple[str, str]] = []
         at = 0
         while text[at:].strip() if at + 200 > len(text) else True:
@@ -152,7 +156,7 @@ class Reader:
         assert re.fullmatch(r"n\d+", token), f"what is {token}?"
         return Ref("n", int(token[1:]))
 
-    def node(self) -> Node:
+    def node(self, index: int) -> Node:
         start = self.at
         results, tied = [], []
         while self.peek().startswith("%"):
@@ -178,7 +182,9 @@ class Reader:
             else:
                 args.append(self.argument(operands))
             self.accept(",")
-        return Node(op, args, results, tied, " ".join(t for _, t in self.tokens[start : self.at])[:400])
+        return Node(
+            op, args, results, tied, " ".join(t for _, t in self.tokens[start : self.at])[:400], index
+        )
 
     def graph(self) -> Graph:
         self.take("graph")
@@ -189,12 +195,12 @@ class Reader:
         self.take("{")
         nodes = []
         while not self.accept("return"):
-            nodes.append(self.node())
+            nodes.append(self.node(len(nodes)))
         outputs = []
         while not self.accept("}"):
             outputs.append(int(self.take()[1:]))
             self.accept(",")
-        return Graph(inputs, numbers, nodes, outputs)
+        return Graph(inputs, numbers, nodes, outputs, self.text)
 
 
 def read(text: str) -> Graph:
@@ -225,34 +231,6 @@ def as_strided(
 ) -> torch.Tensor:
     base = laid_out(x, type_)
     return base.as_strided(sizes, strides, base.storage_offset() + offset)
-
-
-SAMPLERS = {"native_dropout", "uniform_", "normal_", "bernoulli_", "exponential_", "random_"}
-
-
-def sampled(
-    op: str, args: list, sizes: list[int], seed: int, counter: int, places: list[int] | None
-) -> torch.Tensor:
-    """Uniform numbers for the elements of a result: a function of seed, counter and the global index alone."""
-    whole = sizes if places is None else places[0::3]
-    generator = torch.Generator().manual_seed((seed * 1_000_003 + counter) % (1 << 62))
-    all_ = torch.rand(whole, generator=generator, dtype=torch.float64)
-    if places is not None:
-        for d, (start, length) in enumerate(zip(places[1::3], places[2::3], strict=True)):
-            all_ = all_.narrow(d, start, length)
-    return all_.reshape(sizes)
-
-
-def sample(node: Node, args: list) -> list[torch.Tensor]:
-    name = node.op.removeprefix("aten.").split(".")[0]
-    places = args.pop() if isinstance(args[-1], list) else None
-    *args, seed, counter = args
-    draw = sampled(name, args, list(args[0].shape), int(seed), int(counter), places)
-    if name == "native_dropout":
-        keep = draw >= args[1]
-        return [args[0] * keep / (1 - args[1]), keep]
-    assert name == "uniform_", f"no sampler for {name} here"
-    return [(args[1] + (args[2] - args[1]) * draw).to(args[0].dtype)]
 
 
 class Machine:
@@ -324,17 +302,26 @@ class Machine:
             base.copy_(whole)
             base.as_strided(sizes, strides or contiguous_strides(sizes), offset).copy_(source)
             return [base]
-        name = op.removeprefix("aten.")
-        if name.split(".")[0] in SAMPLERS and name != "native_dropout_backward":
-            return sample(node, args)
+        if is_sampler(node):
+            operands = [self.values[name].clone() for name in self.operand_names(node)]
+            return _C.run_node(self.graph.text, node.index, operands, self.numbers)
         return call(node, args, self.operand_names(node))
+
+
+def operator(node: Node) -> torch._ops.OpOverload:
+    space, name, *overload = node.op.split(".")
+    packet = getattr(getattr(torch.ops, space), name)
+    return getattr(packet, overload[0] if overload else "default")
+
+
+def is_sampler(node: Node) -> bool:
+    """Whether it takes a seed and a counter too: torch's own generators know nothing of those."""
+    return len(node.args) > len(operator(node)._schema.arguments)
 
 
 def call(node: Node, args: list, names: list[int]) -> list[torch.Tensor]:
     """Calls the ATen operator. What is tied is written in copies, and returned."""
-    space, name, *overload = node.op.split(".")
-    packet = getattr(getattr(torch.ops, space), name)
-    op = getattr(packet, overload[0] if overload else "default")
+    op = operator(node)
     has_ties = any(t is not None for t in node.tied)
     operands: list[torch.Tensor] = []
 

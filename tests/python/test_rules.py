@@ -349,9 +349,10 @@ def test_partial_sums_pass_through_what_is_linear(row: int) -> None:
 NO_ROW = {
     "no kernel on the CPU; the entry of convolution": ["convolution_overrideable", "convolution_backward_overrideable"],
     "its values are not defined": ["empty.memory_format", "empty_strided", "moai.undefined"],
-    "random: by global index, test_random_numbers": [
+    "random: by global index, test_samplers": [
         "uniform", "normal", "bernoulli", "bernoulli.p", "bernoulli.float", "bernoulli.Tensor", "random", "random.to",
         "random.from", "exponential", "geometric", "cauchy", "log_normal", "native_dropout",
+        "normal.Tensor_float", "normal.float_Tensor", "normal.Tensor_Tensor", "rrelu_with_noise",
     ],
 }  # fmt: skip
 # Ops whose rows have no factor to split.

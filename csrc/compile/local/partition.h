@@ -25,8 +25,9 @@ struct LocalGraphs {
 // * `graph` is whole, its views canonical and its lists split; `frame` is its frame.
 // * `assignment` gives an option for each node and a placement for each input.
 //
-// Samplers get one more argument, a list: for each atom of the result (outermost first) the whole size, where
-// the part starts and how long it is, for they draw by global index.
+// A sampler of a part gets one more argument, a list: for each atom of the result (outermost first) the whole
+// size, where the part starts and how long it is, for samplers draw by global index: see Note [Random
+// numbers].
 //
 // Throws Error(Phase::kCompile) naming the node where a plan asks for what no collective does or for an op's
 // part that has no local form.
