@@ -98,3 +98,12 @@ def batch(device: str, rows: int = 3) -> torch.Tensor:
 
 def leaf(device: str, *shape: int) -> torch.Tensor:
     return torch.randn(*shape).to(device).requires_grad_()
+
+
+def equal_on_both(script: Callable[[str], list[torch.Tensor]]) -> None:
+    """The script returns the same on moai and on the CPU, to 1e-12."""
+    results = []
+    for device in ("moai", "cpu"):
+        torch.manual_seed(0)
+        results.append([t.detach().cpu() for t in script(device)])
+    torch.testing.assert_close(*results, atol=1e-12, rtol=1e-12)

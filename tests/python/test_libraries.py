@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import warnings
 
 import moai
@@ -122,6 +123,39 @@ def test_the_trainers_mixed_precision_works(hf, tmp_path, precision):
     near(losses(device), losses(host), 1e-2)
     assert losses(device) != pytest.approx(losses(host), rel=1e-7), "autocast did nothing"
     assert (device.accelerator.scaler is not None) == (precision == "fp16")
+
+
+class DiesTwice(nn.Module):
+    """A model whose loss is not finite in its third and fourth call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.calls = nn.Embedding(VOCAB, 1), 0
+
+    def forward(self, input_ids, labels):
+        if self.training:
+            self.calls += 1
+        loss = self.table(input_ids).square().mean()
+        return {"loss": loss + {3: float("nan"), 4: float("inf")}.get(self.calls, 0.0)}
+
+
+@pytest.mark.parametrize("filters", [True, False])
+def test_the_trainer_logs_losses_that_are_not_finite_as_on_the_cpu(hf, tmp_path, filters):
+    options = {
+        "max_steps": 6,
+        "logging_steps": 2,
+        "logging_nan_inf_filter": filters,
+        "eval_strategy": "steps",
+    }
+    seen = []
+    for place in ({"use_cpu": True}, {}):
+        runs = trainer(hf, tmp_path, DiesTwice(), **options, **place)
+        runs.train()
+        seen.append(losses(runs))
+        assert runs.args.logging_nan_inf_filter is filters and "training_step" not in vars(runs)
+    assert seen[1] == pytest.approx(seen[0], rel=1e-5, nan_ok=True) and len(seen[0]) == 3
+    assert all(map(math.isfinite, seen[0])) == filters
 
 
 def test_the_trainer_goes_on_from_a_checkpoint_with_the_same_random_numbers(hf, tmp_path):

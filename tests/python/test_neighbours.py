@@ -97,6 +97,30 @@ def test_loaders_that_pin_and_fork(tmp_path):
     same_with_and_without(script, tmp_path)
 
 
+def test_a_script_of_torchs_data_utilities_alone(tmp_path):
+    script = """
+        import multiprocessing
+        from torch.utils.data import DataLoader, Dataset, random_split
+
+        class Squares(Dataset):
+            def __len__(self):
+                return 10
+            def __getitem__(self, n):
+                return n * n, float(n)
+
+        def kept(rows):
+            return [[column.tolist() for column in batch] for batch in DataLoader(rows, batch_size=3)]
+
+        if __name__ == "__main__":
+            first, second = random_split(Squares(), [7, 3])
+            print(len(first), len(second), kept(Squares()))
+            for method in ("fork", "spawn"):
+                loader = DataLoader(Squares(), batch_size=4, num_workers=2, multiprocessing_context=method)
+                print(method, [(x.tolist(), x.dtype, x.device, x.is_pinned()) for x, _ in loader])
+    """
+    same_with_and_without(script, tmp_path)
+
+
 def test_a_script_that_asks_for_the_accelerator_gets_one_that_computes_the_same(tmp_path):
     script = """
         import torch
@@ -130,6 +154,7 @@ def test_importing_torch_imports_little_more_than_moai(tmp_path):
         "moai",
         "moai._C",
         "moai.adapters",
+        "moai.adapters.grad_scaler",
         "moai.autoload",
         "moai.device",
         "moai.dlpack",

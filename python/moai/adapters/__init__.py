@@ -34,9 +34,10 @@ ADAPTERS = {
     "accelerate.checkpointing": "accelerate:keep_random_state",
     "accelerate.state": "accelerate:choose_moai",
     "safetensors": "safetensors:read_to_moai",
+    "torch.amp.grad_scaler": "grad_scaler:step_without_reading",
     "torch.nn.attention.flex_attention": "flex_attention:accept_moai",
     "torch._inductor.compile_fx": "torch_compile:fall_through",
-    "transformers.trainer": "transformers:keep_random_state",
+    "transformers.trainer": "transformers:adapt_trainer",
     "transformers.training_args": "transformers:choose_moai",
 }
 

@@ -1,4 +1,4 @@
-"""transformers: the device of ``TrainingArguments``, bfloat16 there, and the random state of a checkpoint."""
+"""transformers: the device of ``TrainingArguments``, bfloat16 there, the random state of a checkpoint, losses that are not finite."""
 
 from __future__ import annotations
 
@@ -57,3 +57,48 @@ def keep_random_state(module) -> None:
             torch.moai.set_rng_state(torch.load(file))
 
     trainer._save_rng_state, trainer._load_rng_state = _save_rng_state, _load_rng_state
+
+
+def adapt_trainer(module) -> None:
+    """What ``Trainer`` does for the devices in its list, and does by asking the device."""
+    keep_random_state(module)
+    filter_losses_unread(module)
+
+
+def filter_losses_unread(module) -> None:
+    """``Trainer`` logs the mean so far in place of a loss that is not finite, and reads each loss to know.
+
+    On moai the device makes that choice; ``logging_nan_inf_filter`` is off from there to the end of the step.
+    """
+    trainer = module.Trainer
+    run_epoch, log_save_evaluate = trainer._run_epoch, trainer._maybe_log_save_evaluate
+
+    @functools.wraps(run_epoch)
+    def _run_epoch(self, *args, **kwargs):
+        if self.args.device.type != "moai" or not self.args.logging_nan_inf_filter:
+            return run_epoch(self, *args, **kwargs)
+        training_step, own = self.training_step, vars(self).get("training_step")
+
+        @functools.wraps(training_step)
+        def finite(*args, **kwargs) -> torch.Tensor:
+            loss = training_step(*args, **kwargs)
+            self.args.logging_nan_inf_filter = False
+            steps = 1 + self.state.global_step - self._globalstep_last_logged
+            return torch.where(loss.isfinite(), loss, self._tr_loss / steps)
+
+        self.training_step, self._filters_losses = finite, True
+        try:
+            return run_epoch(self, *args, **kwargs)
+        finally:
+            del self.training_step, self._filters_losses
+            if own is not None:
+                self.training_step = own
+            self.args.logging_nan_inf_filter = True
+
+    @functools.wraps(log_save_evaluate)
+    def _maybe_log_save_evaluate(self, *args, **kwargs):
+        if getattr(self, "_filters_losses", False):
+            self.args.logging_nan_inf_filter = True
+        return log_save_evaluate(self, *args, **kwargs)
+
+    trainer._run_epoch, trainer._maybe_log_save_evaluate = _run_epoch, _maybe_log_save_evaluate
