@@ -186,15 +186,18 @@ class Assigner {
     std::vector<Option> all = options_of(graph_, frame_, node, mesh_, &step_.roles);
     if (terms_.uses_axes && is_contraction(node)) {
       for (size_t a = 0; a < mesh_.axes.size(); ++a) {
-        std::vector<Option> split;
+        // Tensor parallelism splits positions too, but not in contractions; experts' axis splits samples
+        // where there are no experts.
+        std::vector<Option> split, rest;
         for (const auto& option : all) {
           const AxisChoice& choice = option.choices[a];
           if (choice.kind != AxisChoice::Kind::kFactor) continue;
           const Role role = step_.roles.of_atom[frame_.node_factors[node][choice.factor][choice.leaf]];
-          // Tensor parallelism splits positions too, but not in contractions.
-          if (mesh_.axes[a].may_split(Role::kFeature) && role != Role::kFeature) continue;
-          split.push_back(option);
+          const bool is_other = (mesh_.axes[a].may_split(Role::kFeature) && role != Role::kFeature) ||
+                                (mesh_.axes[a].may_split(Role::kExpert) && role != Role::kExpert);
+          (is_other ? rest : split).push_back(option);
         }
+        if (split.empty() && mesh_.axes[a].may_split(Role::kExpert)) split = std::move(rest);
         if (!split.empty()) all = std::move(split);
       }
     }

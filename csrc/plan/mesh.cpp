@@ -86,18 +86,44 @@ double local_bytes(const ir::Type& type, const std::vector<std::vector<int64_t>>
   return bytes_of(type, leaf_sizes) * share(leaf_sizes, placement, mesh, -1);
 }
 
+namespace {
+
+// Along one axis, from one kind to another that is possible and no change of place alone.
+AxisMove move_along(const ir::Type& type, const std::vector<std::vector<int64_t>>& leaf_sizes,
+                    const Placement& from, const Mesh& mesh, size_t axis, Change change, bool merged) {
+  AxisMove move;
+  move.axis = axis;
+  move.collective = collective_of(change);
+  move.bytes = bytes_of(type, leaf_sizes) * share(leaf_sizes, from, mesh, static_cast<int32_t>(axis));
+  const double together = merged ? std::max(move.bytes, kBucketBytes) : move.bytes;
+  const double taken = seconds(*mesh.cluster, move.collective, mesh.axes[axis].group, together);
+  move.seconds = move.bytes > 0 ? taken * move.bytes / together : 0;
+  return move;
+}
+
+bool moves_nothing(Change change) { return change == Change::kNothing || change == Change::kLocal; }
+
+}  // namespace
+
+std::vector<AxisMove> convert_moves(const ir::Type& type, const std::vector<std::vector<int64_t>>& leaf_sizes,
+                                    const Placement& from, const Placement& to, const Mesh& mesh,
+                                    bool merged) {
+  std::vector<AxisMove> moves;
+  for (size_t a = 0; a < from.size(); ++a) {
+    const Change change = change_of(from[a], to[a]);
+    MOAI_ASSERT(change != Change::kImpossible, "axis ", a);
+    if (!moves_nothing(change)) moves.push_back(move_along(type, leaf_sizes, from, mesh, a, change, merged));
+  }
+  return moves;
+}
+
 double convert_seconds(const ir::Type& type, const std::vector<std::vector<int64_t>>& leaf_sizes,
                        const Placement& from, const Placement& to, const Mesh& mesh, bool merged) {
   double total = 0;
   for (size_t a = 0; a < from.size(); ++a) {
     const Change change = change_of(from[a], to[a]);
     if (change == Change::kImpossible) return std::numeric_limits<double>::infinity();
-    if (change == Change::kNothing || change == Change::kLocal) continue;
-    const Collective how = collective_of(change);
-    const double bytes = bytes_of(type, leaf_sizes) * share(leaf_sizes, from, mesh, static_cast<int32_t>(a));
-    const double together = merged ? std::max(bytes, kBucketBytes) : bytes;
-    const double taken = seconds(*mesh.cluster, how, mesh.axes[a].group, together);
-    total += bytes > 0 ? taken * bytes / together : 0;
+    if (!moves_nothing(change)) total += move_along(type, leaf_sizes, from, mesh, a, change, merged).seconds;
   }
   return total;
 }

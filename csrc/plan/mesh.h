@@ -75,6 +75,19 @@ double largest_share(int64_t size, int32_t parts);
 double local_bytes(const ir::Type& type, const std::vector<std::vector<int64_t>>& leaf_sizes,
                    const Placement& placement, const Mesh& mesh);
 
+// What brings a value from one placement to another along one axis.
+struct AxisMove {
+  size_t axis = 0;
+  Collective collective = Collective::kAllReduce;
+  double bytes = 0;  // of the whole buffer of one group: see `estimate`
+  double seconds = 0;
+};
+// By axis, the cheapest collectives that bring a value from one placement to another. `merged`: as below.
+// Trips MOAI_ASSERT where nothing does.
+std::vector<AxisMove> convert_moves(const ir::Type& type, const std::vector<std::vector<int64_t>>& leaf_sizes,
+                                    const Placement& from, const Placement& to, const Mesh& mesh,
+                                    bool merged = false);
+
 // Seconds for bringing a value from one placement to another: by axis, the cheapest collective that does it.
 // Infinite where nothing does (another reduction to a partial sum). `merged`: many small values go together,
 // as gradients do, so that each pays its bytes at the rate of a full bucket, and no start of its own.

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "plan/op_cost.h"
+
 namespace moai::plan {
 
 namespace {
@@ -125,67 +127,14 @@ class Enumerate {
     option.choices = chosen;
     option.operands.resize(node.operands.size());
     option.results.resize(node.results.size());
-    double share = 1;
     for (size_t a = 0; a < chosen.size(); ++a) {
       for (size_t o = 0; o < node.operands.size(); ++o)
         option.operands[o].push_back(operand_split(o, chosen[a]));
       for (size_t r = 0; r < node.results.size(); ++r)
         option.results[r].push_back(result_split(r, chosen[a]));
-      if (chosen[a].kind != AxisChoice::Kind::kFactor) continue;
-      const int64_t size = frame_.atoms.size(factors_[chosen[a].factor][chosen[a].leaf]);
-      share *= largest_share(size, mesh_.axes[a].size);
     }
-    option.seconds = seconds(option, share);
+    option.seconds = cost_of(graph_, frame_, id_, option, mesh_).seconds();
     options_.push_back(std::move(option));
-  }
-
-  // A roofline: the larger of computing and moving, by what the device reaches of its peaks.
-  double seconds(const Option& option, double share) const {
-    if (rule_.free) return 0;
-    const ir::Node& node = graph_.node(id_);
-    const DeviceKind& device = mesh_.cluster->device(0);
-    double bytes = 0;
-    for (size_t o = 0; o < node.operands.size(); ++o) bytes += moved(node.operands[o], option.operands[o]);
-    for (size_t r = 0; r < node.results.size(); ++r) bytes += moved(node.results[r], option.results[r]);
-    const bool attends = node.op.str().find("scaled_dot_product") != std::string::npos;
-    const auto dtype = node.operands.empty() ? ir::DType::kF32 : graph_.type(node.operands.back()).dtype;
-    const double rate =
-        device.flops(dtype) * (attends ? device.attention_efficiency : device.gemm_efficiency);
-    const double computing = rate > 0 ? flops() * share / rate : 0;
-    const double moving = bytes / (device.memory_bytes_per_s * device.memory_efficiency);
-    return std::max(computing, moving) + device.op_overhead_s + exchange_seconds(option);
-  }
-
-  // Of the frame's sizes, which may be a part of what the rule was made for.
-  double flops() const {
-    double flops = rule_.flops;
-    for (size_t f = 0; f < factors_.size(); ++f) {
-      double size = 1;
-      for (const auto atom : factors_[f]) size *= static_cast<double>(frame_.atoms.size(atom));
-      if (size > 0) flops *= size / static_cast<double>(rule_.factors[f].size);
-    }
-    return flops;
-  }
-
-  double moved(ir::ValueId value, const Placement& placement) const {
-    return local_bytes(graph_.type(value), leaf_sizes(frame_, value), placement, mesh_);
-  }
-
-  // The small all-reduces inside an op whose row is split: a number in fp32 for each row.
-  double exchange_seconds(const Option& option) const {
-    double total = 0;
-    for (size_t a = 0; a < option.choices.size(); ++a) {
-      const auto& choice = option.choices[a];
-      if (choice.kind != AxisChoice::Kind::kFactor || rule_.factors[choice.factor].exchanges == 0) continue;
-      const ir::ValueId value = graph_.node(id_).results[0];
-      const double element = static_cast<double>(ir::element_bytes(graph_.type(value).dtype));
-      const double row = largest_share(rule_.factors[choice.factor].size, mesh_.axes[a].size) *
-                         static_cast<double>(rule_.factors[choice.factor].size);
-      const double bytes = moved(value, option.results[0]) / element / row * 4;
-      total += rule_.factors[choice.factor].exchanges *
-               plan::seconds(*mesh_.cluster, Collective::kAllReduce, mesh_.axes[a].group, bytes);
-    }
-    return total;
   }
 
   const ir::Graph& graph_;

@@ -33,7 +33,9 @@ void read_word(const std::string& word, Pins* pins) {
   };
   if (name == "dp") return axis(role_bit(Role::kBatch));
   if (name == "sp") return axis(role_bit(Role::kSequence));
-  if (name == "ep") return axis(role_bit(Role::kExpert));
+  // What has no experts in it is split by samples there, as expert parallelism lies inside of data
+  // parallelism (Lepikhin et al. 2020).
+  if (name == "ep") return axis(role_bit(Role::kExpert) | role_bit(Role::kBatch));
   // Between contractions tensor parallelism may split positions too (Korthikanti et al. 2022).
   if (name == "tp") return axis(role_bit(Role::kFeature) | role_bit(Role::kSequence));
   if (name == "pp") {

@@ -57,10 +57,12 @@ PipelineCost pipeline_cost(const std::vector<Stretch>& line, const OuterChoice& 
   pipeline.micro_batches = outer.micro_batches;
   pipeline.updates = Pipeline::Updates::kTogether;
   std::vector<Bytes> bytes(static_cast<size_t>(outer.stages));
+  std::vector<Spent> messages(static_cast<size_t>(outer.stages));  // inside stages
   for (int32_t s = 0; s < stages; ++s) {
     const int32_t end = s + 1 < stages ? out.stage_begins[s + 1] : stretches;
     Pipeline::Stage stage;
     Bytes& of_device = bytes[pipeline.device_of(s)];
+    Spent& between = messages[pipeline.device_of(s)];
     double working = 0;
     for (int32_t i = out.stage_begins[s]; i < end; ++i) {
       const Stretch& one = line[i];
@@ -75,6 +77,8 @@ PipelineCost pipeline_cost(const std::vector<Stretch>& line, const OuterChoice& 
       of_device.gradients += one.bytes.gradients;
       of_device.activations += one.bytes.activations * problem.in_flight[s];
       working = std::max(working, one.bytes.working);
+      between.communicate += one.communicate * outer.micro_batches + one.update_communicate;
+      between.exposed += one.exposed * outer.micro_batches + one.update_exposed;
     }
     of_device.working = std::max(of_device.working, working);
     of_device.data = data;
@@ -93,7 +97,10 @@ PipelineCost pipeline_cost(const std::vector<Stretch>& line, const OuterChoice& 
   out.peak_bytes = device.peak_bytes;
   out.bytes = bytes[fullest];
   out.bubble_seconds = device.bubble_seconds;
-  out.spent = {simulation.seconds, device.busy_seconds, 0, device.exposed_seconds};
+  // A stage's tasks are as long as they wait for their own messages.
+  const double waits = messages[fullest].exposed;
+  out.spent = {simulation.seconds, device.busy_seconds - waits, messages[fullest].communicate,
+               device.exposed_seconds + waits};
   return out;
 }
 

@@ -298,7 +298,8 @@ class Planner {
     const auto uses = axis_uses(base(), mesh, free);
     for (size_t a = 0; a < pins_.axes.size(); ++a) {
       const AxisPin& pin = pins_.axes[a];
-      if (uses[a].whole < 1 - 1e-9) continue;
+      const bool is_for_experts = (pin.splits & role_bit(Role::kExpert)) != 0;
+      if (is_for_experts ? uses[a].expert > 0 : uses[a].whole < 1 - 1e-9) continue;
       ir::NodeId largest = 0;
       for (ir::NodeId n = 0; n < static_cast<ir::NodeId>(base().graph.nodes().size()); ++n) {
         if (base().frame.rules[n].flops > base().frame.rules[largest].flops) largest = n;
@@ -307,7 +308,8 @@ class Planner {
       std::string name = "no dimension";
       for (size_t f = 0; f < base().frame.node_factors[largest].size(); ++f) {
         for (const auto atom : base().frame.node_factors[largest][f]) {
-          if ((pin.splits & role_bit(base().roles.of_atom[atom])) == 0) continue;
+          const Role role = base().roles.of_atom[atom];
+          if ((pin.splits & role_bit(role)) == 0 || (is_for_experts && role != Role::kExpert)) continue;
           if (base().frame.atoms.size(atom) <= size) continue;
           size = base().frame.atoms.size(atom);
           name = concat("dimension ", base().frame.rules[largest].factors[f].name, " of ", size);
@@ -553,6 +555,9 @@ class Planner {
     const Mesh mesh = mesh_of(pair_of(best.outer));
     plan_.saved = save_plan(step(best.outer.recompute), best.outer, best.assignment);
     best.tensors = tensor_groups(step(best.outer.recompute), mesh, best.axes, best.assignment);
+    best.breakdown =
+        breakdown(step(best.outer.recompute), turn(best.outer.recompute, best.outer.micro_batches), mesh,
+                  terms_of(pair_of(best.outer), best.outer.micro_batches), best.assignment);
   }
 
   // The same stages in other orders.

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "plan/breakdown.h"
 #include "plan/layout.h"
 #include "plan/pipeline/schedule.h"
 #include "plan/timeline.h"
@@ -63,6 +64,7 @@ struct Candidate {
   std::vector<int32_t> stage_begins;  // by virtual stage: its first stretch of forward
   std::vector<AxisUse> axes;
   std::vector<TensorGroup> tensors;  // of the best alone
+  Breakdown breakdown;               // of the best alone
   std::string layout;                // in words: "data 8 x tensor 8; states in 64 parts"
 };
 

@@ -100,8 +100,10 @@ Spent Timeline::run(const std::vector<ir::NodeId>& nodes, bool reduces) const {
     if (!reduces) continue;
     for (const auto& one : after_[n]) start(one, computed);
   }
-  spent.seconds = std::max(computed, communicated);
-  spent.exposed += spent.seconds - computed;
+  spent.exposed += std::max(computed, communicated) - computed;
+  const double overlap = mesh_.cluster->device(0).overlap;
+  spent.exposed += (1 - overlap) * std::max(0.0, spent.communicate - spent.exposed);
+  spent.seconds = spent.compute + spent.exposed;
   return spent;
 }
 
@@ -190,12 +192,18 @@ std::vector<Stretch> stretches(const Step& step, const Frame& turn, const Mesh& 
     working = std::max(working, live[n] - still - now);
   }
   for (size_t s = 0; s < count; ++s) {
-    out[s].forward = timeline.run(forward[s], false).seconds;
-    const double both = timeline.run(backward[s], false).seconds;
-    const double reduced = timeline.run(backward[s], true).seconds;
-    out[s].weight = std::min(weight[s], both);
-    out[s].backward = both - out[s].weight;
-    out[s].update = timeline.run(update[s], true).seconds + std::max(0.0, reduced - both);
+    const Spent there = timeline.run(forward[s], false);
+    const Spent back = timeline.run(backward[s], false);
+    const Spent reduced = timeline.run(backward[s], true);
+    const Spent updated = timeline.run(update[s], true);
+    out[s].forward = there.seconds;
+    out[s].weight = std::min(weight[s], back.seconds);
+    out[s].backward = back.seconds - out[s].weight;
+    out[s].update = updated.seconds + std::max(0.0, reduced.seconds - back.seconds);
+    out[s].communicate = there.communicate + back.communicate;
+    out[s].exposed = there.exposed + back.exposed;
+    out[s].update_communicate = updated.communicate + reduced.communicate - back.communicate;
+    out[s].update_exposed = updated.exposed + std::max(0.0, reduced.exposed - back.exposed);
   }
   // What later stretches of forward read crosses every cut on its way. (What backward alone reads does not.)
   std::vector<int32_t> last(step.graph.values().size(), ir::kNone);

@@ -22,6 +22,7 @@ struct Spent {
 // a value is brought to where its next user wants it, once for all that want it there. A collective starts
 // when its value is there; that of a weight when the node before the last one that waited for a weight
 // starts, so that two gathered weights lie ready at most; those of gradients as soon as a gradient is made.
+// Of what could overlap so, a device hides its `overlap` alone.
 class Timeline {
  public:
   // All must outlive it.
@@ -67,9 +68,13 @@ struct Bytes {
 struct Stretch {
   double forward = 0;  // seconds of a turn
   double backward = 0;
-  double weight = 0;     // of it only for weights' gradients
-  double update = 0;     // seconds of a step: reducing gradients, and the optimizer
-  Bytes bytes;           // activations of one turn
+  double weight = 0;  // of it only for weights' gradients
+  double update = 0;  // seconds of a step: reducing gradients, and the optimizer
+  Bytes bytes;        // activations of one turn
+  // Of the seconds above: what the communicating stream is busy, and computing waits for it; of a turn, and
+  // of the update.
+  double communicate = 0, exposed = 0;
+  double update_communicate = 0, update_exposed = 0;
   double cut_bytes = 0;  // that a device passes on to the next stretch
 };
 std::vector<Stretch> stretches(const Step& step, const Frame& turn, const Mesh& mesh,

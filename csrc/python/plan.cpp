@@ -45,6 +45,43 @@ const char* name_of(plan::InputRole role) {
   return "";
 }
 
+py::dict dict_of(const plan::OpCost& cost) {
+  py::dict out;
+  out["products_s"] = cost.product;
+  out["attention_s"] = cost.attention;
+  out["memory_s"] = cost.memory;
+  out["overhead_s"] = cost.overhead;
+  out["exchange_s"] = cost.exchange;
+  return out;
+}
+
+py::dict dict_of(const plan::Breakdown& breakdown, const std::vector<plan::AxisUse>& axes) {
+  py::list ops, messages;
+  for (const auto& op : breakdown.ops) {
+    py::dict one = dict_of(op.cost);
+    one["op"] = op.name;
+    one["count"] = op.count;
+    one["seconds"] = op.seconds;
+    ops.append(one);
+  }
+  for (const auto& message : breakdown.messages) {
+    py::dict one;
+    one["collective"] = plan::collective_name(message.collective);
+    one["axis"] = message.axis;
+    one["axis_name"] = axes[message.axis].name;
+    one["once_a_step"] = message.is_gradient;
+    one["count"] = message.count;
+    one["bytes"] = message.bytes;
+    one["seconds"] = message.seconds;
+    messages.append(one);
+  }
+  py::dict out;
+  out["compute"] = dict_of(breakdown.compute);
+  out["ops"] = ops;
+  out["messages"] = messages;
+  return out;
+}
+
 py::dict dict_of(const plan::Candidate& candidate) {
   py::list axes, tensors;
   for (const auto& axis : candidate.axes) axes.append(dict_of(axis));
@@ -85,6 +122,7 @@ py::dict dict_of(const plan::Candidate& candidate) {
   out["options"] = found.options;
   out["exact"] = found.exact;
   out["excess"] = candidate.excess;
+  out["breakdown"] = dict_of(candidate.breakdown, candidate.axes);
   return out;
 }
 
@@ -136,6 +174,7 @@ void bind_plan(py::module_& m) {
     out["devices"] = cluster.device_count();
     out["device"] = cluster.device(0).name;
     out["memory_bytes"] = cluster.smallest_memory();
+    out["json"] = plan::print_json(cluster);
     return out;
   });
 }

@@ -219,6 +219,8 @@ TEST_CASE("wrong_json_names_the_field") {
       {"\"flops_fp32\": 1e9", "\"flops_fp32\": -1", "field `kinds[0].flops_fp32` must not be negative: -1"},
       {"\"flops_fp32\": 1e9", "\"flops_fp32\": 0", "field `kinds[0].flops_fp32` must be positive: 0"},
       {"\"flops_fp32\": 1e9", "\"flops_fp32\": 1e30", "field `kinds[0].flops_fp32` is too large: 1e+30"},
+      {"\"name\": \"one\"", "\"name\": \"one\", \"overlap\": 1.5",
+       "field `kinds[0].overlap` must be at most 1: 1.5"},
       {"\"name\": \"one\"", "\"name\": \"one\", \"gemm_efficiency\": 1.5",
        "field `kinds[0].gemm_efficiency` must be at most 1: 1.5"},
       {"\"size\": 2", "\"size\": 0",

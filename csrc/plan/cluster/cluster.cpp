@@ -90,7 +90,7 @@ bool DeviceKind::operator==(const DeviceKind& other) const {
   const auto fields = [](const DeviceKind& d) {
     return std::tie(d.name, d.memory_bytes, d.flops_fp32, d.flops_tf32, d.flops_bf16, d.flops_fp16,
                     d.flops_fp64, d.flops_fp8, d.memory_bytes_per_s, d.op_overhead_s, d.gemm_efficiency,
-                    d.attention_efficiency, d.memory_efficiency);
+                    d.attention_efficiency, d.memory_efficiency, d.overlap);
   };
   return fields(*this) == fields(other);
 }
@@ -140,6 +140,7 @@ Cluster Cluster::evened() const {
     even.memory_bytes_per_s =
         std::min(even.memory_bytes_per_s, kind.memory_bytes_per_s * kind.memory_efficiency / share);
     even.op_overhead_s = std::max(even.op_overhead_s, kind.op_overhead_s);
+    even.overlap = std::min(even.overlap, kind.overlap);
     even.flops_fp32 += kind.flops(ir::DType::kF32) / count;
     even.flops_bf16 += kind.flops(ir::DType::kBF16) / count;
     even.flops_fp16 += kind.flops(ir::DType::kF16) / count;

@@ -26,6 +26,8 @@ struct DeviceKind {
   double gemm_efficiency = 1;
   double attention_efficiency = 1;
   double memory_efficiency = 1;
+  // Which part of the messages that could go on beside computing does, without making it wait or slower.
+  double overlap = 1;
 
   // Peak FLOP/s for inputs of this type. A rate that is not known is taken from the next wider type that
   // is: fp8, then fp16 or bf16, then fp32. fp64 without a figure counts as fp32, which is too fast.

@@ -22,7 +22,7 @@ constexpr double kLeastPositive = 1e-9;
 constexpr double kMost = 1e24;
 constexpr int64_t kMostMemory = 1'000'000'000'000'000;  // bytes: whole numbers up to here are exact
 
-enum class Must { kBePositive, kNotBeNegative, kBeFraction };
+enum class Must { kBePositive, kNotBeNegative, kBeFraction, kBePart };
 
 template <typename Of>
 struct Field {
@@ -44,6 +44,7 @@ constexpr Field<DeviceKind> kDeviceFields[] = {
     {"gemm_efficiency", &DeviceKind::gemm_efficiency, Must::kBeFraction, true},
     {"attention_efficiency", &DeviceKind::attention_efficiency, Must::kBeFraction, true},
     {"memory_efficiency", &DeviceKind::memory_efficiency, Must::kBeFraction, true},
+    {"overlap", &DeviceKind::overlap, Must::kBePart, true},
 };
 
 constexpr Field<Level> kLevelFields[] = {
@@ -102,8 +103,9 @@ class Fields {
       if (!holds) fail(*value, concat("field `", path(field), "` ", what, ": ", json_number(number)));
     };
     check(number >= 0, "must not be negative");
-    if (must != Must::kNotBeNegative) check(number >= kLeastPositive, "must be positive");
-    if (must == Must::kBeFraction) check(number <= 1, "must be at most 1");
+    const bool may_be_zero = must == Must::kNotBeNegative || must == Must::kBePart;
+    if (!may_be_zero) check(number >= kLeastPositive, "must be positive");
+    if (must == Must::kBeFraction || must == Must::kBePart) check(number <= 1, "must be at most 1");
     check(number <= kMost, "is too large");
     return number;
   }

@@ -104,5 +104,6 @@ def plan(model: str, batch: int, seq: int, cluster: str, pin: str = "", saved: s
         "runners_up": [c for c in found["candidates"][1:] if c["fits"]],
         "kept_whole": {k: found[f"kept_whole_{k}_share"] for k in ("flops", "bytes")},
         "excess": best["excess"],
+        "breakdown": best["breakdown"],
         "plan": found["saved"],
     }

@@ -1,0 +1,107 @@
+#include "plan/op_cost.h"
+
+#include <algorithm>
+
+namespace moai::plan {
+
+namespace {
+
+class Cost {
+ public:
+  Cost(const ir::Graph& graph, const Frame& frame, ir::NodeId id, const Option& option, const Mesh& mesh)
+      : graph_(graph),
+        frame_(frame),
+        node_(graph.node(id)),
+        rule_(frame.rules[id]),
+        factors_(frame.node_factors[id]),
+        option_(option),
+        mesh_(mesh) {}
+
+  OpCost all() const {
+    OpCost cost;
+    if (rule_.free) return cost;
+    const DeviceKind& device = mesh_.cluster->device(0);
+    double bytes = 0;
+    for (size_t o = 0; o < node_.operands.size(); ++o) bytes += moved(node_.operands[o], option_.operands[o]);
+    for (size_t r = 0; r < node_.results.size(); ++r) bytes += moved(node_.results[r], option_.results[r]);
+    const bool attends = node_.op.str().find("scaled_dot_product") != std::string::npos;
+    const double rate =
+        device.flops(multiplied(attends)) * (attends ? device.attention_efficiency : device.gemm_efficiency);
+    (attends ? cost.attention : cost.product) = rate > 0 ? flops() * share() / rate : 0;
+    cost.memory = bytes / (device.memory_bytes_per_s * device.memory_efficiency);
+    cost.overhead = device.op_overhead_s;
+    cost.exchange = exchange_seconds();
+    return cost;
+  }
+
+ private:
+  // The type of what is multiplied. A product's last operand is a factor (its first may be a bias); attention's
+  // first is one (the last of its backward are sums of rows, in fp32).
+  ir::DType multiplied(bool attends) const {
+    if (node_.operands.empty()) return ir::DType::kF32;
+    return graph_.type(attends ? node_.operands.front() : node_.operands.back()).dtype;
+  }
+
+  // Of the frame's sizes, which may be a part of what the rule was made for.
+  double flops() const {
+    double flops = rule_.flops;
+    for (size_t f = 0; f < factors_.size(); ++f) {
+      double size = 1;
+      for (const auto atom : factors_[f]) size *= static_cast<double>(frame_.atoms.size(atom));
+      if (size > 0) flops *= size / static_cast<double>(rule_.factors[f].size);
+    }
+    return flops;
+  }
+
+  // Of the work, on the device with the largest part.
+  double share() const {
+    double share = 1;
+    for (size_t a = 0; a < option_.choices.size(); ++a) {
+      const AxisChoice& choice = option_.choices[a];
+      if (choice.kind == AxisChoice::Kind::kFactor)
+        share *=
+            largest_share(frame_.atoms.size(factors_[choice.factor][choice.leaf]), mesh_.axes[a].size);
+    }
+    return share;
+  }
+
+  double moved(ir::ValueId value, const Placement& placement) const {
+    return local_bytes(graph_.type(value), leaf_sizes(frame_, value), placement, mesh_);
+  }
+
+  // The small all-reduces inside an op whose row is split: a number in fp32 for each row.
+  double exchange_seconds() const {
+    double total = 0;
+    for (size_t a = 0; a < option_.choices.size(); ++a) {
+      const auto& choice = option_.choices[a];
+      if (choice.kind != AxisChoice::Kind::kFactor || rule_.factors[choice.factor].exchanges == 0) continue;
+      const ir::ValueId value = node_.results[0];
+      const double element = static_cast<double>(ir::element_bytes(graph_.type(value).dtype));
+      const double row = largest_share(rule_.factors[choice.factor].size, mesh_.axes[a].size) *
+                         static_cast<double>(rule_.factors[choice.factor].size);
+      const double bytes = moved(value, option_.results[0]) / element / row * 4;
+      total += rule_.factors[choice.factor].exchanges *
+               plan::seconds(*mesh_.cluster, Collective::kAllReduce, mesh_.axes[a].group, bytes);
+    }
+    return total;
+  }
+
+  const ir::Graph& graph_;
+  const Frame& frame_;
+  const ir::Node& node_;
+  const ops::Rule& rule_;
+  const std::vector<Dim>& factors_;
+  const Option& option_;
+  const Mesh& mesh_;
+};
+
+}  // namespace
+
+double OpCost::seconds() const { return std::max(product + attention, memory) + overhead + exchange; }
+
+OpCost cost_of(const ir::Graph& graph, const Frame& frame, ir::NodeId node, const Option& option,
+               const Mesh& mesh) {
+  return Cost(graph, frame, node, option, mesh).all();
+}
+
+}  // namespace moai::plan

@@ -1,0 +1,23 @@
+#pragma once
+
+#include "plan/options.h"
+
+namespace moai::plan {
+
+// What a node takes on the device with the largest part, by what takes it.
+struct OpCost {
+  double product = 0;    // multiplying matrices, at the device's rate
+  double attention = 0;  // the same of attention, which has a rate of its own
+  double memory = 0;     // moving operands and results
+  double overhead = 0;   // until the next op starts
+  double exchange = 0;   // small all-reduces inside the op, where its row is split
+
+  // A roofline: computing and moving overlap, the rest does not.
+  double seconds() const;
+};
+
+// Of a node split as `option` says (its seconds are not read).
+OpCost cost_of(const ir::Graph& graph, const Frame& frame, ir::NodeId node, const Option& option,
+               const Mesh& mesh);
+
+}  // namespace moai::plan
