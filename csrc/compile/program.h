@@ -52,6 +52,7 @@ struct Program {
   std::vector<Access> accesses;
   std::vector<Instruction> instructions;
   std::vector<int32_t> output_buffers;  // by graph output
+  std::vector<int32_t> mesh;            // that its collectives speak of; empty on one device
   int64_t arena_bytes = 0;              // 0 until plan_memory
   bool has_arena = false;
 };

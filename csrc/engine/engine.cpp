@@ -6,11 +6,12 @@
 #include <atomic>
 #include <chrono>
 
+#include "engine/load.h"
 #include "engine/log.h"
 #include "engine/stats.h"
 #include "ir/error.h"
 #include "ir/passes.h"
-#include "runtime/profiler.h"
+#include "runtime/shared_memory.h"
 
 namespace moai::engine {
 
@@ -35,7 +36,23 @@ void watch_forks() {
   static std::once_flag once;
   std::call_once(once, [] { pthread_atfork(nullptr, nullptr, [] { lost_by_fork.store(true); }); });
 }
-std::unique_ptr<runtime::Backend> (*backend_factory)() = nullptr;
+
+Kind the_kind;
+Settings the_settings;
+
+// Adds to the statistics how long a run took, and that it failed unless it is told otherwise.
+class Timed {
+ public:
+  ~Timed() {
+    stats().run_ns.fetch_add(ns_since(start_), std::memory_order_relaxed);
+    if (!succeeded_) stats().failures.fetch_add(1, std::memory_order_relaxed);
+  }
+  void succeeded() const { succeeded_ = true; }
+
+ private:
+  Clock::time_point start_ = Clock::now();
+  mutable bool succeeded_ = false;
+};
 
 // Throws when an input has no value: what is computed from it would have none either.
 void check_readable(const runtime::CellPtr& cell) {
@@ -44,7 +61,7 @@ void check_readable(const runtime::CellPtr& cell) {
     throw Error(Phase::kRun, "a tensor's value is lost: the step that computed it failed")
         .detail(cell->error);
   }
-  if (cell->block == nullptr && cell->bytes > 0) {
+  if (cell->is_empty()) {
     throw Error(Phase::kRun, "a tensor's value is lost")
         .hint(
             "it was recorded in moai.dry_run(), or was being overwritten when a step failed: compute it "
@@ -52,23 +69,18 @@ void check_readable(const runtime::CellPtr& cell) {
   }
 }
 
-ir::Graph simplified(ir::Graph graph, const std::vector<ir::ValueId>& wanted) {
-  graph.set_outputs(wanted);
-  graph = ir::eliminate_dead_code(graph);
-  graph = ir::remove_needless_copies(graph);
-  return ir::merge_common_subexpressions(graph);
-}
-
-// Both sorted.
-bool includes(const std::vector<ir::ValueId>& all, const std::vector<ir::ValueId>& some) {
-  return std::includes(all.begin(), all.end(), some.begin(), some.end());
-}
-
 }  // namespace
 
-Engine::Engine(std::unique_ptr<runtime::Backend> backend)
-    : backend_(std::move(backend)),
-      worker_(std::make_unique<runtime::WorkerGroup>([this] { backend_->attach(); })) {}
+Engine::Engine(const Kind& kind, const Settings& settings)
+    : devices_(runtime::make_devices(settings.devices, kind.cores(), settings.memory_bytes)) {
+  std::vector<std::string> names;
+  for (const auto& device : devices_) names.push_back(device->name);
+  if (devices_.size() > 1) transport_ = std::make_shared<runtime::SharedMemory>(names);
+  for (const auto& device : devices_) backends_.push_back(kind.make(*device, transport_.get()));
+  loader_ = std::make_unique<Loader>(settings, backends_);
+  worker_ = std::make_unique<runtime::WorkerGroup>(
+      std::move(names), transport_, [this](int device) { backends_[static_cast<size_t>(device)]->attach(); });
+}
 
 Engine::~Engine() = default;
 
@@ -109,6 +121,7 @@ runtime::RunPtr Engine::launch(std::shared_ptr<Trace> trace, std::vector<runtime
 }
 
 void Engine::execute(Trace& trace, runtime::Run& run, const std::vector<ir::ValueId>& held) {
+  settle_moved();
   for (const auto& cell : run.inputs) check_readable(cell);
   // What is still held decides what must be kept: a cell that only this run holds is nobody's.
   std::vector<ir::ValueId> wanted;
@@ -116,10 +129,11 @@ void Engine::execute(Trace& trace, runtime::Run& run, const std::vector<ir::Valu
     if (run.outputs[i].use_count() > 1) wanted.push_back(held[i]);
   }
   std::sort(wanted.begin(), wanted.end());
-  LoadedProgram& program = program_for(trace, wanted);
+  LoadedProgram& program = loader_->program_for(trace, wanted, run.numbers, where_inputs_lie(run));
+  ++trace.runs;
   {
     const std::lock_guard<std::mutex> guard(last_lock_);
-    last_ = program.program;
+    last_ = program.programs[0];
     cycles_.launched(trace.id);
   }
   std::vector<runtime::CellPtr> outputs(program.outputs.size());
@@ -131,57 +145,32 @@ void Engine::execute(Trace& trace, runtime::Run& run, const std::vector<ir::Valu
     // A cell that died and came back is impossible; one that died since `wanted` just goes unfilled.
     if (at != program.outputs.end() && *at == held[i]) outputs[at - program.outputs.begin()] = run.outputs[i];
   }
-  const auto start = Clock::now();
-  ++trace.runs;
-  try {
-    program.executable->run(run.inputs, run.numbers, outputs);
-  } catch (...) {
-    stats().failures.fetch_add(1, std::memory_order_relaxed);
-    stats().run_ns.fetch_add(ns_since(start), std::memory_order_relaxed);
-    throw;
-  }
-  stats().run_ns.fetch_add(ns_since(start), std::memory_order_relaxed);
+  if (devices_.size() > 1) return execute_on_several(run, program, outputs);
+  const Timed timed;
+  program.executables[0]->run(run.inputs, run.numbers, outputs);
+  timed.succeeded();
   // Interpreted once: the next time there will be a plan, and many traces never come back.
-  if (!program.program->has_arena) trace.programs.clear();
+  if (!program.programs[0]->has_arena) trace.programs.clear();
 }
 
-LoadedProgram& Engine::program_for(Trace& trace, const std::vector<ir::ValueId>& wanted) {
-  const bool repeated = trace.runs > 0;
-  LoadedProgram* found = nullptr;
-  for (auto& candidate : trace.programs) {
-    if (!includes(candidate.outputs, wanted)) continue;
-    if (found == nullptr || candidate.outputs.size() < found->outputs.size()) found = &candidate;
+runtime::MemoryStats Engine::memory_stats() const {
+  runtime::MemoryStats sum;
+  for (const auto& device : devices_) {
+    const auto one = device->memory.stats();
+    sum.live_bytes += one.live_bytes;
+    sum.peak_bytes += one.peak_bytes;
+    sum.reserved_bytes += one.reserved_bytes;
   }
-  if (found != nullptr) return *found;
-
-  // A known structure in other sizes is planned at once: its plan is only re-sized.
-  const bool plan = repeated || planned_structures_.count(trace.structure) > 0;
-  trace.programs.push_back(build(trace, wanted, plan));
-  return trace.programs.back();
+  return sum;
 }
 
-LoadedProgram Engine::build(Trace& trace, const std::vector<ir::ValueId>& wanted, bool plan) {
-  const runtime::Span span(runtime::Profiler::Lane::kDevice, plan ? "moai plan and lower" : "moai lower");
-  const auto start = Clock::now();
-  ir::Graph graph = simplified(trace.graph, wanted);
-  auto program = std::make_shared<compile::Program>(compile::lower(std::move(graph), {trace.donated}));
-  if (plan) {
-    compile::plan_memory(*program);
-    const bool known = !planned_structures_.insert(trace.structure).second;
-    (known && trace.programs.empty() ? stats().resizes : stats().compiles)
-        .fetch_add(1, std::memory_order_relaxed);
-    if (logs(Topic::kCompile)) {
-      log(Topic::kCompile, concat(known ? "resize" : "compile", " trace ", trace.id, ": ",
-                                  program->instructions.size(), " instructions, arena ", program->arena_bytes,
-                                  " bytes, ", wanted.size(), " outputs, ", ns_since(start) / 1000, " us"));
-    }
-  }
-  LoadedProgram loaded;
-  loaded.outputs = wanted;
-  loaded.program = program;
-  loaded.executable = backend_->load(program, trace.lines);
-  stats().compile_ns.fetch_add(ns_since(start), std::memory_order_relaxed);
-  return loaded;
+void Engine::reset_peak_memory() {
+  for (const auto& device : devices_) device->memory.reset_peak();
+}
+
+void Engine::trim_memory() {
+  for (const auto& device : devices_) device->memory.trim();
+  host_memory_.trim();
 }
 
 void Engine::set_dry(bool dry) {
@@ -221,9 +210,9 @@ Engine& engine() {
   if (Engine* existing = the_engine.load(std::memory_order_acquire)) return *existing;
   const std::lock_guard<std::mutex> guard(engine_lock());
   if (the_engine.load() == nullptr) {
-    MOAI_ASSERT(backend_factory != nullptr, "no backend was registered");
+    MOAI_ASSERT(the_kind.make != nullptr, "no kind of device was configured");
     watch_forks();
-    the_engine.store(new Engine(backend_factory()), std::memory_order_release);
+    the_engine.store(new Engine(the_kind, the_settings), std::memory_order_release);
   }
   return *the_engine.load();
 }
@@ -233,7 +222,15 @@ bool engine_exists() {
          !lost_by_fork.load(std::memory_order_relaxed);
 }
 
-void set_backend_factory(std::unique_ptr<runtime::Backend> (*factory)()) { backend_factory = factory; }
+void configure(Kind kind) {
+  const std::lock_guard<std::mutex> guard(engine_lock());
+  the_kind = std::move(kind);
+}
+
+void configure(Settings settings) {
+  const std::lock_guard<std::mutex> guard(engine_lock());
+  the_settings = std::move(settings);
+}
 
 void shut_down() {
   if (lost_by_fork.load()) return;

@@ -3,15 +3,17 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
-#include <set>
 #include <string>
 #include <vector>
 
 #include "engine/cycle.h"
+#include "engine/settings.h"
 #include "engine/trace.h"
 #include "runtime/worker_group.h"
 
 namespace moai::engine {
+
+class Loader;
 
 // A value that somebody may still ask for when the step has run.
 struct Held {
@@ -19,13 +21,14 @@ struct Held {
   runtime::CellPtr cell;
 };
 
-// Owns the device and decides how each launched trace runs on it: a trace not seen before is
+// Owns the devices and decides how each launched trace runs on them: on one, a trace not seen before is
 // interpreted (its program lowered, its memory taken piece by piece), a repeated one gets a
-// program with a planned arena. Which values must be kept is judged when the run begins.
+// program with a planned arena. On several, each trace gets a plan and a program for each device. Which
+// values must be kept is judged when the run begins.
 class Engine {
  public:
-  // `backend` computes; it outlives the engine's worker.
-  explicit Engine(std::unique_ptr<runtime::Backend> backend);
+  // Throws Error(Phase::kConfig) on settings that no plan has.
+  Engine(const Kind& kind, const Settings& settings);
   ~Engine();
 
   // Queues a run and returns at once.
@@ -33,7 +36,17 @@ class Engine {
                          std::vector<runtime::Number> numbers, std::vector<Held> held);
 
   runtime::WorkerGroup& worker() { return *worker_; }
-  runtime::MemoryPool& memory() { return backend_->memory(); }
+  const std::vector<std::unique_ptr<runtime::Device>>& devices() const { return devices_; }
+  // For values that come from the host: the device's memory where there is one, else the host's.
+  runtime::MemoryPool& memory() { return devices_.size() == 1 ? devices_[0]->memory : host_memory_; }
+
+  // Of all devices together.
+  runtime::MemoryStats memory_stats() const;
+  void reset_peak_memory();
+  void trim_memory();
+
+  // The whole of a ready value: its memory, or what its parts make together. Null when it is empty.
+  runtime::BlockPtr whole(const runtime::Cell& cell);
 
   // While on, runs are finished without being executed: what they promise is there in name, has
   // no memory and cannot be read. For recording steps that no machine at hand could run.
@@ -51,14 +64,28 @@ class Engine {
   std::string dump() const;
 
  private:
+  struct Shared;  // a launch on several devices
   void execute(Trace& trace, runtime::Run& run, const std::vector<ir::ValueId>& held);
-  LoadedProgram& program_for(Trace& trace, const std::vector<ir::ValueId>& wanted);
-  LoadedProgram build(Trace& trace, const std::vector<ir::ValueId>& wanted, bool plan);
+  void execute_on_several(runtime::Run& run, LoadedProgram& program,
+                          const std::vector<runtime::CellPtr>& outputs);
+  std::vector<runtime::ShardingPtr> where_inputs_lie(const runtime::Run& run);
+  void settle_moved();
+  runtime::BlockPtr join(const std::vector<runtime::CellPtr>& parts, const runtime::Sharding& sharding);
 
-  std::unique_ptr<runtime::Backend> backend_;
+  std::vector<std::unique_ptr<runtime::Device>> devices_;
+  runtime::MemoryPool host_memory_;
+  std::shared_ptr<runtime::Transport> transport_;  // null for one device
+  std::vector<std::unique_ptr<runtime::Backend>> backends_;
+  std::unique_ptr<Loader> loader_;  // the workers' threads alone, one at a time
+  std::mutex cells_lock_;           // guards blocks and parts of ready cells
+  struct Moved {
+    runtime::CellPtr cell;
+    std::vector<runtime::CellPtr> parts;
+    runtime::ShardingPtr sharding;
+  };
+  std::vector<Moved> moved_;  // by the last run, should it have succeeded
   std::atomic<bool> dry_{false};
-  std::set<uint64_t> planned_structures_;  // the worker's thread alone
-  mutable std::mutex last_lock_;           // guards the next three
+  mutable std::mutex last_lock_;  // guards the next three
   CycleDetector cycles_;
   std::shared_ptr<const compile::Program> last_;
   struct DryStep {
@@ -69,11 +96,12 @@ class Engine {
   std::unique_ptr<runtime::WorkerGroup> worker_;  // last: its thread uses the rest
 };
 
-// The process's engine; made at first use with what `set_backend_factory` was given.
+// The process's engine; made at first use of what `configure` was given last.
 // Throws Error(Phase::kRun) in a process forked from one that had an engine: its thread is not here.
 Engine& engine();
 bool engine_exists();
-void set_backend_factory(std::unique_ptr<runtime::Backend> (*factory)());
+void configure(Kind kind);
+void configure(Settings settings);
 // Finishes what is queued and ends the worker's thread; a later use starts another.
 void shut_down();
 

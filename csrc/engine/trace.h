@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "compile/program.h"
@@ -14,9 +15,15 @@ namespace moai::engine {
 // A program of a trace, made for a set of values that the step leaves behind. It serves every
 // launch that wants no more than those.
 struct LoadedProgram {
-  std::vector<ir::ValueId> outputs;  // sorted
-  std::shared_ptr<const compile::Program> program;
-  std::unique_ptr<runtime::Executable> executable;
+  std::vector<ir::ValueId> outputs;                               // sorted
+  std::vector<std::shared_ptr<const compile::Program>> programs;  // by device
+  std::vector<std::unique_ptr<runtime::Executable>> executables;  // by device
+
+  // On several devices: where each input and output lies, by position among the trace's inputs and among
+  // `outputs`; and the offsets of views that it holds for, as (position, value) of the step's numbers.
+  std::vector<runtime::ShardingPtr> inputs_lie;
+  std::vector<runtime::ShardingPtr> outputs_lie;
+  std::vector<std::pair<int32_t, int64_t>> offsets;
 };
 
 // A sequence of ops between two cuts that was seen at least once, and the programs that serve it.
@@ -29,7 +36,9 @@ struct Trace {
   std::shared_ptr<const std::vector<std::string>> lines;  // by Node::origin: the user's line, or empty
   uint64_t structure = 0;                                 // ir::structure_hash(graph)
 
+  const void* loader = nullptr;  // whose the programs are
   int64_t runs = 0;
+  std::vector<bool> varying_offsets;  // by number: a view's offset that was seen to change
   std::vector<LoadedProgram> programs;
 };
 

@@ -40,4 +40,11 @@ Graph remove_needless_copies(const Graph& graph);
 // stays, unless it is as long as its operand.
 Graph canonicalise_views(const Graph& graph, const std::vector<int64_t>& numbers = {});
 
+// The inverse: every step a strided view again, with a copy before a reshape that no strides have.
+Graph strided_views(const Graph& graph);
+
+// Offsets of views and updates that are numbers become what these numbers are at the step at hand (by
+// position), but for those that vary. What comes out holds for steps with the same ones.
+Graph fixed_offsets(const Graph& graph, const std::vector<int64_t>& numbers, const std::vector<bool>& varies);
+
 }  // namespace moai::ir

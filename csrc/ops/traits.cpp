@@ -142,6 +142,9 @@ std::unordered_map<ir::Symbol, Traits> build() {
   for (const char* name : kConditional)
     table[ir::Symbol::intern(std::string("aten.") + name)].conditional = true;
   for (const char* name : kCanRaise) table[ir::Symbol::intern(std::string("aten.") + name)].can_raise = true;
+  // What a device's part of a step has besides (compile/local/collective.h).
+  table[ir::Symbol::intern("moai.all_reduce")].pointwise = true;
+  table[ir::Symbol::intern("moai.barrier")].can_raise = true;
   return table;
 }
 

@@ -1,3 +1,4 @@
+#include <ATen/Parallel.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 #include <torch/csrc/utils/pybind.h>
@@ -23,7 +24,18 @@ namespace {
 
 py::dict stats_dict() {
   const auto& s = engine::stats();
-  const auto memory = cpu::pool().stats();
+  const auto memory = engine::engine_exists() ? engine::engine().memory_stats() : runtime::MemoryStats{};
+  py::list devices;
+  if (engine::engine_exists()) {
+    for (const auto& device : engine::engine().devices()) {
+      const auto of_device = device->memory.stats();
+      py::dict one;
+      one["name"] = device->name;
+      one["live_bytes"] = of_device.live_bytes;
+      one["peak_bytes"] = of_device.peak_bytes;
+      devices.append(one);
+    }
+  }
   py::dict out;
   out["ops"] = s.ops.load();
   out["ops_at_once"] = s.ops_at_once.load();
@@ -48,6 +60,7 @@ py::dict stats_dict() {
   out["seconds"] = seconds;
   out["live_bytes"] = memory.live_bytes;
   out["peak_bytes"] = memory.peak_bytes;
+  out["devices"] = devices;
   out["cycle"] = engine::engine_exists() ? engine::engine().cycle() : std::vector<uint64_t>();
   out["scratch_peak_bytes"] = cpu::scratch_peak_bytes();
   out["reserved_bytes"] = memory.reserved_bytes;
@@ -66,7 +79,7 @@ PYBIND11_MODULE(_C, m) {
       PyErr_SetString(e.phase() == Phase::kConfig ? PyExc_ValueError : PyExc_RuntimeError, e.what());
     }
   });
-  engine::set_backend_factory(&cpu::make_backend);
+  engine::configure(engine::Kind{&cpu::make_backend, [] { return at::get_num_threads(); }});
   m.def("register_device", [] {
     record::register_device();
     record::register_ops();
@@ -79,7 +92,10 @@ PYBIND11_MODULE(_C, m) {
   bind_kernels(m);
   bind_solver(m);
   m.def("time_calls", [](bool on) { engine::stats().time_calls.store(on); });
-  m.def("set_memory_limit", &cpu::set_memory_limit);
+  // Before the first use: how many devices, bytes that each may hold (< 0: no limit), and their plan.
+  m.def("configure_devices", [](int devices, int64_t memory_bytes, const std::string& plan) {
+    engine::configure(engine::Settings{devices, memory_bytes, plan});
+  });
   m.def("start_trace", &runtime::Profiler::start);
   m.def("stop_trace", [](const std::string& path) {
     record::synchronize(record::CutReason::kSync);
@@ -91,8 +107,12 @@ PYBIND11_MODULE(_C, m) {
   });
   m.def("stats", &stats_dict);
   m.def("reset_stats", [] { engine::stats().reset(); });
-  m.def("reset_peak_memory", [] { cpu::pool().reset_peak(); });
-  m.def("trim_memory", [] { cpu::pool().trim(); });
+  m.def("reset_peak_memory", [] {
+    if (engine::engine_exists()) engine::engine().reset_peak_memory();
+  });
+  m.def("trim_memory", [] {
+    if (engine::engine_exists()) engine::engine().trim_memory();
+  });
   m.def("dump", [] { return engine::engine_exists() ? engine::engine().dump() : std::string(); });
   m.def("manual_seed", [](uint64_t seed) {
     at::Generator generator = record::default_generator();

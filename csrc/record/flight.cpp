@@ -50,10 +50,10 @@ void restore_all() {
       if (!strong) continue;
       auto& storage = static_cast<Storage&>(*strong);
       if (storage.cell != entry.after) continue;
-      // Without a block the old value was being overwritten when the run failed: it is lost, and
-      // `after` says so at each read. Zero bytes need no block.
+      // An old value that was being overwritten when the run failed is lost, and `after` says so at each
+      // read.
       if (entry.before == nullptr ||
-          (entry.before->block == nullptr && entry.before->state.load() == Cell::State::kReady)) {
+          (entry.before->is_empty() && entry.before->state.load() == Cell::State::kReady)) {
         continue;
       }
       storage.cell = entry.before;

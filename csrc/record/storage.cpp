@@ -114,16 +114,16 @@ struct AddressAllocator final : c10::DeviceAllocator {
   bool initialized() override { return true; }
   void recordStream(const c10::DataPtr&, c10::Stream) override {}
   void emptyCache(c10::MempoolId_t) override {
-    if (engine::engine_exists()) engine::engine().memory().trim();
+    if (engine::engine_exists()) engine::engine().trim_memory();
   }
   void resetAccumulatedStats(c10::DeviceIndex) override {}  // none are accumulated
   void resetPeakStats(c10::DeviceIndex) override {
-    if (engine::engine_exists()) engine::engine().memory().reset_peak();
+    if (engine::engine_exists()) engine::engine().reset_peak_memory();
     peak_reserved_.store(0);
   }
   c10::CachingDeviceAllocator::DeviceStats getDeviceStats(c10::DeviceIndex) override {
     const runtime::MemoryStats memory =
-        engine::engine_exists() ? engine::engine().memory().stats() : runtime::MemoryStats{};
+        engine::engine_exists() ? engine::engine().memory_stats() : runtime::MemoryStats{};
     peak_reserved_.store(std::max(peak_reserved_.load(), memory.reserved_bytes));
     c10::CachingDeviceAllocator::DeviceStats stats;
     const auto set = [](auto& in_pools, int64_t current, int64_t peak) {

@@ -5,6 +5,8 @@
 #include <vector>
 
 #include "compile/program.h"
+#include "runtime/communicator.h"
+#include "runtime/device.h"
 #include "runtime/run.h"
 
 namespace moai::runtime {
@@ -24,7 +26,7 @@ class Executable {
                    const std::vector<CellPtr>& outputs) = 0;
 };
 
-// What computes, for one kind of device.
+// What computes on one device.
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -33,8 +35,7 @@ class Backend {
                                            std::shared_ptr<const std::vector<std::string>> lines) = 0;
   // Called first on the worker's thread.
   virtual void attach() {}
-  // The device's memory, for values that come from the host.
-  virtual MemoryPool& memory() = 0;
 };
+using MakeBackend = std::unique_ptr<Backend> (*)(Device& device, Transport* transport);
 
 }  // namespace moai::runtime

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "runtime/memory.h"
+#include "runtime/sharding.h"
 
 namespace moai::runtime {
 
@@ -28,12 +29,22 @@ class Cell {
     return cell;
   }
 
+  // Ready and without its value: a later run was overwriting it when it failed, or the run was a dry one.
+  bool is_empty() const {
+    for (const auto& part : parts) {
+      if (part->is_empty()) return true;
+    }
+    return parts.empty() && block == nullptr && bytes > 0;
+  }
+
   const int64_t bytes;
   BlockPtr block;  // set when ready; moved out when a later run overwrites it in place
-  // By device, where the value lies on several: what it has of it, whole or a part; null where nothing. There
+  // By device, where the value lies on several: what it has of it, whole or a part, as `sharding` says. There
   // is no `block` then, and the cell is ready when a run has filled every part. Each part is a cell as an
-  // Executable takes it. Set before the run is queued, or by the run's `execute`.
+  // Executable takes it. Set by the run's `execute`; of a cell that is ready, block and parts change under
+  // the engine's lock alone.
   std::vector<std::shared_ptr<Cell>> parts;
+  ShardingPtr sharding;
   std::string error;  // set when failed: why the value is lost
   std::atomic<State> state{State::kPending};
   uint64_t run_id = 0;  // of the run that fills it; 0 when it was born ready

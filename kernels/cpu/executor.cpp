@@ -8,14 +8,18 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <optional>
+#include <thread>
 #include <unordered_set>
 
+#include "compile/local/collective.h"
 #include "compile/program.h"
 #include "ir/error.h"
 #include "kernels/cpu/call.h"
 #include "kernels/cpu/device.h"
 #include "kernels/cpu/placement.h"
 #include "kernels/cpu/torch_profiler.h"
+#include "runtime/groups.h"
 #include "runtime/profiler.h"
 
 namespace moai::cpu {
@@ -35,17 +39,28 @@ using runtime::Number;
 // they run one after the other; it grows to the largest.
 class Arena {
  public:
+  explicit Arena(runtime::MemoryPool& pool) : pool_(pool) {}
   void* reserve(int64_t bytes) {
     if (block_ == nullptr || block_->bytes < bytes) {
       block_.reset();
-      pool().trim();
-      block_ = pool().allocate(bytes);
+      pool_.trim();
+      block_ = pool_.allocate(bytes);
     }
     return block_->data;
   }
 
  private:
+  runtime::MemoryPool& pool_;
   BlockPtr block_;
+};
+
+// What the programs of one device share.
+struct Context {
+  Context(runtime::Device& device_in, runtime::Transport* transport)
+      : device(device_in), arena(device_in.memory), groups(transport, device_in.index) {}
+  runtime::Device& device;
+  Arena arena;
+  runtime::Groups groups;
 };
 
 // The memory behind one buffer of the program, as a CPU storage whose pointer moves.
@@ -79,11 +94,14 @@ struct Slot {
 class CpuExecutable final : public runtime::Executable {
  public:
   CpuExecutable(std::shared_ptr<const Program> program, std::shared_ptr<const std::vector<std::string>> lines,
-                Arena& arena)
-      : program_(std::move(program)), lines_(std::move(lines)), arena_(arena) {
+                Context& context)
+      : program_(std::move(program)), lines_(std::move(lines)), context_(context) {
     make_slots();
     make_tensors();
-    for (const auto& instruction : program_->instructions) calls_.push_back(make_call(instruction));
+    for (const auto& instruction : program_->instructions) {
+      calls_.push_back(make_call(instruction));
+      exchanges_.push_back(make_exchange(instruction));
+    }
     plan_lifetimes();
   }
 
@@ -98,7 +116,7 @@ class CpuExecutable final : public runtime::Executable {
     for (size_t i = 0; i < instructions.size(); ++i) {
       size_t begun = i;
       try {
-        if (i == first_input_write_ && pool().has_limit()) check_room_for_the_rest(inputs);
+        if (i == point_of_no_return_ && context_.device.memory.has_limit()) check_room_for_the_rest(inputs);
         for (const int32_t b : begins_[i]) begin(b);
         begun = i + 1;
         step(i, numbers);
@@ -153,12 +171,31 @@ class CpuExecutable final : public runtime::Executable {
   }
 
   std::unique_ptr<Call> make_call(const Instruction& instruction) {
-    if (instruction.kind != Instruction::Kind::kCall) return nullptr;
+    if (instruction.kind != Instruction::Kind::kCall || is_between_devices(instruction)) return nullptr;
     std::vector<at::Tensor> operands;
     for (const int32_t access : instruction.operands) {
       operands.push_back(access == compile::kNone ? at::Tensor() : tensors_[access]);
     }
     return std::make_unique<Call>(program_->graph.node(instruction.node), program_->graph, operands);
+  }
+
+  // A collective, or the barrier.
+  bool is_between_devices(const Instruction& instruction) const {
+    if (program_->mesh.empty() || instruction.kind != Instruction::Kind::kCall) return false;
+    return is_barrier(instruction) || compile::read_collective(program_->graph, instruction.node).has_value();
+  }
+
+  bool is_barrier(const Instruction& instruction) const {
+    static const ir::Symbol barrier = ir::Symbol::intern("moai.barrier");
+    return instruction.kind == Instruction::Kind::kCall &&
+           program_->graph.node(instruction.node).op == barrier;
+  }
+
+  std::optional<runtime::BoundCollective> make_exchange(const Instruction& instruction) {
+    if (!is_between_devices(instruction)) return std::nullopt;
+    if (is_barrier(instruction))
+      return runtime::BoundCollective{&context_.groups.everyone(), runtime::Collective::barrier()};
+    return context_.groups.bind(program_->graph, instruction.node, program_->mesh);
   }
 
   bool is_placed(const Buffer& buffer) const {
@@ -186,7 +223,11 @@ class CpuExecutable final : public runtime::Executable {
     }
     for (size_t b = 0; b < program_->buffers.size(); ++b) {
       if (program_->buffers[b].home == Buffer::Home::kInput && first_write_[b] != compile::kNone)
-        first_input_write_ = std::min(first_input_write_, static_cast<size_t>(first_write_[b]));
+        point_of_no_return_ = std::min(point_of_no_return_, static_cast<size_t>(first_write_[b]));
+    }
+    // Where other devices may write their inputs, all that can fail here must have been seen before.
+    for (size_t i = 0; i < program_->instructions.size(); ++i) {
+      if (is_barrier(program_->instructions[i])) point_of_no_return_ = i;
     }
   }
 
@@ -203,7 +244,7 @@ class CpuExecutable final : public runtime::Executable {
   }
 
   void bind_arena() {
-    void* base = arena_.reserve(program_->arena_bytes);
+    void* base = context_.arena.reserve(program_->arena_bytes);
     if (base == base_) return;
     base_ = base;
     for (size_t b = 0; b < slots_.size(); ++b) {
@@ -213,13 +254,13 @@ class CpuExecutable final : public runtime::Executable {
     }
   }
 
-  // Before the first write to an input: with all that the rest of the program takes from the pool there,
+  // At the point of no return: with all that the rest of the program takes from the pool there,
   // memory that runs out leaves the state as it was. (Other threads may still take what is seen to be free
   // here.)
   void check_room_for_the_rest(const std::vector<CellPtr>& inputs) const {
     int64_t taken = 0;
     int64_t most = 0;
-    for (size_t i = first_input_write_; i < begins_.size(); ++i) {
+    for (size_t i = point_of_no_return_; i < begins_.size(); ++i) {
       for (const int32_t b : begins_[i]) taken += runtime::MemoryPool::size_of(program_->buffers[b].bytes);
       most = std::max(most, taken);
       for (const int32_t b : ends_[i]) {
@@ -228,12 +269,12 @@ class CpuExecutable final : public runtime::Executable {
         if (is_freed && !is_placed(buffer)) taken -= runtime::MemoryPool::size_of(buffer.bytes);
       }
     }
-    pool().check_room(most);
+    context_.device.memory.check_room(most);
   }
 
   void begin(int32_t b) {
     Slot& slot = slots_[b];
-    slot.block = pool().allocate(program_->buffers[b].bytes);
+    slot.block = context_.device.memory.allocate(program_->buffers[b].bytes);
     slot.point_at(slot.block->data);
   }
 
@@ -254,6 +295,7 @@ class CpuExecutable final : public runtime::Executable {
       tensors_[instruction.results[0]].copy_(tensors_[instruction.operands[0]]);
       return;
     }
+    if (exchanges_[i]) return exchange(instruction, *exchanges_[i]);
     const ir::Node& node = program_->graph.node(instruction.node);
     Call& call = *calls_[i];
     {
@@ -267,6 +309,13 @@ class CpuExecutable final : public runtime::Executable {
     }
     take_results(instruction, node, call);
     call.clear();
+  }
+
+  void exchange(const Instruction& instruction, const runtime::BoundCollective& bound) {
+    const void* in =
+        instruction.operands.empty() ? nullptr : tensors_[instruction.operands[0]].const_data_ptr();
+    void* out = instruction.results.empty() ? nullptr : tensors_[instruction.results[0]].mutable_data_ptr();
+    bound.group->start(bound.call, in, out)->wait();
   }
 
   // Sees to it that each fresh result is what its access shows.
@@ -389,52 +438,54 @@ class CpuExecutable final : public runtime::Executable {
 
   std::shared_ptr<const Program> program_;
   std::shared_ptr<const std::vector<std::string>> lines_;
-  Arena& arena_;
+  Context& context_;
   void* base_ = nullptr;
   std::vector<Slot> slots_;          // by buffer
   std::vector<at::Tensor> tensors_;  // by access
   std::vector<Dynamic> dynamic_offsets_;
-  std::vector<std::unique_ptr<Call>> calls_;  // by instruction
+  std::vector<std::unique_ptr<Call>> calls_;                        // by instruction
+  std::vector<std::optional<runtime::BoundCollective>> exchanges_;  // by instruction
   std::vector<std::vector<int32_t>> begins_;  // buffers to allocate before an instruction
   std::vector<std::vector<int32_t>> ends_;    // buffers to free after it
   std::vector<int32_t> first_write_;          // by buffer: the first instruction that writes it
-  size_t first_input_write_ = SIZE_MAX;       // the first instruction that writes to an input
+  size_t point_of_no_return_ = SIZE_MAX;      // the first instruction that writes to an input, or the barrier
 };
 
 class CpuBackend final : public runtime::Backend {
  public:
+  CpuBackend(runtime::Device& device, runtime::Transport* transport) : context_(device, transport) {}
+
   std::unique_ptr<runtime::Executable> load(std::shared_ptr<const Program> program,
                                             std::shared_ptr<const std::vector<std::string>> lines) override {
-    return std::make_unique<CpuExecutable>(std::move(program), std::move(lines), arena_);
+    return std::make_unique<CpuExecutable>(std::move(program), std::move(lines), context_);
   }
-
-  runtime::MemoryPool& memory() override { return pool(); }
 
   void attach() override {
     install_placing_allocator();
     mark_worker_thread();
+    use_threads(context_.device.threads);
     // For the life of the thread: nothing here is differentiated.
     static thread_local at::AutoDispatchBelowADInplaceOrView below;
     c10::GradMode::set_enabled(false);
   }
 
  private:
-  Arena arena_;
+  // Torch's number of threads is the calling thread's, and what threads that come later begin with: the
+  // latter stays what the user set.
+  static void use_threads(int threads) {
+    const int others = at::get_num_threads();
+    if (threads == others) return;
+    at::set_num_threads(threads);
+    std::thread([others] { at::set_num_threads(others); }).join();
+  }
+
+  Context context_;
 };
 
 }  // namespace
 
-namespace {
-int64_t memory_limit_bytes = -1;
-}  // namespace
-
-void set_memory_limit(int64_t bytes) { memory_limit_bytes = bytes; }
-
-runtime::MemoryPool& pool() {
-  static auto* one = new runtime::MemoryPool(memory_limit_bytes);  // blocks outlive static destruction
-  return *one;
+std::unique_ptr<runtime::Backend> make_backend(runtime::Device& device, runtime::Transport* transport) {
+  return std::make_unique<CpuBackend>(device, transport);
 }
-
-std::unique_ptr<runtime::Backend> make_backend() { return std::make_unique<CpuBackend>(); }
 
 }  // namespace moai::cpu

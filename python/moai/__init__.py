@@ -29,6 +29,28 @@ def sync() -> None:
     _C.synchronize()
 
 
+def configure(
+    *, devices: str | None = None, device_memory: str | None = None, plan: str | None = None
+) -> None:
+    """Change what ``MOAI_DEVICES``, ``MOAI_DEVICE_MEMORY`` and ``MOAI_PLAN`` said; what is left out stays.
+
+    Runs what is recorded first. Values keep what they hold.
+
+    >>> moai.configure(devices="cpu:4", plan="dp=2,tp=2")
+
+    Raises ValueError that names what is wrong.
+    """
+    from moai import options
+
+    changed = {"devices": devices, "device_memory": device_memory, "plan": plan}
+    chosen = {name: text for name, text in changed.items() if text is not None}
+    parsed = options.parse_devices_and_plan(chosen)
+    _C.synchronize()
+    _C.shut_down()
+    options.override(chosen)
+    _C.configure_devices(*parsed)
+
+
 def stats() -> dict:
     """Counts and times since the process began or :func:`reset_stats`."""
     return _C.stats()
@@ -93,7 +115,7 @@ def _register() -> None:
 
     options.check()
     _C.configure_log(options.value("log"))
-    _C.set_memory_limit(options.parse_bytes("MOAI_DEVICE_MEMORY", options.value("device_memory")))
+    _C.configure_devices(*options.parse_devices_and_plan({}))
     _C.register_device()
     torch._register_device_module("moai", device)
     torch.utils.generate_methods_for_privateuse1_backend(for_storage=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 LOG_TOPICS = ("cut", "compile", "trace", "at_once", "memory")
 
@@ -27,13 +28,20 @@ OPTIONS = (
         "devices",
         "MOAI_DEVICES",
         "cpu",
-        "The devices behind `moai`: `cpu:N`, N virtual CPU devices; `cpu` is one. More than one cannot run yet.",
+        "The devices behind `moai`: `cpu:N`, N virtual CPU devices; `cpu` is one.",
     ),
     Option(
         "device_memory",
         "MOAI_DEVICE_MEMORY",
         "",
         "Most memory that each device may hold, as `2GiB`; empty for no limit.",
+    ),
+    Option(
+        "plan",
+        "MOAI_PLAN",
+        "fastest",
+        "How several devices share a step: `fastest`, pins as `dp=2,tp=2` (see `moai plan --pin`), `random:SEED` "
+        "(any valid plan), or the path of a saved plan (`moai plan --save`).",
     ),
 )
 
@@ -79,14 +87,58 @@ def parse_devices(variable: str, text: str) -> int:
     return int(match[1] or 1)
 
 
+def parse_plan(variable: str, text: str) -> str:
+    """Return what the engine reads of a plan: its pins, or a saved plan's JSON.
+
+    >>> parse_plan("MOAI_PLAN", "random:7")
+    'random=7'
+
+    Raises ValueError that names the variable where a file cannot be read.
+    """
+    text = text.strip()
+    if not text.endswith(".json"):
+        return re.sub(r"^random:(\d+)$", r"random=\1", text)
+    try:
+        return Path(text).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(
+            f"moai config: {variable} names a plan that cannot be read: {error}\n"
+            "  valid: fastest, pins as dp=2,tp=2, random:SEED, or the path of a file made by moai plan --save"
+        ) from error
+
+
+_overridden: dict[str, str] = {}
+
+
 def value(name: str) -> str:
-    """Return what the environment says of an option, or its default."""
+    """Return what :func:`moai.configure` or else the environment says of an option, or its default."""
     option = next(option for option in OPTIONS if option.name == name)
-    return os.environ.get(option.variable, option.default)
+    return _overridden.get(name, os.environ.get(option.variable, option.default))
+
+
+def override(values: dict[str, str]) -> None:
+    """Let :func:`value` return these, by name."""
+    _overridden.update(values)
+
+
+def parse_devices_and_plan(changed: dict[str, str]) -> tuple[int, int, str]:
+    """Return the number of devices, the bytes that each may hold and the plan, as the engine takes them.
+
+    `changed`: by name, what stands in the place of :func:`value`. Raises ValueError as the parsers do.
+    """
+
+    def text(name: str) -> str:
+        return changed.get(name, value(name))
+
+    return (
+        parse_devices("MOAI_DEVICES", text("devices")),
+        parse_bytes("MOAI_DEVICE_MEMORY", text("device_memory")),
+        parse_plan("MOAI_PLAN", text("plan")),
+    )
 
 
 def check() -> None:
-    """Refuse variables that begin with MOAI_ and that nothing reads, and devices that steps cannot run on.
+    """Refuse variables that begin with MOAI_ and that nothing reads.
 
     Raises ValueError that names the variable and lists the valid ones.
     """
@@ -96,11 +148,6 @@ def check() -> None:
             raise ValueError(
                 f"moai config: {variable} is no option of moai\n  valid: {', '.join(sorted(known))}"
             )
-    if parse_devices("MOAI_DEVICES", value("devices")) > 1:
-        raise ValueError(
-            f"moai config: MOAI_DEVICES holds '{value('devices')}', but steps do not run on several devices yet\n"
-            "  valid: cpu, cpu:1"
-        )
 
 
 def markdown() -> str:

@@ -112,7 +112,6 @@ class FakeBackend : public Backend {
     return std::make_unique<FakeExecutable>(std::move(program), journal_);
   }
   void attach() override { ++journal_->attached; }
-  MemoryPool& memory() override { return journal_->pool; }
 
  private:
   std::shared_ptr<Journal> journal_;

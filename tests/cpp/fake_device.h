@@ -40,7 +40,10 @@ struct Launched {
 
 struct Device {
   std::shared_ptr<runtime::Journal> journal = std::make_shared<runtime::Journal>();
-  Engine engine{std::make_unique<runtime::FakeBackend>(journal)};
+  Engine engine{Kind{[this](runtime::Device&, runtime::Transport*) {
+                  return std::make_unique<runtime::FakeBackend>(journal);
+                }},
+                Settings{}};
 
   // Inputs as `Meaning` makes them.
   std::vector<CellPtr> inputs(const ir::Graph& graph) {

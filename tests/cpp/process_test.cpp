@@ -14,9 +14,9 @@ namespace moai::engine {
 namespace {
 
 void use_fake_backend() {
-  set_backend_factory([]() -> std::unique_ptr<runtime::Backend> {
+  configure(Kind{[](runtime::Device&, runtime::Transport*) {
     return std::make_unique<runtime::FakeBackend>(std::make_shared<runtime::Journal>());
-  });
+  }});
 }
 
 TEST_CASE("an_engine_is_made_at_first_use_and_again_after_it_was_shut_down") {

@@ -287,6 +287,8 @@ class Machine:
             return [args[0].reshape(args[1])]
         if op == "moai.expand":
             return [args[0].expand(args[1])]
+        if op == "moai.barrier":
+            return []
         if op == "moai.undefined":
             return [torch.zeros(node.results[0][1].sizes, dtype=node.results[0][1].dtype)]
         if op == "view":

@@ -427,7 +427,7 @@ BAD_OPTIONS = [
     ("MOAI_DEVICES", "cpu:0", ("cpu", "cpu:1", "cpu:1024")),
     ("MOAI_DEVICES", "cpu:1025", ("cpu", "cpu:1", "cpu:1024")),
     ("MOAI_DEVICES", "cpu:two", ("cpu", "cpu:1", "cpu:1024")),
-    ("MOAI_DEVICES", "cpu:4", ("cpu", "cpu:1")),
+    ("MOAI_PLAN", "nowhere.json", ("fastest", "dp=2,tp=2", "random:SEED")),
 ]
 
 
@@ -442,11 +442,6 @@ def test_a_bad_option_is_refused_with_the_valid_ones(
     said = run.stderr[run.stderr.index("ValueError: moai config:") :]
     assert variable in said and "valid:" in said
     assert all(word in said.split("valid:")[1] for word in valid)
-
-
-def test_several_devices_are_refused_by_what_is_missing() -> None:
-    run = python("import moai", MOAI_DEVICES="cpu:4")
-    assert "MOAI_DEVICES holds 'cpu:4', but steps do not run on several devices yet" in run.stderr
 
 
 def test_one_device_may_be_numbered() -> None:

@@ -17,6 +17,9 @@ namespace moai::compile {
 //   moai.reduce_scatter(x, [axes], dim, [sizes], "sum")    each keeps its part of the sum
 //   moai.all_to_all(x, [axes], dim, [sizes], to, [sizes])  cut along dim; what arrives is joined along `to`
 //
+//   moai.barrier()                                         of all devices: behind it nothing of the step can
+//   raise
+//
 // A group is the devices that differ in `axes` (of the mesh, ascending) alone, in row-major order of their
 // coordinates there: `sizes` and the order of parts are by that position. Sizes may differ: parts are uneven.
 // Devices are numbered in row-major order of their coordinates.

@@ -81,9 +81,15 @@ class Device {
       ir::Type type = local_type(input);
       at_[input].push_back({plan_.produced(input), b_.graph().add_input(std::move(type))});
     }
-    for (size_t n = 0; n < whole.nodes().size(); ++n) write(static_cast<ir::NodeId>(n));
+    const ir::NodeId last_raising = find_last_raising();
+    if (last_raising == ir::kNone) write_barrier();
+    for (size_t n = 0; n < whole.nodes().size(); ++n) {
+      write(static_cast<ir::NodeId>(n));
+      if (static_cast<ir::NodeId>(n) == last_raising) write_barrier();
+    }
     std::vector<ValueId> outputs;
-    for (const auto output : whole.outputs()) outputs.push_back(bring(output, plan_.wanted(output)));
+    for (const auto output : whole.outputs())
+      outputs.push_back(as_it_is_kept(output, bring(output, plan_.wanted(output))));
     b_.graph().set_outputs(std::move(outputs));
     return std::move(b_.graph());
   }
@@ -98,6 +104,22 @@ class Device {
       for (const auto& part : dim) sizes.back() *= part.length;
     }
     return sizes == whole.sizes ? whole : dense_like(whole, std::move(sizes));
+  }
+
+  ir::NodeId find_last_raising() const {
+    const auto& nodes = plan_.graph.nodes();
+    for (size_t n = nodes.size(); n-- > 0;) {
+      if (nodes[n].kind == ir::NodeKind::kOp && ops::traits(nodes[n].op).can_raise)
+        return static_cast<ir::NodeId>(n);
+    }
+    return ir::kNone;
+  }
+
+  // No device may write over an input while another can still fail: see runtime/run.h.
+  void write_barrier() {
+    ir::Node node;
+    node.op = ir::Symbol::intern("moai.barrier");
+    b_.graph().add_node(std::move(node), {});
   }
 
   void write(ir::NodeId id) {
@@ -151,6 +173,16 @@ class Device {
       it->second = b_.permute(b_.contiguous(b_.permute(local, order)), inverse(order));
     }
     return it->second;
+  }
+
+  // An output is a part of a value in memory: dense, in the order that the whole has.
+  ValueId as_it_is_kept(ValueId whole, ValueId local) {
+    const ir::Type& type = plan_.graph.type(whole);
+    if (!type.is_dense()) return local;
+    const auto order = memory_order(type);
+    const ValueId ordered = b_.permute(local, order);
+    if (b_.type(ordered).is_contiguous()) return local;
+    return b_.permute(b_.contiguous(ordered), inverse(order));
   }
 
   // What a mean over parts is weighted by: the node's next result, as the node left it.

@@ -1,0 +1,162 @@
+#include "engine/choose.h"
+
+#include <algorithm>
+
+#include "compile/local/local_op.h"
+#include "compile/local/parts.h"
+#include "ir/error.h"
+#include "plan/plan_file.h"
+#include "plan/random_plan.h"
+#include "plan/split_lists.h"
+#include "plan/step.h"
+
+namespace moai::engine {
+
+namespace {
+
+using plan::Placement;
+using plan::Split;
+
+plan::Cluster cluster_of(const Settings& settings) {
+  plan::Cluster cluster = plan::parse_cluster(concat("cpu:", settings.devices));
+  if (settings.memory_bytes >= 0) {
+    for (auto& kind : cluster.kinds) kind.memory_bytes = settings.memory_bytes;
+  }
+  return cluster;
+}
+
+std::vector<int32_t> sizes_of(const plan::Mesh& mesh) {
+  std::vector<int32_t> sizes;
+  for (const auto& axis : mesh.axes) sizes.push_back(axis.size);
+  return sizes;
+}
+
+runtime::Sharding::Digits digits_of(const std::vector<int64_t>& sizes,
+                                    const std::vector<compile::Part>& parts) {
+  runtime::Sharding::Digits digits;
+  for (size_t k = 0; k < sizes.size(); ++k) digits.push_back({sizes[k], parts[k].start, parts[k].length});
+  return digits;
+}
+
+// Meshes of `devices` devices, of up to three axes of more than one.
+void meshes_of(int32_t devices, std::vector<int32_t>* mesh, std::vector<std::vector<int32_t>>* all) {
+  if (devices == 1) return all->push_back(*mesh);
+  if (mesh->size() == 3) return;
+  for (int32_t size = 2; size <= devices; ++size) {
+    if (devices % size != 0) continue;
+    mesh->push_back(size);
+    meshes_of(devices / size, mesh, all);
+    mesh->pop_back();
+  }
+}
+
+bool trains(const ir::Graph& graph) {
+  return std::any_of(graph.nodes().begin(), graph.nodes().end(),
+                     [](const ir::Node& node) { return node.section == ir::Section::kBackward; });
+}
+
+// The placement, among those that the frame's atoms allow, under which an input lies as it does now.
+Placement placement_of(const Choice& choice, ir::ValueId input, const runtime::Sharding& lies) {
+  const auto sizes = plan::leaf_sizes(choice.frame, input);
+  std::vector<Split> splits{Split{}};
+  for (size_t d = 0; d < sizes.size(); ++d) {
+    for (size_t k = 0; k < sizes[d].size(); ++k)
+      splits.push_back({Split::Kind::kShard, static_cast<int16_t>(d), static_cast<int16_t>(k)});
+  }
+  Placement placement(choice.mesh.axes.size());
+  std::vector<size_t> index(placement.size(), 0);
+  for (;;) {
+    for (size_t a = 0; a < placement.size(); ++a) placement[a] = splits[index[a]];
+    if (sharding_of(choice, input, placement) == lies) return placement;
+    size_t a = 0;
+    while (a < index.size() && ++index[a] == splits.size()) index[a++] = 0;
+    if (a == index.size()) return {};
+  }
+}
+
+}  // namespace
+
+runtime::Sharding sharding_of(const Choice& choice, ir::ValueId value, const Placement& placement) {
+  const auto mesh = sizes_of(choice.mesh);
+  const auto sizes = plan::leaf_sizes(choice.frame, value);
+  int32_t devices = 1;
+  for (const auto size : mesh) devices *= size;
+  std::vector<std::vector<runtime::Sharding::Digits>> by_device;
+  for (int32_t d = 0; d < devices; ++d) {
+    const auto parts = compile::parts_of({mesh, compile::coordinates_of(mesh, d)}, sizes, placement);
+    by_device.emplace_back();
+    for (size_t i = 0; i < sizes.size(); ++i) by_device.back().push_back(digits_of(sizes[i], parts[i]));
+  }
+  return {choice.graph.type(value), by_device};
+}
+
+Chooser::Chooser(const Settings& settings) : cluster_(cluster_of(settings)) {
+  const std::string& text = settings.plan;
+  if (!text.empty() && text.front() == '{') {
+    pins_.saved = std::make_shared<const plan::SavedPlan>(plan::load_plan(text));
+  } else if (!text.empty() && text != "fastest") {
+    pins_ = plan::parse_pins(text);
+  }
+  const auto refuse = [&](const char* what) {
+    throw Error(Phase::kConfig, concat("MOAI_PLAN holds '", text, "', but ", what, " cannot be run yet"))
+        .hint("leave it to moai plan, which predicts such plans");
+  };
+  if (pins_.stages.value_or(1) > 1) refuse("pipeline stages");
+  if (pins_.micro_batches.value_or(1) > 1) refuse("micro-batches");
+  pins_.stages = 1;
+  pins_.micro_batches = 1;
+  for (const auto& axis : pins_.axes) mesh_.push_back(axis.size);
+  if (mesh_.empty()) mesh_ = {settings.devices};
+}
+
+Choice Chooser::choose(const ir::Graph& graph, const std::vector<runtime::ShardingPtr>& lie) {
+  if (pins_.random) return at_random(graph);
+  return trains(graph) ? planned(graph) : in_place(graph, lie);
+}
+
+Choice Chooser::at_random(const ir::Graph& graph) const {
+  std::vector<std::vector<int32_t>> meshes;
+  std::vector<int32_t> mesh;
+  meshes_of(cluster_.device_count(), &mesh, &meshes);
+  Choice choice;
+  choice.graph = plan::split_lists(graph);
+  choice.frame = plan::make_frame(choice.graph);
+  choice.mesh = plan::Mesh::make(cluster_, meshes[*pins_.random % meshes.size()]);
+  const auto allowed = [&](ir::NodeId node, const plan::Option& option) {
+    return compile::has_local_form(choice.frame.rules[node], option);
+  };
+  plan::SplitCounts counts;
+  choice.assignment =
+      plan::random_assignment(choice.graph, choice.frame, choice.mesh, *pins_.random, allowed, &counts);
+  choice.layout = concat("random ", *pins_.random, " on ", choice.mesh.str());
+  return choice;
+}
+
+Choice Chooser::planned(const ir::Graph& graph) {
+  const plan::StepPlan found = plan::plan_step(graph, cluster_, pins_);
+  const plan::Candidate& best = found.best();
+  if (!best.fits) throw OutOfMemory(Phase::kPlan, concat("no plan of this step fits: ", best.excess));
+  plan::Step step = plan::make_step(graph);
+  if (best.outer.recompute != plan::Recompute::kNone) step = plan::make_step(step, best.outer.recompute);
+  mesh_ = best.outer.mesh;
+  return {std::move(step.graph), std::move(step.frame), plan::Mesh::make(cluster_, best.outer.mesh),
+          best.assignment, best.layout};
+}
+
+Choice Chooser::in_place(const ir::Graph& graph, const std::vector<runtime::ShardingPtr>& lie) const {
+  plan::Step step = plan::make_step(graph);
+  Choice choice{step.graph, step.frame, plan::Mesh::make(cluster_, mesh_), {}, ""};
+  plan::Terms terms;
+  terms.memory_bytes = static_cast<double>(cluster_.smallest_memory());
+  terms.pinned_inputs.resize(choice.graph.inputs().size());
+  for (size_t i = 0; i < lie.size(); ++i) {
+    if (lie[i]) terms.pinned_inputs[i] = placement_of(choice, choice.graph.inputs()[i], *lie[i]);
+  }
+  choice.assignment = plan::assign(step, step.frame, choice.mesh, terms);
+  if (!choice.assignment.fits)
+    throw OutOfMemory(Phase::kPlan, concat("no plan of this step fits: ", choice.assignment.excess));
+  choice.layout = concat("as it lies, on ", choice.mesh.str());
+  return choice;
+}
+
+}  // namespace moai::engine

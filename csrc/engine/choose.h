@@ -1,0 +1,47 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "compile/local/partition.h"
+#include "engine/settings.h"
+#include "plan/planner.h"
+#include "runtime/sharding.h"
+
+namespace moai::engine {
+
+// A step, and how several devices share it.
+struct Choice {
+  ir::Graph graph;  // what the plan is of: the same outputs from the same inputs and numbers
+  plan::Frame frame;
+  plan::Mesh mesh;
+  plan::Assignment assignment;
+  std::string layout;  // in words
+};
+
+// Decides how steps are shared by several devices.
+class Chooser {
+ public:
+  // Throws Error(Phase::kConfig) on settings that no plan has, naming the word.
+  explicit Chooser(const Settings& settings);
+
+  // `graph`: canonical views. `lie`: where each input lies now; null where it is on the host or nowhere.
+  // A training step is planned as is best; what trains nothing leaves state where it lies.
+  //
+  // Throws Error(Phase::kPlan) where a pin is impossible, and OutOfMemory where no plan fits.
+  Choice choose(const ir::Graph& graph, const std::vector<runtime::ShardingPtr>& lie);
+
+ private:
+  Choice at_random(const ir::Graph& graph) const;
+  Choice planned(const ir::Graph& graph);
+  Choice in_place(const ir::Graph& graph, const std::vector<runtime::ShardingPtr>& lie) const;
+
+  plan::Cluster cluster_;  // meshes point to it: a chooser stays where it is
+  plan::Pins pins_;
+  std::vector<int32_t> mesh_;  // of the last training step
+};
+
+// Where a value of a choice lies.
+runtime::Sharding sharding_of(const Choice& choice, ir::ValueId value, const plan::Placement& placement);
+
+}  // namespace moai::engine

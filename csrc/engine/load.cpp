@@ -1,0 +1,164 @@
+#include "engine/load.h"
+
+#include <algorithm>
+#include <chrono>
+#include <unordered_map>
+
+#include "engine/log.h"
+#include "engine/stats.h"
+#include "ir/error.h"
+#include "ir/passes.h"
+#include "runtime/profiler.h"
+
+namespace moai::engine {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+int64_t ns_since(Clock::time_point start) {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start).count();
+}
+
+// Both sorted.
+bool includes(const std::vector<ir::ValueId>& all, const std::vector<ir::ValueId>& some) {
+  return std::includes(all.begin(), all.end(), some.begin(), some.end());
+}
+
+bool holds_for(const LoadedProgram& program, const std::vector<runtime::Number>& numbers) {
+  return std::all_of(program.offsets.begin(), program.offsets.end(),
+                     [&](const auto& offset) { return numbers[offset.first].i == offset.second; });
+}
+
+// Positions of the numbers that are offsets of views or of updates.
+std::vector<int32_t> offsets_in(const ir::Graph& graph) {
+  std::vector<int32_t> found;
+  for (const auto& node : graph.nodes()) {
+    if (node.kind == ir::NodeKind::kOp) continue;
+    const ir::Arg& offset = node.args[node.kind == ir::NodeKind::kView ? 0 : 2];
+    if (const auto* number = std::get_if<ir::NumberRef>(&offset)) found.push_back(number->index);
+  }
+  std::sort(found.begin(), found.end());
+  found.erase(std::unique(found.begin(), found.end()), found.end());
+  return found;
+}
+
+void count_compile(bool resized) {
+  (resized ? stats().resizes : stats().compiles).fetch_add(1, std::memory_order_relaxed);
+}
+
+}  // namespace
+
+ir::Graph simplified(ir::Graph graph, const std::vector<ir::ValueId>& wanted) {
+  graph.set_outputs(wanted);
+  graph = ir::eliminate_dead_code(graph);
+  graph = ir::remove_needless_copies(graph);
+  return ir::merge_common_subexpressions(graph);
+}
+
+Loader::Loader(const Settings& settings, std::vector<std::unique_ptr<runtime::Backend>>& backends)
+    : backends_(backends) {
+  if (settings.devices > 1) chooser_ = std::make_unique<Chooser>(settings);
+}
+
+LoadedProgram& Loader::program_for(Trace& trace, const std::vector<ir::ValueId>& wanted,
+                                   const std::vector<runtime::Number>& numbers,
+                                   const std::vector<runtime::ShardingPtr>& lie) {
+  if (trace.loader != this) {  // another engine's, which is gone
+    trace.programs.clear();
+    trace.varying_offsets.clear();
+    trace.runs = 0;
+    trace.loader = this;
+  }
+  LoadedProgram* found = nullptr;
+  for (auto& candidate : trace.programs) {
+    if (!includes(candidate.outputs, wanted) || !holds_for(candidate, numbers)) continue;
+    if (found == nullptr || candidate.outputs.size() < found->outputs.size()) found = &candidate;
+  }
+  if (found != nullptr) return *found;
+  const auto start = Clock::now();
+  trace.programs.push_back(chooser_ ? on_several(trace, wanted, numbers, lie) : on_one(trace, wanted));
+  stats().compile_ns.fetch_add(ns_since(start), std::memory_order_relaxed);
+  return trace.programs.back();
+}
+
+LoadedProgram Loader::on_one(Trace& trace, const std::vector<ir::ValueId>& wanted) {
+  // A known structure in other sizes is planned at once: its plan is only re-sized.
+  const bool plan = trace.runs > 0 || planned_structures_.count(trace.structure) > 0;
+  const runtime::Span span(runtime::Profiler::Lane::kDevice, plan ? "moai plan and lower" : "moai lower");
+  const auto start = Clock::now();
+  auto program =
+      std::make_shared<compile::Program>(compile::lower(simplified(trace.graph, wanted), {trace.donated}));
+  if (plan) {
+    compile::plan_memory(*program);
+    const bool known = !planned_structures_.insert(trace.structure).second;
+    count_compile(known && trace.programs.empty());
+    if (logs(Topic::kCompile)) {
+      log(Topic::kCompile, concat(known ? "resize" : "compile", " trace ", trace.id, ": ",
+                                  program->instructions.size(), " instructions, arena ", program->arena_bytes,
+                                  " bytes, ", wanted.size(), " outputs, ", ns_since(start) / 1000, " us"));
+    }
+  }
+  LoadedProgram loaded;
+  loaded.outputs = wanted;
+  loaded.programs.push_back(program);
+  loaded.executables.push_back(backends_[0]->load(program, trace.lines));
+  return loaded;
+}
+
+LoadedProgram Loader::on_several(Trace& trace, const std::vector<ir::ValueId>& wanted,
+                                 const std::vector<runtime::Number>& numbers,
+                                 const std::vector<runtime::ShardingPtr>& lie) {
+  const runtime::Span span(runtime::Profiler::Lane::kDevice, "moai plan and lower");
+  const auto start = Clock::now();
+  LoadedProgram loaded;
+  loaded.outputs = wanted;
+  // An offset that is not what it was for another program is one that varies: views there stay as they are.
+  trace.varying_offsets.resize(numbers.size(), false);
+  for (const auto& other : trace.programs) {
+    for (const auto& [position, value] : other.offsets) {
+      if (numbers[position].i != value) trace.varying_offsets[position] = true;
+    }
+  }
+  std::vector<int64_t> values;
+  for (const auto number : numbers) values.push_back(number.i);
+  ir::Graph graph = simplified(trace.graph, wanted);
+  for (const auto position : offsets_in(graph)) {
+    if (!trace.varying_offsets[position]) loaded.offsets.emplace_back(position, values[position]);
+  }
+  graph = ir::canonicalise_views(ir::fixed_offsets(graph, values, trace.varying_offsets));
+
+  const Choice choice = chooser_->choose(graph, lie);
+  const auto local = compile::partition(choice.graph, choice.frame, choice.mesh, choice.assignment);
+  const auto lies = [&](ir::ValueId value, const plan::Placement& placement) {
+    return std::make_shared<const runtime::Sharding>(sharding_of(choice, value, placement));
+  };
+  for (size_t i = 0; i < choice.graph.inputs().size(); ++i)
+    loaded.inputs_lie.push_back(lies(choice.graph.inputs()[i], choice.assignment.inputs[i]));
+  for (size_t o = 0; o < local.outputs.size(); ++o)
+    loaded.outputs_lie.push_back(lies(choice.graph.outputs()[o], local.outputs[o]));
+
+  std::unordered_map<const ir::Graph*, std::shared_ptr<const compile::Program>> lowered;
+  for (size_t d = 0; d < backends_.size(); ++d) {
+    auto& program = lowered[local.graphs[d].get()];
+    if (program == nullptr) {
+      auto made = std::make_shared<compile::Program>(
+          compile::lower(ir::strided_views(*local.graphs[d]), {trace.donated}));
+      for (const auto& axis : choice.mesh.axes) made->mesh.push_back(axis.size);
+      compile::plan_memory(*made);
+      program = std::move(made);
+    }
+    loaded.programs.push_back(program);
+    loaded.executables.push_back(backends_[d]->load(program, trace.lines));
+  }
+  count_compile(!planned_structures_.insert(trace.structure).second && trace.programs.empty());
+  if (logs(Topic::kCompile)) {
+    log(Topic::kCompile, concat("compile trace ", trace.id, " for ", backends_.size(), " devices (",
+                                choice.layout, "): ", loaded.programs[0]->instructions.size(),
+                                " instructions, arena ", loaded.programs[0]->arena_bytes, " bytes, ",
+                                wanted.size(), " outputs, ", ns_since(start) / 1000, " us"));
+  }
+  return loaded;
+}
+
+}  // namespace moai::engine

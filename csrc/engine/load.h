@@ -1,0 +1,38 @@
+#pragma once
+
+#include <memory>
+#include <set>
+#include <vector>
+
+#include "engine/choose.h"
+#include "engine/trace.h"
+
+namespace moai::engine {
+
+// The graph that leaves `wanted` behind and no more, without what changes nothing.
+ir::Graph simplified(ir::Graph graph, const std::vector<ir::ValueId>& wanted);
+
+// Makes traces' programs. Used by one thread at a time.
+class Loader {
+ public:
+  // `backends`: by device; they outlive it.
+  Loader(const Settings& settings, std::vector<std::unique_ptr<runtime::Backend>>& backends);
+
+  // The program for a launch with these numbers that wants these values (sorted): one of the trace's, or a
+  // new one that becomes one of them. `lie`: see Chooser::choose; empty on one device.
+  LoadedProgram& program_for(Trace& trace, const std::vector<ir::ValueId>& wanted,
+                             const std::vector<runtime::Number>& numbers,
+                             const std::vector<runtime::ShardingPtr>& lie);
+
+ private:
+  LoadedProgram on_one(Trace& trace, const std::vector<ir::ValueId>& wanted);
+  LoadedProgram on_several(Trace& trace, const std::vector<ir::ValueId>& wanted,
+                           const std::vector<runtime::Number>& numbers,
+                           const std::vector<runtime::ShardingPtr>& lie);
+
+  std::vector<std::unique_ptr<runtime::Backend>>& backends_;
+  std::unique_ptr<Chooser> chooser_;  // of several devices
+  std::set<uint64_t> planned_structures_;
+};
+
+}  // namespace moai::engine

@@ -1,0 +1,137 @@
+// A launch on several devices: bringing inputs to where the program reads them, and what its parts make.
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+
+#include "engine/engine.h"
+#include "engine/stats.h"
+#include "ir/error.h"
+
+namespace moai::engine {
+
+using runtime::BlockPtr;
+using runtime::Cell;
+using runtime::CellPtr;
+using runtime::ShardingPtr;
+
+// Note [Where values lie]
+// A value that comes from the host lies there, whole, until a program reads it: then each device cuts its
+// part out of it. If it lives on, it lies on the devices from the next run on (a run that fails leaves it
+// where it was). What a program makes lies as it says; another program that wants it elsewhere gets it by way
+// of the host, which is slow and happens when a script's traces have plans that differ.
+
+struct Engine::Shared {
+  std::vector<std::vector<CellPtr>> inputs;   // by device and input
+  std::vector<std::vector<CellPtr>> outputs;  // by device and output
+  struct Cut {
+    BlockPtr whole;
+    std::vector<CellPtr> parts;
+    ShardingPtr sharding;
+  };
+  std::vector<Cut> cuts;
+  std::atomic<bool> failed{false};
+};
+
+std::vector<ShardingPtr> Engine::where_inputs_lie(const runtime::Run& run) {
+  std::vector<ShardingPtr> lie;
+  if (devices_.size() == 1) return lie;
+  for (const auto& cell : run.inputs)
+    lie.push_back(cell == nullptr || cell->parts.empty() ? nullptr : cell->sharding);
+  return lie;
+}
+
+void Engine::settle_moved() {
+  for (auto& moved : moved_) {
+    if (moved.cell.use_count() == 1) continue;
+    const bool succeeded = std::all_of(moved.parts.begin(), moved.parts.end(), [](const CellPtr& part) {
+      return part->state.load(std::memory_order_acquire) == Cell::State::kReady && !part->is_empty();
+    });
+    if (!succeeded) continue;
+    const std::lock_guard<std::mutex> guard(cells_lock_);
+    moved.cell->parts = std::move(moved.parts);
+    moved.cell->sharding = std::move(moved.sharding);
+    moved.cell->block = nullptr;
+  }
+  moved_.clear();
+}
+
+BlockPtr Engine::join(const std::vector<CellPtr>& parts, const runtime::Sharding& sharding) {
+  for (size_t d = 0; d < parts.size(); ++d) {
+    if (sharding.has_all(d)) return parts[d]->block;
+  }
+  BlockPtr whole = host_memory_.allocate(sharding.bytes());
+  for (size_t d = 0; d < parts.size(); ++d) {
+    if (!sharding.is_repeated(d) && sharding.part_bytes(d) > 0)
+      sharding.paste(d, parts[d]->block->data, whole->data);
+  }
+  return whole;
+}
+
+BlockPtr Engine::whole(const Cell& cell) {
+  std::vector<CellPtr> parts;
+  ShardingPtr sharding;
+  {
+    const std::lock_guard<std::mutex> guard(cells_lock_);
+    if (cell.parts.empty()) return cell.block;
+    if (cell.is_empty()) return nullptr;
+    parts = cell.parts;
+    sharding = cell.sharding;
+  }
+  return join(parts, *sharding);
+}
+
+void Engine::execute_on_several(runtime::Run& run, LoadedProgram& program,
+                                const std::vector<CellPtr>& outputs) {
+  auto shared = std::make_shared<Shared>();
+  const size_t devices = devices_.size();
+  shared->inputs.assign(devices, std::vector<CellPtr>(run.inputs.size()));
+  shared->outputs.assign(devices, std::vector<CellPtr>(outputs.size()));
+  for (size_t i = 0; i < run.inputs.size(); ++i) {
+    CellPtr& cell = run.inputs[i];
+    if (cell == nullptr) continue;
+    const ShardingPtr& wanted = program.inputs_lie[i];
+    std::vector<CellPtr> parts;
+    if (!cell->parts.empty() && *cell->sharding == *wanted) {
+      parts = cell->parts;
+    } else {
+      for (size_t d = 0; d < devices; ++d) parts.push_back(std::make_shared<Cell>(wanted->part_bytes(d)));
+      shared->cuts.push_back({whole(*cell), parts, wanted});
+      if (cell.use_count() > 1) moved_.push_back({cell, parts, wanted});
+    }
+    for (size_t d = 0; d < devices; ++d) shared->inputs[d][i] = std::move(parts[d]);
+    // What nobody else holds is the devices' to let go of when they have read it.
+    if (cell.use_count() == 1) cell = nullptr;
+  }
+  for (size_t o = 0; o < outputs.size(); ++o) {
+    const auto& cell = outputs[o];
+    if (cell == nullptr) continue;
+    cell->sharding = program.outputs_lie[o];
+    for (size_t d = 0; d < devices; ++d) {
+      cell->parts.push_back(std::make_shared<Cell>(cell->sharding->part_bytes(d)));
+      shared->outputs[d][o] = cell->parts.back();
+    }
+  }
+  run.execute_on = [this, &program, shared](runtime::Run& r, int device) {
+    const auto d = static_cast<size_t>(device);
+    const auto start = std::chrono::steady_clock::now();
+    try {
+      for (auto& cut : shared->cuts) {
+        const CellPtr part = std::move(cut.parts[d]);
+        part->block = devices_[d]->memory.allocate(part->bytes);
+        if (part->bytes > 0) cut.sharding->cut(d, cut.whole->data, part->block->data);
+        part->state.store(Cell::State::kReady, std::memory_order_release);
+      }
+      program.executables[d]->run(shared->inputs[d], r.numbers, shared->outputs[d]);
+    } catch (...) {
+      if (!shared->failed.exchange(true)) stats().failures.fetch_add(1, std::memory_order_relaxed);
+      throw;
+    }
+    const auto took = std::chrono::steady_clock::now() - start;
+    if (d == 0)
+      stats().run_ns.fetch_add(std::chrono::duration_cast<std::chrono::nanoseconds>(took).count(),
+                               std::memory_order_relaxed);
+  };
+}
+
+}  // namespace moai::engine

@@ -1,0 +1,85 @@
+#include <algorithm>
+#include <optional>
+
+#include "ir/error.h"
+#include "ir/passes.h"
+#include "ir/rewrite.h"
+#include "ir/view.h"
+
+namespace moai::ir {
+
+namespace {
+
+std::optional<ViewStep> step_of(const Node& node) {
+  const auto list = [&] { return std::get<Dims>(node.args[1]); };
+  const std::string& name = node.op.str();
+  if (name == "moai.reshape") return ViewStep{ViewStep::Kind::kReshape, list()};
+  if (name == "moai.permute") return ViewStep{ViewStep::Kind::kPermute, list()};
+  if (name == "moai.expand") return ViewStep{ViewStep::Kind::kExpand, list()};
+  if (name != "moai.slice") return std::nullopt;
+  ViewStep step{ViewStep::Kind::kSlice, {}};
+  for (size_t i = 1; i < node.args.size(); ++i) step.dims.push_back(std::get<int64_t>(node.args[i]));
+  return step;
+}
+
+Node like(const Node& node, NodeKind kind, ValueId operand, std::vector<Arg> args) {
+  Node made;
+  made.kind = kind;
+  made.section = node.section;
+  made.origin = node.origin;
+  made.operands = {operand};
+  made.args = std::move(args);
+  return made;
+}
+
+Arg* offset_of(Node* node) {
+  if (node->kind == NodeKind::kView) return &node->args[0];
+  return node->kind == NodeKind::kUpdate ? &node->args[2] : nullptr;
+}
+
+}  // namespace
+
+Graph strided_views(const Graph& graph) {
+  Rewrite rewrite(graph);
+  for (size_t i = 0; i < graph.nodes().size(); ++i) {
+    const auto id = static_cast<NodeId>(i);
+    const Node& node = graph.node(id);
+    const auto step = step_of(node);
+    if (!step) {
+      rewrite.keep(id);
+      continue;
+    }
+    const ValueId operand = rewrite[node.operands[0]];
+    const Type base = rewrite.to().type(operand);
+    Type type;
+    int64_t offset = 0;
+    if (apply_steps(base, {*step}, &type, &offset)) {
+      rewrite.replace(node.results[0], rewrite.add(like(node, NodeKind::kView, operand, {offset}), type));
+      continue;
+    }
+    MOAI_ASSERT(step->kind == ViewStep::Kind::kReshape, "no such view: ", print(graph, id));
+    Node copy = like(node, NodeKind::kOp, operand, {OperandRef{0}, int64_t{0}});
+    copy.op = Symbol::intern("aten.clone");
+    const Type dense = Type::contiguous(base.dtype, base.sizes);
+    const ValueId copied = rewrite.add(std::move(copy), dense);
+    const Type shaped = Type::contiguous(base.dtype, step->dims);
+    rewrite.replace(node.results[0], rewrite.add(like(node, NodeKind::kView, copied, {int64_t{0}}), shaped));
+  }
+  return rewrite.finish();
+}
+
+Graph fixed_offsets(const Graph& graph, const std::vector<int64_t>& numbers,
+                    const std::vector<bool>& varies) {
+  Rewrite rewrite(graph);
+  for (size_t i = 0; i < graph.nodes().size(); ++i) {
+    Node node = rewrite.renamed(static_cast<NodeId>(i));
+    if (Arg* offset = offset_of(&node)) {
+      const auto* number = std::get_if<NumberRef>(offset);
+      if (number != nullptr && !varies[number->index]) *offset = numbers[number->index];
+    }
+    rewrite.keep(static_cast<NodeId>(i), std::move(node));
+  }
+  return rewrite.finish();
+}
+
+}  // namespace moai::ir
