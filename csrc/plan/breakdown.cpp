@@ -56,7 +56,8 @@ Breakdown breakdown(const Step& step, const Frame& turn, const Mesh& mesh, const
   Breakdown out;
   std::map<std::string, Breakdown::Op> ops;
   std::map<std::tuple<Collective, size_t, bool>, Breakdown::Message> messages;
-  std::set<std::pair<ir::ValueId, Placement>> there;  // a value is brought to a place once for all that want it
+  std::set<std::pair<ir::ValueId, Placement>>
+      there;  // a value is brought to a place once for all that want it
   const double part = 1.0 / terms.stages;
   const auto bring = [&](ir::ValueId value, const Placement& from, const Placement& to, bool merged,
                          double times) {

@@ -19,7 +19,7 @@ struct Breakdown {
   };
   struct Message {
     Collective collective = Collective::kAllReduce;
-    size_t axis = 0;  // of the mesh
+    size_t axis = 0;           // of the mesh
     bool is_gradient = false;  // of gradients and updated weights: once a step
     double count = 0;
     double bytes = 0;  // of whole buffers

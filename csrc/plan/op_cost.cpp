@@ -35,8 +35,8 @@ class Cost {
   }
 
  private:
-  // The type of what is multiplied. A product's last operand is a factor (its first may be a bias); attention's
-  // first is one (the last of its backward are sums of rows, in fp32).
+  // The type of what is multiplied. A product's last operand is a factor (its first may be a bias);
+  // attention's first is one (the last of its backward are sums of rows, in fp32).
   ir::DType multiplied(bool attends) const {
     if (node_.operands.empty()) return ir::DType::kF32;
     return graph_.type(attends ? node_.operands.front() : node_.operands.back()).dtype;
@@ -59,8 +59,7 @@ class Cost {
     for (size_t a = 0; a < option_.choices.size(); ++a) {
       const AxisChoice& choice = option_.choices[a];
       if (choice.kind == AxisChoice::Kind::kFactor)
-        share *=
-            largest_share(frame_.atoms.size(factors_[choice.factor][choice.leaf]), mesh_.axes[a].size);
+        share *= largest_share(frame_.atoms.size(factors_[choice.factor][choice.leaf]), mesh_.axes[a].size);
     }
     return share;
   }

@@ -18,7 +18,8 @@ void bind_kernels(py::module_& m) {
   m.def("run_node", [](const std::string& text, ir::NodeId id, const std::vector<at::Tensor>& operands,
                        const py::list& values) {
     const ir::Graph graph = ir::parse(text);
-    MOAI_ASSERT(values.size() == graph.numbers().size(), "the graph has ", graph.numbers().size(), " numbers");
+    MOAI_ASSERT(values.size() == graph.numbers().size(), "the graph has ", graph.numbers().size(),
+                " numbers");
     std::vector<runtime::Number> numbers(values.size());
     for (size_t n = 0; n < values.size(); ++n) {
       if (graph.numbers()[n] == ir::NumberKind::kFloat) {

@@ -23,8 +23,8 @@ class SampledPart {
   // The part in which each element is so many, as the real and the imaginary part of a number.
   SampledPart times(int64_t inner) const;
 
-  // Calls run(n, index, length) for elements [begin, end) of the part: `length` of them, from its n-th on, lie
-  // side by side in the whole, from `index` on.
+  // Calls run(n, index, length) for elements [begin, end) of the part: `length` of them, from its n-th on,
+  // lie side by side in the whole, from `index` on.
   template <typename F>
   void for_runs(int64_t begin, int64_t end, const F& run) const {
     if (begin >= end) return;
@@ -61,8 +61,8 @@ class SampledPart {
 
   bool is_everything_ = true;
   std::vector<Level> outer_;  // levels of runs, outermost first
-  int64_t run_ = 0;           // elements side by side; read where there are levels, or not everything is drawn
-  int64_t start_ = 0;         // index of the first element
+  int64_t run_ = 0;    // elements side by side; read where there are levels, or not everything is drawn
+  int64_t start_ = 0;  // index of the first element
 };
 
 }  // namespace moai::cpu

@@ -27,7 +27,8 @@ TEST_CASE("op_cost: attention's backward multiplies in the type of its queries")
       head +
           ", %g: bf16[2,4,512,64], %o: bf16[2,4,512,64], %l: f32[2,4,512]) { %a: bf16[2,4,512,64], "
           "%b: bf16[2,4,512,64], %c: bf16[2,4,512,64] = "
-          "aten._scaled_dot_product_flash_attention_for_cpu_backward(%g, %q, %k, %v, %o, %l, 0.0, true, none, "
+          "aten._scaled_dot_product_flash_attention_for_cpu_backward(%g, %q, %k, %v, %o, %l, 0.0, true, "
+          "none, "
           "none) return %a, %b, %c }",
       "h100:1");
   CHECK(forward.attention > 0);
@@ -48,7 +49,8 @@ TEST_CASE("op_cost: computing and moving overlap, the rest adds up") {
 
 TEST_CASE("op_cost: a product counts at its type's rate, views at none") {
   const OpCost half = cost_of_last(
-      "graph(%a: bf16[512,512], %b: bf16[512,512]) { %c: bf16[512,512] = aten.mm(%a, %b) return %c }", "h100:1");
+      "graph(%a: bf16[512,512], %b: bf16[512,512]) { %c: bf16[512,512] = aten.mm(%a, %b) return %c }",
+      "h100:1");
   const OpCost whole = cost_of_last(
       "graph(%a: f32[512,512], %b: f32[512,512]) { %c: f32[512,512] = aten.mm(%a, %b) return %c }", "h100:1");
   CHECK(whole.product == Approx(half.product * 989 / 67));
