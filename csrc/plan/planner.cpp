@@ -146,6 +146,8 @@ class Planner {
     steps_[0] = std::make_unique<Step>(make_step(graph));
     plan_.kept_whole = kept_whole(base().graph, base().frame);
     plan_.no_turns = base().time.obstacle;
+    for (const auto& rule : base().frame.rules) plan_.flops += rule.flops;
+    plan_.batch = base().time.atoms.empty() ? 0 : base().time.size;
     plan_.rules_seconds = seconds_since(start);
   }
 

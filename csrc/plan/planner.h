@@ -76,6 +76,8 @@ struct StepPlan {
   double mesh_gap = 0;    // the same among plans with the best's stages, mesh, turns and recomputation
   int32_t tried = 0;      // solved with the memory's limit
   int32_t ruled_out = 0;  // by a bound
+  double flops = 0;       // of the step as recorded
+  int64_t batch = 0;      // samples in it; 0 where no input is a batch
   std::string no_turns;   // why the batch cannot be gone through in parts; empty where it can
   std::string saved;      // the best one as JSON (plan_file.h); empty where none fits
   KeptWhole kept_whole;

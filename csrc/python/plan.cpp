@@ -158,6 +158,8 @@ void bind_plan(py::module_& m) {
           if (op.bytes > 0) kept.append(py::make_tuple(op.op, op.why, op.flops, op.bytes, op.nodes));
         }
         out["kept_whole"] = kept;
+        out["flops"] = found.flops;
+        out["batch"] = found.batch;
         out["no_micro_batches"] = found.no_turns;
         out["kept_whole_flops_share"] = found.kept_whole.flops_share;
         out["kept_whole_bytes_share"] = found.kept_whole.bytes_share;
@@ -174,6 +176,8 @@ void bind_plan(py::module_& m) {
     out["devices"] = cluster.device_count();
     out["device"] = cluster.device(0).name;
     out["memory_bytes"] = cluster.smallest_memory();
+    // Of all products in 16 bits, at their peak.
+    out["flops"] = cluster.evened().device(0).flops(ir::DType::kBF16);
     out["json"] = plan::print_json(cluster);
     return out;
   });

@@ -6,12 +6,17 @@ it.
 
 from __future__ import annotations
 
+import math
+import re
 import time
 
 import torch
 
 from .. import _C, dry_run
 from .models import MODELS, PlanModel
+from .script import ScriptFailed, record_script
+
+__all__ = ["MODELS", "BadPlanInput", "ScriptFailed", "plan", "plan_script"]
 
 # What of the best plan stands in the result under its own name.
 CHOICES = (
@@ -70,40 +75,90 @@ def plan(model: str, batch: int, seq: int, cluster: str, pin: str = "", saved: s
     where = _C.cluster(cluster)
     graph, parameters = record_step(MODELS[model], batch, seq)
     recorded = time.perf_counter()
+    found = _planned(graph, cluster, where, pin, saved, batch * seq, recorded - start)
+    found.update(model=model, parameters=parameters, batch=batch, seq=seq)
+    return found
+
+
+def plan_script(script: str, arguments: list[str], cluster: str, pin: str = "", saved: str = "") -> dict:
+    """Run a user's script dry, plan the step that it makes, and return what is predicted, as `plan` does.
+
+    Nothing is executed: what reads a value gets zeros (``"reads"`` in the result has the lines), and the script
+    ends after one repeated step. Raises `ScriptFailed` where the script gives no step, naming its line.
+    """
+    start = time.perf_counter()
+    where = _C.cluster(cluster)
+    step = record_script(script, arguments)
+    found = _planned(step.graph, cluster, where, pin, saved, None, time.perf_counter() - start)
+    found.update(
+        model=script, parameters=step.parameters, reads=step.reads, made_at=step.made_at,
+        steps_recorded=step.steps, optimizers=step.optimizers, steps_alike=step.settled,
+    )  # fmt: skip
+    return found
+
+
+def _tokens(graph: str) -> tuple[int, list[int]] | None:
+    """What a step takes in, by its largest integer input: how many, and its sizes. None where there is none."""
+    header = graph[: graph.index("{\n")]
+    inputs = [[int(n) for n in sizes.split(",")] for sizes in re.findall(r"i64\[([0-9,]+)\]", header)]
+    largest = max(inputs, key=math.prod, default=None)
+    return None if largest is None else (math.prod(largest), largest)
+
+
+def _planned(
+    graph: str, cluster: str, where: dict, pin: str, saved: str, tokens: int | None, record_seconds: float
+) -> dict:
+    start = time.perf_counter()
     found = _C.plan_step(graph, cluster, pin, saved)
     best = found["candidates"][0]
     fits = best["fits"]
-    end = time.perf_counter()
+    taken_in = _tokens(graph)
+    if tokens is None:
+        tokens = taken_in[0] if taken_in and len(taken_in[1]) > 1 else None
+    per_step = tokens if tokens is not None else found["batch"]
+    seconds = best["step_time_s"]
     return {
         "fits": fits,
-        "step_time_s": best["step_time_s"] if fits else None,
-        "tokens_per_s": batch * seq / best["step_time_s"] if fits else None,
+        "step_time_s": seconds if fits else None,
+        "tokens_per_s": tokens / seconds if fits and tokens is not None else None,
+        "samples_per_s": found["batch"] / seconds if fits and found["batch"] else None,
         "peak_bytes": best["peak_bytes"],
         "layout": best["layout"] if fits else None,
         "lower_bound": found["lower_bound"] if fits else None,
         "gap": found["gap"] if fits else None,
         "mesh_gap": found["mesh_gap"] if fits else None,
         "plan_seconds": {
-            "record": recorded - start,
+            "record": record_seconds,
             "rules": found["rules_seconds"],
             "bounds": found["bound_seconds"],
             "search": found["search_seconds"],
-            "total": end - start,
+            "total": record_seconds + time.perf_counter() - start,
         },
-        "model": model,
-        "parameters": parameters,
-        "batch": batch,
-        "seq": seq,
+        "batch": found["batch"],
+        "seq": taken_in[1][1] if taken_in and len(taken_in[1]) > 1 else None,
+        "per_step": per_step,
         "pin": pin,
         "cluster": where,
         **{k: best[k] for k in CHOICES},
         "sum_s": best["sum_s"],
+        "flops": found["flops"],
+        "utilisation": _utilisation(found["flops"], best["step_time_s"], where) if fits else None,
         "tried": found["tried"],
         "ruled_out": found["ruled_out"],
         "no_micro_batches": found["no_micro_batches"],
         "runners_up": [c for c in found["candidates"][1:] if c["fits"]],
+        "too_large": [c for c in found["candidates"] if not c["fits"]],
         "kept_whole": {k: found[f"kept_whole_{k}_share"] for k in ("flops", "bytes")},
+        "kept_whole_ops": [
+            dict(zip(("op", "why", "flops", "bytes", "nodes"), row, strict=True))
+            for row in found["kept_whole"]
+        ],
         "excess": best["excess"],
         "breakdown": best["breakdown"],
         "plan": found["saved"],
     }
+
+
+def _utilisation(flops: float, seconds: float, where: dict) -> float:
+    """The step's own FLOPs (nothing that is computed twice) over what all devices could do meanwhile."""
+    return flops / seconds / where["devices"] / where["flops"]

@@ -1,0 +1,244 @@
+"""Rows of published training runs: what each is a prediction of, and the prediction."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import decoder
+import moai
+import torch
+from moai import _C
+
+# The names of hardware.csv, and the profile of each.
+DEVICES = {
+    "V100-SXM2-16GB": "v100", "V100-SXM2-32GB": "v100-32", "A100-SXM-40GB": "a100-40", "A100-SXM-80GB": "a100-80",
+    "A100-PCIe-40GB": "a100-pcie-40", "A100-PCIe-80GB": "a100-pcie-80", "H100-SXM-80GB": "h100",
+    "H100-SXM-96GB-HBM2e": "h100-96", "H100-PCIe-80GB": "h100-pcie", "H200-SXM": "h200", "B200": "b200", "B300": "b300",
+    "GB200": "gb200", "GB300": "gb300", "MI250": "mi250", "MI250-GCD": "mi250-gcd", "MI250X-GCD": "mi250x-gcd",
+    "MI300X": "mi300x", "MI325X": "mi325x", "RTX3090": "rtx3090", "RTX4090": "rtx4090", "L40S": "l40s", "A10G": "a10g",
+}  # fmt: skip
+NETWORKS = {"InfiniBand", "RoCE", "EFA", "Ethernet", "Slingshot"}
+# Of a NIC's nominal rate, as in the profiles (docs/clusters.md).
+NIC_EFFICIENCY = 0.94
+ZERO = {"none": 0, "zero1": 1, "zero2": 2, "fsdp": 3, "hsdp": 3}
+# What is pinned has run, so it fitted: memory does not limit the prediction.
+PLENTY = 10**15
+
+
+class NotPredicted(ValueError):
+    """The row lacks what a prediction needs, or the planner cannot do what it says."""
+
+
+@dataclass(frozen=True)
+class Constants:
+    """What a family of software reaches on a type of GPU: eight numbers at most."""
+
+    products: float = 1.0  # of the profile's rate of matrix products, in 16 bits
+    products_fp8: float = 1.0  # the same in 8 bits
+    attention: float = 1.0  # of the profile's rate
+    memory: float = 1.0  # of the profile's rate: above 1 where ops are fused
+    overhead: float = 1.0  # of the profile's gap between two ops
+    inside: float = 1.0  # of the profile's rate inside a host
+    across: float = 1.0  # of the profile's rate across hosts
+    overlap: float = 1.0  # part of messages beside computing that is hidden
+
+
+@dataclass
+class Row:
+    """One run, with numbers as numbers; what the source does not say is None."""
+
+    fields: dict[str, str]
+
+    def __getattr__(self, name: str) -> str:
+        try:
+            return self.__dict__["fields"][name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def number(self, name: str) -> int | None:
+        text = self.fields.get(name, "")
+        return int(float(text)) if text else None
+
+    @property
+    def family(self) -> str:
+        return self.group.split("|")[0]
+
+    @property
+    def measured(self) -> float | None:
+        """Seconds of a step."""
+        if self.step_time_s:
+            return float(self.step_time_s)
+        if self.tokens_per_s_per_gpu and self.global_batch and self.gpus:
+            tokens = int(self.global_batch) * int(self.seq_len)
+            return tokens / (float(self.tokens_per_s_per_gpu) * int(self.gpus))
+        return None
+
+    def need(self, name: str) -> int:
+        value = self.number(name)
+        if value is None:
+            raise NotPredicted(f"its {name} is not stated")
+        return value
+
+    def dimensions(self) -> decoder.Dimensions:
+        """What a step of it computes."""
+        experts = self.number("num_experts") or 0
+        heads = self.need("heads")
+        return decoder.Dimensions(
+            layers=self.need("layers"), hidden=self.need("hidden"), ffn=self.need("ffn_hidden"), heads=heads,
+            kv_heads=self.number("kv_heads") or heads, head_dim=self.number("head_dim") or self.need("hidden") // heads,
+            mlp=self.mlp, vocab=self.number("vocab") or 0, tied=self.tied_embeddings == "y", experts=experts,
+            top_k=self.number("top_k") or 1, seq=self.need("seq_len"), batch=self.need("global_batch"),
+            dtype="fp16" if self.precision == "fp16" else "bf16",
+        )  # fmt: skip
+
+    def pins(self, recompute: str) -> str:
+        """Its layout, as the planner's pins."""
+        dp, tp, cp, pp = (self.need(name) for name in ("dp", "tp", "cp", "pp"))
+        ep = self.number("ep") or 1
+        if dp % ep:
+            raise NotPredicted(f"expert parallelism of {ep} does not lie inside of data parallelism of {dp}")
+        micro = self.number("micro_batch") or 1
+        turns = self.need("global_batch") // (dp * micro)
+        pins = f"dp={dp // ep},ep={ep},sp={cp},tp={tp},pp={pp},micro={turns},recompute={recompute}"
+        if pp > 1:
+            pins += f",chunks={self.number('vp') or 1},order=1f1b"
+        if self.optimizer_sharding and dp > 1:
+            pins += f",zero={ZERO[self.optimizer_sharding]}"
+        return pins
+
+    def recomputes(self) -> list[str]:
+        """What it may have computed again: all three where that is not stated."""
+        return ["none", "selective", "full"] if self.recompute in ("", "unknown") else [self.recompute]
+
+    def cluster(self, constants: Constants) -> str:
+        """The machines that it ran on, as JSON."""
+        device = DEVICES.get(self.gpu)
+        if device is None:
+            raise NotPredicted(f"GPU {self.gpu} has no profile")
+        gpus, per_host = self.need("gpus"), self.number("gpus_per_node") or 8
+        hosts = max(1, gpus // per_host)
+        where = json.loads(_C.cluster(f"{device}:{gpus // hosts}x{hosts}")["json"])
+        kind = where["kinds"][0]
+        kind["memory_bytes"] = PLENTY
+        kind["memory_bytes_per_s"] *= kind["memory_efficiency"] * constants.memory
+        kind["memory_efficiency"] = 1
+        kind["op_overhead_s"] *= constants.overhead
+        kind["overlap"] = min(1.0, constants.overlap)
+        half = "flops_bf16" if kind["flops_bf16"] else "flops_fp16"
+        attention = kind[half] * kind["attention_efficiency"] * constants.attention
+        rate = kind[half] * kind["gemm_efficiency"] * constants.products
+        if self.precision == "fp8" and kind["flops_fp8"]:
+            rate = kind["flops_fp8"] * kind["gemm_efficiency"] * constants.products_fp8
+        for name in ("flops_bf16", "flops_fp16"):
+            kind[name] = max(rate, attention)
+        kind["gemm_efficiency"] = rate / kind[half]
+        kind["attention_efficiency"] = attention / kind[half]
+        for level in where["levels"]:
+            if level["name"] in NETWORKS:
+                if self.net_gbps_per_gpu:
+                    level["bytes_per_s"] = float(self.net_gbps_per_gpu) / 8 * 1e9 * NIC_EFFICIENCY
+                level["bytes_per_s"] *= constants.across
+            else:
+                for name in ("bytes_per_s", "pair_bytes_per_s", "switch_reduce_bytes_per_s"):
+                    level[name] *= constants.inside
+        return json.dumps(where)
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a file with the columns of published_runs.csv."""
+    with open(path, newline="") as file:
+        reader = csv.DictReader(file)
+        missing = {"id", "layers", "hidden", "gpu", "gpus", "dp", "group"} - set(reader.fieldnames or ())
+        if missing:
+            raise ValueError(
+                f"{path} has no column {', '.join(sorted(missing))}: is it a file of published runs?"
+            )
+        return [Row(row) for row in reader]
+
+
+def graph_of(d: decoder.Dimensions, cache: Path) -> str:
+    """The recorded step of these dimensions, from the cache where it was recorded before."""
+    made_by = f"{moai.__version__} {torch.__version__} ".encode() + Path(decoder.__file__).read_bytes()
+    key = hashlib.sha256(made_by + json.dumps(asdict(d), sort_keys=True).encode()).hexdigest()[:24]
+    path = cache / f"{key}.graph.gz"
+    if path.exists():
+        return gzip.decompress(path.read_bytes()).decode()
+    graph = decoder.record(d)
+    cache.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{id(graph)}")
+    part.write_bytes(gzip.compress(graph.encode(), 3))
+    part.replace(path)
+    return graph
+
+
+@dataclass
+class Prediction:
+    """What is predicted for a row; `parts` are seconds by what takes them (see `parts_of`)."""
+
+    seconds: float
+    peak_bytes: float
+    recompute: str
+    layout: str
+    parts: dict[str, float] = field(default_factory=dict)
+
+
+def parts_of(found: dict, networks: list[bool]) -> dict[str, float]:
+    """Seconds of a device's step by what the constants scale, nothing overlapping.
+
+    Messages are told apart by the slowest link that they use; `networks` says of each axis of the mesh whether
+    that is one across hosts.
+    """
+    compute, time = found["breakdown"]["compute"], found["time"]
+    messages = {"inside": 0.0, "across": 0.0}
+    for message in found["breakdown"]["messages"]:
+        messages["across" if networks[message["axis"]] else "inside"] += message["seconds"]
+    total = sum(messages.values())
+    return {
+        "products": compute["products_s"],
+        "attention": compute["attention_s"],
+        "memory": compute["memory_s"],
+        "overhead": compute["overhead_s"],
+        "inside": messages["inside"] + compute["exchange_s"],
+        "across": messages["across"],
+        "must_wait": min(1.0, time["exposed_communication_s"] / time["communicate_s"]) if total and time["communicate_s"] else 1.0,
+        "idle": time["bubble_s"] / found["step_time_s"],
+    }  # fmt: skip
+
+
+def axes_across(found: dict, cluster: str) -> list[bool]:
+    """Of each axis of the mesh, whether its groups reach across hosts."""
+    inner = 1
+    for level in json.loads(cluster)["levels"]:
+        if level["name"] not in NETWORKS:
+            inner *= level["size"]
+    across, stride = [], 1
+    for size in reversed(found["mesh"]):
+        across.append(stride * size > inner)
+        stride *= size
+    return across[::-1]
+
+
+def predict(row: Row, constants: Constants, cache: Path) -> list[Prediction]:
+    """Plan the row's step with its layout pinned, for each way to recompute that it may have had.
+
+    Raises `NotPredicted` with the reason.
+    """
+    d = row.dimensions()
+    graph, cluster = graph_of(d, cache), row.cluster(constants)
+    out = []
+    for recompute in row.recomputes():
+        try:
+            found = _C.plan_step(graph, cluster, row.pins(recompute), "")
+        except RuntimeError as error:
+            raise NotPredicted(str(error).splitlines()[0]) from error
+        best = found["candidates"][0]
+        if not best["fits"]:
+            raise NotPredicted(best["excess"].splitlines()[0] or "nothing fits")
+        parts = parts_of(best, axes_across(best, cluster))
+        out.append(Prediction(best["step_time_s"], best["peak_bytes"], recompute, best["layout"], parts))
+    return out

@@ -1,0 +1,405 @@
+"""Run a user's script dry: its ops are recorded, none is executed, and it ends once a step has come twice.
+
+No value on the device exists: what reads one gets zeros, and is listed. Large CPU tensors that factories make (random
+initialisation too) have addresses, but no memory: a model of any size is built and moved to the device in seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import runpy
+import sys
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from .. import _C
+
+aten = torch.ops.aten
+# CPU tensors from this size on have no memory.
+VIRTUAL_BYTES = 1 << 20
+# Steps at most: the first makes the optimizer's state, and a schedule or a warm-up may change the second.
+MOST_STEPS = 4
+# Lists of lines are for reading.
+MOST_READS = 20
+_OURS = (os.path.dirname(torch.__file__) + os.sep, str(Path(__file__).parents[1]) + os.sep, "<frozen")
+
+
+class ScriptFailed(ValueError):
+    """The script gave no step to plan; the message says why, and what would work."""
+
+
+class _StepRecorded(BaseException):
+    """Ends the script. No Exception, so that the script does not catch it."""
+
+
+@dataclass
+class RecordedStep:
+    """What a script's step is."""
+
+    graph: str  # as text
+    parameters: int  # that the optimizer steps
+    steps: int  # that the script made until two were alike
+    reads: dict[str, int] = field(default_factory=dict)  # user's line -> values read there, zeros
+    made_at: dict[str, str] = field(
+        default_factory=dict
+    )  # "op type" -> user's line of the first that made such a value
+    optimizers: int = 1
+    settled: bool = True  # the last two steps were alike
+
+
+def user_line(script: str) -> str:
+    """ "file:line" of the innermost frame of the script's folder, else of the innermost that is not torch's or ours."""
+    frame, outside = sys._getframe(1), ""
+    folder = os.path.dirname(script) + os.sep
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if not name.startswith(_OURS):
+            line = f"{os.path.basename(name)}:{frame.f_lineno}"
+            if name == script or (name.startswith(folder) and "site-packages" not in name):
+                return line
+            outside = outside or line
+        frame = frame.f_back
+    return outside
+
+
+class DryMode(TorchDispatchMode):
+    """Answers reads with zeros, and gives large CPU tensors no memory."""
+
+    def __init__(self, script: str) -> None:
+        super().__init__()
+        self.script = script
+        self.reads: dict[str, int] = {}
+        self.made_at: dict[str, str] = {}
+        self._virtual: dict[int, StorageWeakRef] = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        flat = list(_tensors((args, kwargs)))
+        on_device = any(t.device.type == "moai" for t in flat)
+        if on_device or _device(kwargs) == "moai":
+            return self._on_device(func, args, kwargs)
+        return self._on_host(func, flat, args, kwargs)
+
+    # ---- the device
+
+    def _on_device(self, func, args, kwargs):
+        packet = func.overloadpacket
+        if packet is aten._local_scalar_dense:
+            self._read()
+            return _zero(args[0].dtype)
+        if packet is aten.equal:
+            self._read()
+            return args[0].shape == args[1].shape
+        if packet is aten._to_copy:
+            source, target = args[0], _device(kwargs)
+            if source.device.type == "moai" and target not in (None, "moai"):
+                self._read()
+                return self._empty(source, kwargs.get("dtype") or source.dtype)
+            if source.device.type == "cpu" and self._is_virtual(source):
+                return _moved(source, kwargs.get("dtype") or source.dtype)
+        if packet is aten.copy_ and args[0].device.type == "cpu":
+            self._read()
+            return args[0] if self._is_virtual(args[0]) else args[0].zero_()
+        if packet is aten.copy_ and args[1].device.type == "cpu" and self._is_virtual(args[1]):
+            return args[0].zero_()
+        try:
+            out = func(*args, **kwargs)
+        except RuntimeError as error:
+            if "recorded in a dry run" not in str(error):
+                raise
+            raise ScriptFailed(
+                f"{func.name()} at {user_line(self.script)} needs values, and a dry run has none\n"
+                "  would work: an op whose result's size does not depend on data (a mask instead of indices)"
+            ) from error
+        for tensor in _tensors(out):
+            if tensor.device.type == "moai" and tensor.nbytes >= VIRTUAL_BYTES:
+                key = f"{packet.__name__} {list(tensor.shape)}"
+                if key not in self.made_at:
+                    line = user_line(self.script)
+                    if line:
+                        self.made_at[key] = line
+        return out
+
+    def _read(self) -> None:
+        line = user_line(self.script)
+        self.reads[line] = self.reads.get(line, 0) + 1
+
+    # ---- the host
+
+    def _on_host(self, func, flat, args, kwargs):
+        touched = [t for t in flat if t.device.type == "cpu" and self._is_virtual(t)]
+        if not touched:
+            return self._fresh(func, args, kwargs) if _is_factory(func, flat) else func(*args, **kwargs)
+        if func.is_view or _aliases_only(func):
+            return func(*args, **kwargs)
+        written = _written(func, args, kwargs)
+        if written is not None:
+            # What is virtual stays zeros; what is not would become zeros.
+            return written if self._is_virtual(written) else written.zero_()
+        return self._like_meta(func, args, kwargs)
+
+    def _fresh(self, func, args, kwargs):
+        """A tensor that depends on no other: with no memory, where it is large."""
+        if _device(kwargs) not in (None, "cpu"):
+            return func(*args, **kwargs)
+        try:
+            meta = func(*args, **{**kwargs, "device": torch.device("meta")})
+        except (RuntimeError, NotImplementedError, TypeError):
+            return func(*args, **kwargs)
+        if not isinstance(meta, torch.Tensor) or meta.nbytes < VIRTUAL_BYTES:
+            return func(*args, **kwargs)
+        return self._empty(meta, meta.dtype)
+
+    def _like_meta(self, func, args, kwargs):
+        def to_meta(value):
+            return value.to("meta") if isinstance(value, torch.Tensor) else value
+
+        if func.overloadpacket is aten._local_scalar_dense:
+            return _zero(args[0].dtype)
+        try:
+            made = func(
+                *torch.utils._pytree.tree_map(to_meta, args),
+                **_on_meta(torch.utils._pytree.tree_map(to_meta, kwargs)),
+            )
+        except (RuntimeError, NotImplementedError):
+            return func(*args, **kwargs)  # its pages are zeros, and reading them takes no memory
+
+        def back(value):
+            return self._empty(value, value.dtype) if isinstance(value, torch.Tensor) else value
+
+        return torch.utils._pytree.tree_map(back, made)
+
+    def _empty(self, like: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """A CPU tensor of zeros; large ones are pages that nobody touches."""
+        made = torch.empty_strided(like.shape, like.stride(), dtype=dtype, device="cpu")
+        if made.nbytes < VIRTUAL_BYTES:
+            return made.zero_()
+        storage = made.untyped_storage()
+        self._virtual[storage.data_ptr()] = StorageWeakRef(storage)
+        return made
+
+    def _is_virtual(self, tensor: torch.Tensor) -> bool:
+        if tensor.layout != torch.strided:
+            return False
+        storage = tensor.untyped_storage()
+        known = self._virtual.get(storage.data_ptr())
+        if known is None:
+            return False
+        if known.expired():
+            del self._virtual[storage.data_ptr()]
+            return False
+        return True
+
+
+def _tensors(value) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for one in value:
+            yield from _tensors(one)
+    elif isinstance(value, dict):
+        for one in value.values():
+            yield from _tensors(one)
+
+
+def _device(kwargs: dict) -> str | None:
+    device = kwargs.get("device")
+    return None if device is None else torch.device(device).type
+
+
+def _on_meta(kwargs: dict) -> dict:
+    return {**kwargs, "device": torch.device("meta")} if kwargs.get("device") is not None else kwargs
+
+
+def _zero(dtype: torch.dtype):
+    return (
+        False
+        if dtype is torch.bool
+        else complex(0)
+        if dtype.is_complex
+        else 0.0
+        if dtype.is_floating_point
+        else 0
+    )
+
+
+def _moved(source: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A virtual tensor on the device: zeros, recorded, so that it is an input of the steps that follow."""
+    return torch.empty_strided(source.shape, source.stride(), dtype=dtype, device="moai").zero_()
+
+
+def _is_factory(func, flat: list) -> bool:
+    return not flat and any(a.name == "device" for a in func._schema.arguments)
+
+
+def _aliases_only(func) -> bool:
+    returns = func._schema.returns
+    return bool(returns) and all(r.alias_info is not None and not r.alias_info.is_write for r in returns)
+
+
+def _written(func, args, kwargs):
+    """The first tensor that the op writes, or None."""
+    for i, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            value = args[i] if i < len(args) else kwargs.get(argument.name)
+            if isinstance(value, torch.Tensor):
+                return value
+    return None
+
+
+class _Steps:
+    """Watches optimizers step, and ends the script when two steps were alike."""
+
+    def __init__(self) -> None:
+        self.graphs: list[str] = []
+        self.parameters: dict[int, int] = {}
+        self.first = 0
+
+    def __call__(self, optimizer, args, kwargs) -> None:
+        tensors = [p for group in optimizer.param_groups for p in group["params"]]
+        if not any(p.device.type == "moai" for p in tensors):
+            return
+        self.parameters[id(optimizer)] = sum(p.numel() for p in tensors)
+        self.first = self.first or id(optimizer)
+        if id(optimizer) != self.first:
+            return
+        graph = _C.dry_step()
+        _C.set_dry(True)  # forgets
+        self.graphs.append(graph)
+        if len(self.graphs) == MOST_STEPS or self.settled:
+            raise _StepRecorded
+
+    @property
+    def settled(self) -> bool:
+        return len(self.graphs) > 1 and self.graphs[-1] == self.graphs[-2] != ""
+
+
+@contextlib.contextmanager
+def _refusals(script: str) -> Iterator[None]:
+    """Saving a tensor of the device is refused, and printing one reads it."""
+
+    def refuse(value) -> None:
+        if any(t.device.type == "moai" for t in _tensors(value)):
+            raise ScriptFailed(
+                f"the script saves a moai tensor at {user_line(script)}, and in a dry run it has no value\n"
+                "  would work: to save after the first two steps, or not in this run"
+            )
+
+    save, shown = torch.save, torch.Tensor.__repr__
+
+    def checked_save(obj, *args, **kwargs):
+        refuse(obj)
+        return save(obj, *args, **kwargs)
+
+    def repr_of(self, *, tensor_contents=None):
+        on_host = self.detach().cpu() if self.device.type == "moai" else self
+        return shown(on_host, tensor_contents=tensor_contents)
+
+    torch.save, torch.Tensor.__repr__ = checked_save, repr_of
+    saves = []
+    with contextlib.suppress(ImportError):
+        import safetensors.torch
+
+        for name in ("save_file", "save"):
+            saves.append((name, getattr(safetensors.torch, name)))
+
+            def checked(tensors, *args, _save=saves[-1][1], **kwargs):
+                refuse(tensors)
+                return _save(tensors, *args, **kwargs)
+
+            setattr(safetensors.torch, name, checked)
+    try:
+        yield
+    finally:
+        torch.save, torch.Tensor.__repr__ = save, shown
+        for name, function in saves:
+            setattr(safetensors.torch, name, function)
+
+
+def _where(error: BaseException, script: str) -> str:
+    """The script's own line in a traceback."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if f.filename == script]
+    return f"{os.path.basename(script)}:{own[-1].lineno}" if own else os.path.basename(script)
+
+
+def record_script(path: str, arguments: list[str]) -> RecordedStep:
+    """Run a script dry with these arguments, and return its step.
+
+    Raises `ScriptFailed`: it never steps an optimizer on moai, crashes, misses data, saves, or needs a value.
+    """
+    script = str(Path(path).resolve())
+    if not os.path.isfile(script):
+        raise ScriptFailed(f"there is no script {path}\n  would work: the path of a Python file")
+    mode, steps = DryMode(script), _Steps()
+    argv, folder, modules = sys.argv, sys.path[0], set(sys.modules)
+    sys.argv, sys.path[0] = [path, *arguments], os.path.dirname(script)
+    hook = register_optimizer_step_post_hook(steps)
+    problem: str | None = None
+    _C.set_dry(True)
+    try:
+        with _refusals(script), mode:
+            runpy.run_path(script, run_name="__main__")
+        problem = "the script ended without"
+    except _StepRecorded:
+        pass
+    except ScriptFailed as error:
+        raise ScriptFailed(str(error)) from None
+    except SystemExit as error:
+        problem = f"the script ended (exit status {error.code or 0}) without"
+    except KeyboardInterrupt:
+        raise
+    except FileNotFoundError as error:
+        raise ScriptFailed(
+            f"the script needs {error.filename or 'a file'} at {_where(error, script)}, which is not there\n"
+            "  would work: the data where the script looks for it (a dry run loads as usual), or made-up data of the same shape"
+        ) from error
+    except ImportError as error:
+        raise ScriptFailed(
+            f"the script needs a module: {error} ({_where(error, script)})\n  would work: to install it"
+        ) from error
+    except BaseException as error:
+        known = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        raise ScriptFailed(
+            f"the script stopped at {_where(error, script)} before it had made two steps: {known}\n"
+            + _advice(error, mode.reads)
+        ) from error
+    finally:
+        hook.remove()
+        _C.set_dry(False)
+        sys.argv, sys.path[0] = argv, folder
+        for name in set(sys.modules) - modules:
+            if getattr(sys.modules[name], "__file__", None) == script:
+                del sys.modules[name]
+    if not steps.graphs or not steps.graphs[-1]:
+        raise ScriptFailed(f"{problem or 'the script made'} a step on moai\n" + _no_step(mode.reads))
+    return RecordedStep(
+        steps.graphs[-1], sum(steps.parameters.values()), len(steps.graphs), mode.reads, mode.made_at,
+        len(steps.parameters), steps.settled,
+    )  # fmt: skip
+
+
+def _no_step(reads: dict[str, int]) -> str:
+    hint = '  would work: a script that moves its model to the device "moai" and calls optimizer.step() at least twice'
+    return _listed(reads) + hint
+
+
+def _advice(error: BaseException, reads: dict[str, int]) -> str:
+    if isinstance(error, OSError | ConnectionError) or "onnect" in type(error).__name__:
+        return "  would work: the data or model where the script looks for it; a dry run loads as usual"
+    return _listed(reads) + "  would work: a script that runs on moai as it is"
+
+
+def _listed(reads: dict[str, int]) -> str:
+    if not reads:
+        return ""
+    lines = ", ".join(list(reads)[:MOST_READS])
+    return f"  it read values at {lines}: all zeros in a dry run, so that what it decides by them may go another way\n"
