@@ -246,7 +246,7 @@ void repeat(RuleBuilder& b) {
 // Where the region is all of the value, in its order, the source is the result in other sizes, and nothing of
 // the old value is read.
 void say_update(RuleBuilder& b, const ir::Type& whole, const ir::Type& region) {
-  if (!whole.is_contiguous() || !region.is_contiguous() || whole.numel() != region.numel()) {
+  if (!whole.is_contiguous() || !region.is_contiguous() || whole.sizes != region.sizes) {
     b.why_whole("a region is written");
     return;
   }

@@ -174,11 +174,15 @@ class WriteLocal {
     ir::Node node = op_.node;
     node.results.clear();
     node.args = args_;
-    if (node.kind == ir::NodeKind::kUpdate && !operands_are_whole()) {
+    const bool base_is_whole =
+        node.kind == ir::NodeKind::kOp || b_.type(operands_[0]) == op_.whole.type(op_.node.operands[0]);
+    if (node.kind == ir::NodeKind::kUpdate && !base_is_whole) {
+      // What is split is written as a whole: see say_update.
       const Type& source = b_.type(operands_[1]);
+      if (source.sizes != b_.type(operands_[0]).sizes) fail("its operand is laid out otherwise");
       node.args[0] = source.sizes;
       node.args[1] = ir::contiguous_strides(source.sizes);
-    } else if (node.kind == ir::NodeKind::kView && !operands_are_whole()) {
+    } else if (node.kind == ir::NodeKind::kView && !base_is_whole) {
       fail("its operand is laid out otherwise");
     }
     std::vector<Type> types;

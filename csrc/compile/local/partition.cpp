@@ -127,9 +127,12 @@ class Device {
     const plan::Option& option = plan_.assignment.nodes[id];
     b_.set_source(node);
     std::vector<ValueId> operands;
-    for (size_t o = 0; o < node.operands.size(); ++o)
-      operands.push_back(
-          as_kernels_take_it(node, node.operands[o], bring(node.operands[o], option.operands[o])));
+    for (size_t o = 0; o < node.operands.size(); ++o) {
+      const ValueId there = bring(node.operands[o], option.operands[o]);
+      const bool is_memory = node.kind != ir::NodeKind::kOp && o == 0;  // which a strided region is of
+      operands.push_back(is_memory ? as_it_is_kept(node.operands[o], there)
+                                   : as_kernels_take_it(node, node.operands[o], there));
+    }
     const LocalOp op{plan_.graph, node,  plan_.frame.rules[id], plan_.frame, plan_.frame.node_factors[id],
                      option,      place_};
     const auto results = write_local_op(b_, op, std::move(operands));
