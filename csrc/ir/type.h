@@ -23,6 +23,11 @@ enum class DType : int8_t {
   kC128 = 10,
   kBool = 11,
   kBF16 = 15,
+  kBits1x8 = 18,
+  kBits2x4 = 19,
+  kBits4x2 = 20,
+  kBits8 = 21,
+  kBits16 = 22,
   kF8E5M2 = 23,
   kF8E4M3FN = 24,
   kF8E5M2FNUZ = 25,
@@ -30,7 +35,23 @@ enum class DType : int8_t {
   kU16 = 27,
   kU32 = 28,
   kU64 = 29,
+  // Of 1 to 7 bits, each in a byte of its own.
+  kU1 = 30,
+  kU2 = 31,
+  kU3 = 32,
+  kU4 = 33,
+  kU5 = 34,
+  kU6 = 35,
+  kU7 = 36,
+  kI1 = 37,
+  kI2 = 38,
+  kI3 = 39,
+  kI4 = 40,
+  kI5 = 41,
+  kI6 = 42,
+  kI7 = 43,
   kF8E8M0FNU = 44,
+  kF4E2M1FNX2 = 45,  // two in a byte
 };
 
 // Bytes of one element; 0 for a type this backend does not know.

@@ -117,6 +117,11 @@ void copy_from_host(const at::Tensor& self, const at::Tensor& source) {
 }
 
 at::Tensor& copy_(at::Tensor& self, const at::Tensor& source, bool non_blocking) {
+  if (is_bytes_only(self.scalar_type()) && self.scalar_type() == source.scalar_type() &&
+      self.device() != source.device()) {
+    self.view(at::kByte).copy_(source.view(at::kByte), non_blocking);
+    return self;
+  }
   if (is_moai(self) && !has_own_storage(*self.unsafeGetTensorImpl())) {
     over_own_storage(self).copy_(source, non_blocking);
     return self;
@@ -143,6 +148,10 @@ at::Tensor to_copy(const at::Tensor& self, std::optional<at::ScalarType> dtype,
   if (!is_moai(self))
     return at::native::_to_copy(self, dtype, layout, device, pin_memory, non_blocking, format);
   if (device.has_value() && !device->is_privateuseone()) {
+    if (is_bytes_only(self.scalar_type()) && dtype.value_or(self.scalar_type()) == self.scalar_type()) {
+      return at::_to_copy(self.view(at::kByte), at::kByte, layout, device, pin_memory, non_blocking, format)
+          .view(self.scalar_type());
+    }
     return at::_to_copy(to_cpu(self, Read::kShare, "to(" + device->str() + ")"), dtype, layout, device,
                         pin_memory, non_blocking, format);
   }
@@ -161,6 +170,11 @@ at::Tensor efficient_zero_tensor(at::IntArrayRef sizes, std::optional<at::Scalar
 
 at::Scalar local_scalar_dense(const at::Tensor& self) {
   return at::_local_scalar_dense(to_cpu(self, Read::kShare, "item"));
+}
+
+at::Tensor view_dtype(const at::Tensor& self, at::ScalarType dtype) {
+  check_type(dtype);
+  return at::native::view_dtype(self, dtype);
 }
 
 const at::Tensor& resize_(const at::Tensor& self, at::IntArrayRef size,
@@ -277,7 +291,7 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("view", TORCH_FN(at::native::view));
   m.impl("_unsafe_view", TORCH_FN(at::native::view));  // unsafe for autograd alone: no copy either
   m.impl("_efficientzerotensor", efficient_zero_tensor);
-  m.impl("view.dtype", TORCH_FN(at::native::view_dtype));
+  m.impl("view.dtype", view_dtype);
   m.impl("as_strided", TORCH_FN(at::native::as_strided_tensorimpl));
   m.impl("_reshape_alias", TORCH_FN(at::native::_reshape_alias));
   m.impl("unfold", TORCH_FN(at::native::unfold));

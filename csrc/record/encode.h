@@ -220,6 +220,9 @@ Encoded encode(Segment& segment, const OpSchema& op, at::ArrayRef<at::IValue> ar
         if (!detail::encode_static(value, sink)) return Encoded::kDiffers;
         break;
       case ArgKind::kDevice:
+        if (value.isDevice() && value.toDevice().index() > 0)
+          TORCH_CHECK(false, "moai is one device: there is no ", value.toDevice());
+        break;
       case ArgKind::kGenerator: break;
       case ArgKind::kOther: return Encoded::kForeign;
     }

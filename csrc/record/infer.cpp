@@ -1,12 +1,6 @@
 #include "record/infer.h"
 
-#include <ATen/CPUGeneratorImpl.h>
-#include <ATen/core/LegacyTypeDispatch.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_strided.h>
-#include <ATen/ops/ones.h>
-#include <ATen/ops/zeros.h>
-#include <c10/core/impl/LocalDispatchKeySet.h>
 
 #include <algorithm>
 #include <mutex>
@@ -14,13 +8,12 @@
 
 #include "record/encode.h"
 #include "record/gil.h"
+#include "record/stand_ins.h"
 
 namespace moai::record {
 
 namespace {
 
-// Above this the CPU is not asked for sizes or its error text: the tensors would not fit.
-constexpr int64_t kMostReplayedBytes = int64_t{8} << 30;
 constexpr int64_t kMostProbedElements = 1 << 16;
 
 struct KeyHash {
@@ -31,102 +24,10 @@ struct KeyHash {
   }
 };
 
-template <typename Each>
-at::IValue map_tensors(const at::IValue& value, const Each& each) {
-  if (value.isTensor()) return each(value.toTensor());
-  if (value.isTensorList()) {
-    c10::List<at::Tensor> list;
-    for (const auto& element : value.toListRef()) list.push_back(each(element.toTensor()));
-    return list;
-  }
-  if (value.isOptionalTensorList() || (value.isList() && !value.toListRef().empty() &&
-                                       (value.toListRef()[0].isTensor() || value.toListRef()[0].isNone()))) {
-    c10::List<std::optional<at::Tensor>> list;
-    for (const auto& element : value.toListRef()) {
-      if (element.isNone()) {
-        list.push_back(std::nullopt);
-      } else {
-        list.push_back(each(element.toTensor()));
-      }
-    }
-    return list;
-  }
-  return value;
-}
-
-// The call's arguments with tensors replaced by `each`, devices by `device` and generators by one
-// that is nobody's.
-template <typename Each>
-torch::jit::Stack with_tensors(const OpSchema& op, at::ArrayRef<at::IValue> args, c10::Device device,
-                               const Each& each) {
-  torch::jit::Stack stack;
-  stack.reserve(args.size());
-  for (size_t i = 0; i < args.size(); ++i) {
-    switch (op.args[i]) {
-      case ArgKind::kTensor:
-      case ArgKind::kTensorList:
-        stack.push_back(map_tensors(args[i], [&](const at::Tensor& t) { return each(t, i); }));
-        break;
-      case ArgKind::kDevice: stack.emplace_back(device); break;
-      case ArgKind::kGenerator:
-        if (device.is_cpu()) {
-          stack.emplace_back(at::make_generator<at::CPUGeneratorImpl>());
-        } else {
-          stack.emplace_back();
-        }
-        break;
-      default: stack.push_back(args[i]);
-    }
-  }
-  return stack;
-}
-
-void call(const OpSchema& op, torch::jit::Stack& stack) {
-  const at::AutoDispatchBelowAutograd below;
-  // Torch's boxing drops the arguments before it copies a tuple of references to them.
-  const torch::jit::Stack held = stack;
-  op.handle.callBoxed(stack);
-}
-
 at::Tensor meta_like(const at::Tensor& tensor, size_t) {
   if (!is_moai(tensor)) return tensor;
   return at::empty_strided(tensor.sizes(), tensor.strides(),
                            at::TensorOptions(at::kMeta).dtype(tensor.scalar_type()));
-}
-
-// The call's arguments on the CPU with zeros for values: pages that nobody has touched cost no
-// memory. LAPACK takes pivots as they are and counts them from one.
-// A tensor that comes twice stays one.
-torch::jit::Stack on_zeros(const OpSchema& op, at::ArrayRef<at::IValue> args) {
-  std::vector<std::pair<const at::TensorImpl*, at::Tensor>> made;
-  return with_tensors(op, args, at::kCPU, [&](const at::Tensor& tensor, size_t argument) {
-    if (!is_moai(tensor)) return tensor;
-    for (const auto& [from, to] : made) {
-      if (from == tensor.unsafeGetTensorImpl()) return to;
-    }
-    const ir::Type type{to_ir(tensor.scalar_type()), tensor.sizes().vec(), tensor.strides().vec()};
-    const auto options = at::TensorOptions(at::kCPU).dtype(tensor.scalar_type());
-    const bool is_pivots =
-        op.handle.schema().arguments()[argument].name().find("pivots") != std::string::npos;
-    const at::Tensor flat =
-        is_pivots ? at::ones({type.extent()}, options) : at::zeros({type.extent()}, options);
-    made.emplace_back(tensor.unsafeGetTensorImpl(), flat.as_strided(tensor.sizes(), tensor.strides()));
-    return made.back().second;
-  });
-}
-
-template <typename Each>
-void for_each_tensor(at::ArrayRef<at::IValue> args, const Each& each) {
-  for (const auto& value : args) {
-    if (value.isTensor()) {
-      each(value.toTensor());
-    } else if (value.isList()) {
-      for (const auto& element : value.toListRef()) {
-        if (!element.isTensor()) break;
-        each(element.toTensor());
-      }
-    }
-  }
 }
 
 int64_t total_elements(at::ArrayRef<at::IValue> args) {
@@ -150,19 +51,11 @@ ReturnSpec fresh(const at::Tensor& tensor) {
   return spec;
 }
 
-bool fits_on_cpu(at::ArrayRef<at::IValue> args) {
-  int64_t bytes = 0;
-  for_each_tensor(args, [&](const at::Tensor& t) {
-    if (t.defined()) bytes += static_cast<int64_t>(t.nbytes());
-  });
-  return bytes <= kMostReplayedBytes;
-}
-
 // Runs the call on CPU zeros so that eager's own error is thrown; returns when the CPU accepts it.
 void throw_as_eager_would(const OpSchema& op, at::ArrayRef<at::IValue> args) {
   if (!fits_on_cpu(args)) return;
   auto stack = on_zeros(op, args);
-  call(op, stack);
+  call_on(op, stack);
 }
 
 // Is it an error about dtypes, dims or sizes, which zeros and the user's values have in common?
@@ -187,10 +80,11 @@ void probe(const OpSchema& op, at::ArrayRef<at::IValue> args) {
     key.push_back(t.defined() ? static_cast<int64_t>(t.scalar_type()) : -1);
     key.push_back(t.defined() ? t.dim() : -1);
   });
-  // A dim is good for so many dims; softmax's and sort's meta kernels take any.
+  // A dim is good for so many dims; softmax's and sort's meta kernels take any. Few ops cast to any dtype.
   const auto& schema = op.handle.schema().arguments();
   for (size_t i = 0; i < args.size(); ++i) {
-    if (args[i].isInt() && schema[i].name() == "dim") key.push_back(args[i].toInt());
+    if (args[i].isInt() && (schema[i].name() == "dim" || schema[i].name() == "dtype"))
+      key.push_back(args[i].toInt());
   }
   {
     const std::lock_guard<std::mutex> guard(*guard_of_seen);
@@ -198,7 +92,7 @@ void probe(const OpSchema& op, at::ArrayRef<at::IValue> args) {
   }
   try {
     auto stack = on_zeros(op, args);
-    call(op, stack);
+    call_on(op, stack);
   } catch (const c10::Error& error) {
     const std::string text = error.what_without_backtrace();
     if (!speaks_of_types(text)) return;
@@ -215,7 +109,7 @@ void probe(const OpSchema& op, at::ArrayRef<at::IValue> args) {
 Inferred run_on(const OpSchema& op, at::ArrayRef<at::IValue> args, torch::jit::Stack stack) {
   Inferred inferred;
   const torch::jit::Stack metas = stack;  // the call consumes its arguments
-  call(op, stack);
+  call_on(op, stack);
   for (size_t i = 0; i < op.args.size(); ++i) {
     if (!op.written[i]) continue;
     for_each_tensor({metas[i]}, [&](const at::Tensor& meta) {
@@ -279,6 +173,14 @@ Inferred ask_cpu(const OpSchema& op, at::ArrayRef<at::IValue> args) {
   }
 }
 
+// An empty bias, which the meta kernels of sums with a product let pass.
+bool has_empty_bias(const OpSchema& op, at::ArrayRef<at::IValue> args) {
+  const std::string name = op.name.str();
+  const bool is_sum = name.rfind("aten.addm", 0) == 0 || name.rfind("aten.addbmm", 0) == 0 ||
+                      name.rfind("aten.baddbmm", 0) == 0;
+  return is_sum && args[0].isTensor() && args[0].toTensor().numel() == 0;
+}
+
 // A grouped matrix multiply: torch's meta kernel speaks for bf16 on CUDA alone, though the sizes follow
 // from the operands' in every dtype. A 2-d operand holds the rows (or columns) of all groups.
 Inferred grouped_mm(at::ArrayRef<at::IValue> args) {
@@ -311,6 +213,31 @@ void correct_dtypes(const OpSchema& op, at::ArrayRef<at::IValue> args, Inferred&
     for (const size_t r : {1, 2}) set_dtype(r, is_mixed ? at::kFloat : dtype);
   } else if (op.name == attention && args[0].toTensor().scalar_type() == at::kDouble) {
     set_dtype(1, at::kDouble);  // the logarithms of sums
+  }
+}
+
+// Which order of dims a convolution of channels-last tensors returns depends on dtype and library, and
+// only the CPU knows. It is asked on zeros, of two rows of the batch.
+void correct_strides(const OpSchema& op, at::ArrayRef<at::IValue> args, Inferred& inferred) {
+  static const auto convolution = ir::Symbol::intern("aten.convolution");
+  static const auto backward = ir::Symbol::intern("aten.convolution_backward");
+  if (op.name != convolution && op.name != backward) return;
+  const size_t batched = op.name == convolution ? 1 : 2;  // arguments; the weight comes behind
+  bool reordered = false;
+  for (size_t i = 0; i <= batched; ++i)
+    reordered = reordered || args[i].toTensor().suggest_memory_format() != at::MemoryFormat::Contiguous;
+  if (!reordered || !fits_on_cpu(args)) return;
+  auto stack = on_zeros(op, args);
+  for (size_t i = 0; i < batched; ++i) {
+    const at::Tensor& tensor = stack[i].toTensor();
+    stack[i] = tensor.narrow(0, 0, std::min<int64_t>(tensor.size(0), 2));
+  }
+  const Inferred of_two = run_on(op, args, std::move(stack));
+  for (size_t r = 0; r < of_two.returns.size(); ++r) {
+    const Layout*& layout = inferred.returns[r].layout;
+    if (layout == nullptr) continue;  // a gradient that nobody wants
+    layout = intern_layout(layout->type.sizes, of_two.returns[r].layout->type.strides,
+                           to_aten(layout->type.dtype));
   }
 }
 
@@ -419,11 +346,12 @@ Inferred infer(const OpSchema& op, at::ArrayRef<at::IValue> args) {
       inferred = grouped_mm(args);
     } else if (fits_on_cpu(args) && lacks_meta_kernel(op)) {
       inferred = ask_cpu(op, args);
-    } else if (op.asks_cpu && fits_on_cpu(args)) {
+    } else if ((op.asks_cpu || has_empty_bias(op, args)) && fits_on_cpu(args)) {
       inferred = run_on(op, args, on_zeros(op, args));
     } else {
       inferred = run_meta(op, args);
       correct_dtypes(op, args, inferred);
+      correct_strides(op, args, inferred);
     }
   } catch (const c10::NotImplementedError&) {
     inferred.at_once = true;

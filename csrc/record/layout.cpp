@@ -17,14 +17,18 @@ const Layout* intern_layout(at::IntArrayRef sizes, at::IntArrayRef strides, at::
   const std::lock_guard<std::mutex> guard(*lock);
   auto& entry = (*table)[key];
   if (entry == nullptr) {
-    TORCH_CHECK_NOT_IMPLEMENTED(ir::element_bytes(to_ir(dtype)) > 0, "moai has no tensors of type ", dtype,
-                                "; keep it on the CPU, or view its bytes: tensor.view(torch.uint8)");
+    check_type(dtype);
     auto* layout = new Layout;
     layout->type = {to_ir(dtype), sizes.vec(), strides.vec()};
     layout->bytes = layout->type.bytes();
     entry = layout;
   }
   return entry;
+}
+
+void check_type(at::ScalarType dtype) {
+  TORCH_CHECK_NOT_IMPLEMENTED(ir::element_bytes(to_ir(dtype)) > 0, "moai has no tensors of type ", dtype,
+                              "; keep it on the CPU, or view its bytes: tensor.view(torch.uint8)");
 }
 
 }  // namespace moai::record

@@ -2,6 +2,7 @@
 
 #include <c10/core/GradMode.h>
 #include <c10/util/ThreadLocalDebugInfo.h>
+#include <pthread.h>
 
 #include <algorithm>
 #include <chrono>
@@ -16,6 +17,7 @@
 #include "record/infer.h"
 #include "record/new_node.h"
 #include "record/source_line.h"
+#include "record/stand_ins.h"
 #include "runtime/profiler.h"
 
 namespace moai::record {
@@ -89,7 +91,11 @@ at::Tensor tensor_at(at::ArrayRef<at::IValue> args, int argument, int element) {
 }  // namespace
 
 std::mutex& lock() {
-  static auto* one = new std::mutex;
+  static auto* one = [] {
+    // A child that is forked while another thread records must find it free.
+    pthread_atfork([] { lock().lock(); }, [] { lock().unlock(); }, [] { lock().unlock(); });
+    return new std::mutex;
+  }();
   return *one;
 }
 
@@ -230,6 +236,7 @@ CellPtr settle(Storage& storage, CutReason reason, const std::string& detail) {
 void Recorder::call(const OpSchema& op, Stack& stack) {
   rethrow_failure();
   const runtime::Span span(runtime::Profiler::Lane::kHost, op.name.str().c_str());
+  refuse_overlap(op, torch::jit::last(stack, op.args.size()));
   switch (op.handling) {
     case Handling::kRecord:
       if (!engine::stats().time_calls.load(std::memory_order_relaxed)) return record(op, stack);

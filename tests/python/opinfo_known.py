@@ -78,10 +78,6 @@ TOLERANCES = {
     "linalg.householder_product complex64": {"atol": 1e-5, "rtol": 2e-5},
 }
 
-# Eager refuses an out= that shares memory with an input; here the op reads what was there before.
-ALIASED = "some elements of the input tensor and the written-to tensor refer to a single memory location"
-WRITES_A_COPY = {"cat", "gather", "kthvalue", "masked_select", "take"}
-
 
 def known(name: str, dtype: str) -> str | None:
     """Why it is not equal."""

@@ -113,6 +113,9 @@ BAD_CALLS: dict[str, Callable[[On], object]] = {
     "mask_written_shape": lambda on: on.f(1, 2).__setitem__(on.f(4, 2) > 0, 1.0),
     "masked_scatter_shape": lambda on: on.f(1, 2).masked_scatter_(on.f(4, 2) > 0, on.f(8)),
     "addmm_empty_bias": lambda on: torch.addmm(on.f(0), on.f(1, 1), on.f(1, 1)),
+    "addmv_empty_bias": lambda on: torch.addmv(on.f(0), on.f(2, 1), on.f(1)),
+    "addbmm_empty_bias": lambda on: torch.addbmm(on.f(0), on.f(2, 1, 1), on.f(2, 1, 1)),
+    "baddbmm_empty_bias": lambda on: torch.baddbmm(on.f(0), on.f(2, 1, 1), on.f(2, 1, 1)),
     "in_place_cast": lambda on: on.i(1, 2).add_(1.5),
     "in_place_integer_division": lambda on: on.i(1, 2).div_(2),
     "out_dtype": lambda on: torch.add(on.f(2), on.f(2), out=on.i(1, 2)),
@@ -140,17 +143,6 @@ BAD_CALLS: dict[str, Callable[[On], object]] = {
     "backward_after_overwriting": saved_and_overwritten,
 }
 
-TOLD_LATE = {
-    "addmm_empty_bias": "the meta kernel lets an empty bias pass, and asking the CPU means multiplying; told at the read",
-}
-
-
-def bad_calls() -> list:
-    def marks(name: str) -> tuple:
-        return (pytest.mark.xfail(strict=True, reason=TOLD_LATE[name]),) if name in TOLD_LATE else ()
-
-    return [pytest.param(call, id=name, marks=marks(name)) for name, call in BAD_CALLS.items()]
-
 
 def error_of(call: Callable[[On], object], device: str) -> tuple[type, str]:
     with pytest.raises(Exception) as caught:  # noqa: PT011, B017  which one is compared
@@ -159,7 +151,7 @@ def error_of(call: Callable[[On], object], device: str) -> tuple[type, str]:
     return type(caught.value), text.replace("DEVICEFloatType", "DEVICE")
 
 
-@pytest.mark.parametrize("call", bad_calls())
+@pytest.mark.parametrize("call", BAD_CALLS.values(), ids=BAD_CALLS)
 @pytest.mark.filterwarnings("ignore:Using a target size")
 def test_is_raised_at_the_call_as_on_the_cpu(call: Callable[[On], object]) -> None:
     assert error_of(call, "moai") == error_of(call, "cpu")
@@ -173,7 +165,7 @@ class OnKept(On):
         self.f, self.i = functools.cache(super().f), functools.cache(super().i)
 
 
-REFUSED = {name: call for name, call in BAD_CALLS.items() if name not in TOLD_LATE} | {
+REFUSED = BAD_CALLS | {
     "generator": lambda on: torch.rand(3, device=on.device, generator=torch.Generator()),
     "number_of_a_meta_tensor": lambda on: on.f(3) * torch.ones((), device="meta"),
 }

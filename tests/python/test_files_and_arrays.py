@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 
 import numpy
@@ -121,7 +122,57 @@ def test_storage_types_move_and_cast(dtype):
     assert real.float().tolist() == x.to(D).tolist() == [1, 2, 4, 8]
 
 
-@pytest.mark.parametrize("dtype", [torch.bits8, torch.int4], ids=str)
-def test_types_without_kernels_say_what_to_do(dtype):
-    with pytest.raises(NotImplementedError, match=r"moai has no tensors of type \w+; .*view\(torch.uint8\)"):
-        torch.empty(2, dtype=torch.uint8).view(dtype).to(D)
+BYTES = torch.tensor([1, 2, 3, 4], dtype=torch.uint8)
+OF_BYTES = {
+    "made": lambda dtype, device: torch.zeros(2, dtype=dtype, device=device),
+    "moved": lambda dtype, device: BYTES.view(dtype).to(device),
+    "cloned": lambda dtype, device: BYTES.to(device).view(dtype).clone(),
+    "joined": lambda dtype, device: torch.cat([BYTES.to(device).view(dtype)] * 2),
+    "transposed": lambda dtype, device: BYTES.view(2, 2).to(device).view(dtype).t().contiguous(),
+    "sliced": lambda dtype, device: BYTES.to(device).view(dtype)[1:3],
+    "copied": lambda dtype, device: copy.deepcopy(BYTES.to(device).view(dtype)),
+    "written": lambda dtype, device: torch.zeros(4, dtype=dtype, device=device).copy_(BYTES.view(dtype)),
+    "cast": lambda dtype, device: BYTES.to(device).view(dtype).float(),
+    "cast_from": lambda dtype, device: BYTES.to(device).float().to(dtype),
+}
+
+
+def bytes_or_error(make, dtype: torch.dtype, device: str) -> object:
+    try:
+        made = make(dtype, device)
+    except Exception as error:
+        return type(error), str(error)
+    assert made.device.type == device
+    return made.dtype, made.shape, made.cpu().view(torch.uint8).tolist()
+
+
+@pytest.mark.parametrize("make", OF_BYTES.values(), ids=OF_BYTES)
+def test_types_that_torch_only_stores_do_what_they_do_on_the_cpu(make):
+    for dtype in (
+        *(torch.uint1, torch.uint2, torch.uint4, torch.int4, torch.int7),
+        *(torch.bits8, torch.bits4x2, torch.bits2x4, torch.bits16, torch.float4_e2m1fn_x2),
+    ):
+        want = bytes_or_error(make, dtype, "cpu")
+        if make is OF_BYTES["written"] and dtype in (
+            torch.uint1,
+            torch.uint2,
+            torch.uint4,
+            torch.int4,
+            torch.int7,
+        ):
+            want = (
+                dtype,
+                torch.Size([4]),
+                [1, 2, 3, 4],
+            )  # the CPU has no copy for them; from a host the bytes are moved
+        assert bytes_or_error(make, dtype, D) == want, dtype
+
+
+def test_types_of_quantized_tensors_say_what_to_do():
+    there = BYTES.to(D)
+    with pytest.raises(
+        NotImplementedError, match=r"moai has no tensors of type QUInt4x2; .*view\(torch.uint8\)"
+    ):
+        there.view(torch.quint4x2)
+    with pytest.raises(NotImplementedError, match="dequantize()"):
+        BYTES.view(torch.quint4x2).to(D)

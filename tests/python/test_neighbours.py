@@ -141,6 +141,25 @@ def test_a_script_that_asks_for_the_accelerator_gets_one_that_computes_the_same(
     same_with_and_without(script, tmp_path)
 
 
+def test_a_tensor_goes_to_a_spawned_process_over_the_host(tmp_path):
+    script = """
+        import torch, torch.multiprocessing as processes
+
+        def double(tensors, results):
+            results.put((tensors.get().to("moai") * 2).tolist())
+
+        if __name__ == "__main__":
+            context = processes.get_context("spawn")
+            tensors, results = context.SimpleQueue(), context.SimpleQueue()
+            process = context.Process(target=double, args=(tensors, results))
+            process.start()
+            tensors.put((torch.ones(3, device="moai") + 1).cpu())
+            print((torch.tensor(results.get(), device="moai") + 1).tolist())
+            process.join()
+    """
+    assert output(script, tmp_path, loaded=True) == "[5.0, 5.0, 5.0]\n"
+
+
 def test_importing_torch_imports_little_more_than_moai(tmp_path):
     script = """
         import sys, torch
@@ -155,6 +174,7 @@ def test_importing_torch_imports_little_more_than_moai(tmp_path):
         "moai._C",
         "moai.adapters",
         "moai.adapters.grad_scaler",
+        "moai.adapters.multiprocessing",
         "moai.autoload",
         "moai.device",
         "moai.dlpack",

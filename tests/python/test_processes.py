@@ -8,7 +8,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from multiprocessing.reduction import ForkingPickler
 
+import moai
 import pytest
 import torch
 from torch import nn
@@ -113,6 +115,7 @@ def in_a_fork(use: Callable[[], object]) -> str:
 FORKED = {
     "computing": lambda: torch.ones(1, device="moai").sum().item(),
     "moving": lambda: torch.ones(3).to("moai").cpu(),
+    "synchronizing": lambda: [torch.ones(1, device="moai") + 1, moai.sync()],
     "training": lambda: nn.Linear(2, 2).to("moai")(torch.ones(1, 2, device="moai")).sum().backward(),
 }
 
@@ -121,11 +124,37 @@ FORKED = {
 def test_a_forked_child_is_told_and_its_parent_goes_on(use) -> None:
     kept = torch.ones(1, device="moai") + 1
     kept.item()
+    queued = torch.ones(500, 500, device="moai")
+    for _ in range(20):
+        queued = queued @ queued / 500
+    torch.moai.Event(enable_timing=True).record()  # launches, and waits for nothing
     said = in_a_fork(use)
     assert said.startswith("RuntimeError") and "fork" in said
-    assert (kept + 1).item() == 3
+    assert (kept + 1).item() == 3 and queued.sum().item() == pytest.approx(250_000)
 
 
 def test_a_forked_child_may_use_the_cpu() -> None:
     (torch.ones(1, device="moai") + 1).item()
     assert in_a_fork(lambda: torch.arange(4.0).sum().item()) == "6.0"
+
+
+@pytest.mark.parametrize("strategy", sorted(torch.multiprocessing.get_all_sharing_strategies()))
+def test_a_tensor_that_is_sent_to_another_process_says_what_to_do(strategy) -> None:
+    before = torch.multiprocessing.get_sharing_strategy()
+    torch.multiprocessing.set_sharing_strategy(strategy)
+    try:
+        for sent in (
+            torch.ones(2, device="moai"),
+            nn.Linear(2, 2).to("moai"),
+            torch.ones(2, device="moai").storage(),
+        ):
+            with pytest.raises(RuntimeError, match=r"send tensor\.cpu\(\), and move it there"):
+                ForkingPickler.dumps(sent)
+        ForkingPickler.dumps(torch.ones(2))
+    finally:
+        torch.multiprocessing.set_sharing_strategy(before)
+
+
+def test_a_forked_child_that_recorded_nothing_waits_for_nothing() -> None:
+    (torch.ones(1, device="moai") + 1).item()
+    assert in_a_fork(moai.sync) == "None"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy
 import pytest
 import torch
@@ -150,21 +152,62 @@ def channels_last(device):
     return x.stride(), y, conv.weight.grad, x.permute(0, 2, 3, 1).reshape(-1, 3)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="convolutions return contiguous tensors: the meta kernel decides the layout"
-)
-def test_a_convolution_keeps_channels_last() -> None:
-    x = torch.randn(2, 3, 4, 4).to("moai").to(memory_format=torch.channels_last)
-    assert nn.Conv2d(3, 5, 3).to("moai")(x).is_contiguous(memory_format=torch.channels_last)
+FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 
-@pytest.mark.xfail(
-    strict=True, reason="moai reads before it writes, where eager refuses what overlaps in part"
-)
-def test_a_write_that_overlaps_what_it_reads_is_refused() -> None:
-    x = torch.arange(4.0, device="moai")
-    with pytest.raises(RuntimeError, match="refer to a single memory location"):
-        x[1:].add_(x[:-1])
+@pytest.mark.parametrize("reordered", ["input", "weight", "both"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+def test_a_convolution_and_its_gradients_have_the_cpus_strides(dtype, reordered) -> None:
+    for dims, transposed, groups, kernel in itertools.product((2, 3), (False, True), (1, 3), (1, 3)):
+        make = getattr(nn, f"Conv{'Transpose' if transposed else ''}{dims}d")
+        strides = []
+        for device in ("cpu", "moai"):
+            layer = make(3, 6, kernel, groups=groups, dtype=dtype).to(device)
+            x = torch.ones(4, 3, *[5] * dims, dtype=dtype).to(device)
+            if reordered != "weight":
+                x = x.to(memory_format=FORMATS[dims])
+            if reordered != "input":
+                layer = layer.to(memory_format=FORMATS[dims])
+            y = layer(x.requires_grad_())
+            gradients = torch.autograd.grad(y, (x, layer.weight), torch.ones_like(y))
+            strides.append([t.stride() for t in (y, *gradients)])
+        assert strides[0] == strides[1], (make, groups, kernel)
+
+
+OVERLAPS = {
+    "in_place": (lambda x: x[1:].add_(x[:-1]), True),
+    "copy": (lambda x: x[1:].copy_(x[:-1]), True),
+    "out": (lambda x: torch.add(x[1:], 1, out=x[:-1]), True),
+    "out_is_the_operand": (lambda x: torch.add(x, 1, out=x), False),
+    "gathered_into_itself": (lambda x: torch.gather(x, 0, torch.zeros(8).long().to(x.device), out=x), True),
+    "joined_into_itself": (lambda x: torch.cat([x[:4], x[4:]], out=x), True),
+    "itself": (lambda x: x.add_(x), False),
+    "apart": (lambda x: x[4:].add_(x[:4]), False),
+    "interleaved": (lambda x: x[::2].add_(x[1::2]), False),
+}
+
+
+@pytest.mark.parametrize(("write", "refused"), OVERLAPS.values(), ids=OVERLAPS)
+def test_a_write_that_overlaps_what_it_reads_is_refused_as_on_the_cpu(write, refused) -> None:
+    said = []
+    for device in ("cpu", "moai", "moai"):
+        x = torch.arange(8.0, device=device)
+        try:
+            write(x)
+            said.append("")
+        except RuntimeError as error:
+            said.append(str(error))
+        said[-1] += str(x.tolist())
+    assert said[0] == said[1] == said[2] and ("single memory location" in said[0]) == refused
+
+
+def test_an_overlap_is_refused_also_where_only_an_offset_differs_from_a_known_trace() -> None:
+    for _ in range(3):
+        x = torch.arange(8.0, device="moai")
+        x[4:6].add_(x[0:2])
+        with pytest.raises(RuntimeError, match="refer to a single memory location"):
+            x[1:3].add_(x[0:2])
+        assert x.tolist() == [0, 1, 2, 3, 4, 6, 6, 7]
 
 
 @scenario

@@ -35,6 +35,7 @@ ADAPTERS = {
     "accelerate.state": "accelerate:choose_moai",
     "safetensors": "safetensors:read_to_moai",
     "torch.amp.grad_scaler": "grad_scaler:step_without_reading",
+    "torch.multiprocessing.reductions": "multiprocessing:refuse_to_share",
     "torch.nn.attention.flex_attention": "flex_attention:accept_moai",
     "torch._inductor.compile_fx": "torch_compile:fall_through",
     "transformers.trainer": "transformers:adapt_trainer",
