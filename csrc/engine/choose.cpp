@@ -78,12 +78,14 @@ Placement placement_of(const Choice& choice, ir::ValueId input, const runtime::S
 
 runtime::Sharding sharding_of(const Choice& choice, ir::ValueId value, const Placement& placement) {
   const auto mesh = sizes_of(choice.mesh);
-  const auto sizes = plan::leaf_sizes(choice.frame, value);
+  Placement in_turns = placement;
+  const auto sizes =
+      compile::with_turns(choice.frame, value, {0, choice.loop.turns, choice.loop.atom}, &in_turns);
   int32_t devices = 1;
   for (const auto size : mesh) devices *= size;
   std::vector<std::vector<runtime::Sharding::Digits>> by_device;
   for (int32_t d = 0; d < devices; ++d) {
-    const auto parts = compile::parts_of({mesh, compile::coordinates_of(mesh, d)}, sizes, placement);
+    const auto parts = compile::parts_of({mesh, compile::coordinates_of(mesh, d)}, sizes, in_turns);
     by_device.emplace_back();
     for (size_t i = 0; i < sizes.size(); ++i) by_device.back().push_back(digits_of(sizes[i], parts[i]));
   }
@@ -102,9 +104,7 @@ Chooser::Chooser(const Settings& settings) : cluster_(cluster_of(settings)) {
         .hint("leave it to moai plan, which predicts such plans");
   };
   if (pins_.stages.value_or(1) > 1) refuse("pipeline stages");
-  if (pins_.micro_batches.value_or(1) > 1) refuse("micro-batches");
   pins_.stages = 1;
-  pins_.micro_batches = 1;
   for (const auto& axis : pins_.axes) mesh_.push_back(axis.size);
   if (mesh_.empty()) mesh_ = {settings.devices};
 }
@@ -139,13 +139,16 @@ Choice Chooser::planned(const ir::Graph& graph) {
   plan::Step step = plan::make_step(graph);
   if (best.outer.recompute != plan::Recompute::kNone) step = plan::make_step(step, best.outer.recompute);
   mesh_ = best.outer.mesh;
-  return {std::move(step.graph), std::move(step.frame), plan::Mesh::make(cluster_, best.outer.mesh),
-          best.assignment, best.layout};
+  const int32_t turns = best.outer.micro_batches;
+  auto loop = compile::Loop::make(step, turns);
+  auto frame = plan::frame_of_turn(step.frame, step.time, turns);
+  return {std::move(step.graph), std::move(frame), plan::Mesh::make(cluster_, best.outer.mesh),
+          best.assignment,       std::move(loop),  best.layout};
 }
 
 Choice Chooser::in_place(const ir::Graph& graph, const std::vector<runtime::ShardingPtr>& lie) const {
   plan::Step step = plan::make_step(graph);
-  Choice choice{step.graph, step.frame, plan::Mesh::make(cluster_, mesh_), {}, ""};
+  Choice choice{step.graph, step.frame, plan::Mesh::make(cluster_, mesh_), {}, {}, ""};
   plan::Terms terms;
   terms.memory_bytes = static_cast<double>(cluster_.smallest_memory());
   terms.pinned_inputs.resize(choice.graph.inputs().size());

@@ -12,10 +12,11 @@ namespace moai::engine {
 
 // A step, and how several devices share it.
 struct Choice {
-  ir::Graph graph;  // what the plan is of: the same outputs from the same inputs and numbers
-  plan::Frame frame;
+  ir::Graph graph;    // what the plan is of: the same outputs from the same inputs and numbers
+  plan::Frame frame;  // of one turn
   plan::Mesh mesh;
   plan::Assignment assignment;
+  compile::Loop loop;
   std::string layout;  // in words
 };
 

@@ -129,7 +129,8 @@ LoadedProgram Loader::on_several(Trace& trace, const std::vector<ir::ValueId>& w
   graph = ir::canonicalise_views(ir::fixed_offsets(graph, values, trace.varying_offsets));
 
   const Choice choice = chooser_->choose(graph, lie);
-  const auto local = compile::partition(choice.graph, choice.frame, choice.mesh, choice.assignment);
+  const auto local =
+      compile::partition(choice.graph, choice.frame, choice.mesh, choice.assignment, choice.loop);
   const auto lies = [&](ir::ValueId value, const plan::Placement& placement) {
     return std::make_shared<const runtime::Sharding>(sharding_of(choice, value, placement));
   };

@@ -138,7 +138,19 @@ enum class Over : uint8_t {
   kAfter,  // is only known after the last turn
 };
 
-// nll_loss's second result counts its targets' weights: it can be had before the first turn.
+bool is_integer(ir::DType dtype) {
+  switch (dtype) {
+    case ir::DType::kBool:
+    case ir::DType::kU8:
+    case ir::DType::kI8:
+    case ir::DType::kI16:
+    case ir::DType::kI32:
+    case ir::DType::kI64: return true;
+    default: return false;
+  }
+}
+
+// nll_loss's second result counts its targets' weights.
 bool is_count(const ir::Node& node, size_t result) {
   return result == 1 && node.op.str().rfind("aten.nll_loss", 0) == 0;
 }
@@ -148,6 +160,7 @@ bool is_count(const ir::Node& node, size_t result) {
 TimeAxis find_time_axis(const ir::Graph& graph, const Frame& frame, const Roles& roles) {
   TimeAxis axis;
   axis.repeats.assign(graph.nodes().size(), false);
+  axis.ahead.assign(graph.values().size(), false);
   for (const auto input : graph.inputs()) {
     for (const auto& dim : frame.value_dims[input]) {
       for (const auto atom : dim) {
@@ -167,6 +180,8 @@ TimeAxis find_time_axis(const ir::Graph& graph, const Frame& frame, const Roles&
     if (axis.obstacle.empty()) axis.obstacle = concat(graph.node(node).op.str(), " ", why);
   };
 
+  std::vector<bool> of_integers(graph.values().size(), false);  // what it comes from is
+  for (const auto input : graph.inputs()) of_integers[input] = is_integer(graph.type(input).dtype);
   std::vector<Over> over(graph.values().size(), Over::kSame);
   std::vector<ir::NodeId> origin(graph.values().size(), ir::kNone);  // of a sum: who added up
   for (const auto input : graph.inputs()) {
@@ -205,8 +220,12 @@ TimeAxis find_time_axis(const ir::Graph& graph, const Frame& frame, const Roles&
         });
     if (source != ir::kNone && axis.repeats[n])
       forbid(n, concat("uses what ", graph.node(source).op.str(), " adds up over the whole batch"));
+    const bool all_integers = !node.operands.empty() &&
+                              std::all_of(node.operands.begin(), node.operands.end(),
+                                          [&](ir::ValueId o) { return o == ir::kNone || of_integers[o]; });
     for (size_t r = 0; r < node.results.size(); ++r) {
       const auto value = node.results[r];
+      of_integers[value] = all_integers;
       bool has_batch = false;
       for (const auto& dim : frame.value_dims[value]) has_batch = has_batch || has_any(dim, outermost);
       if (source != ir::kNone) {
@@ -214,6 +233,9 @@ TimeAxis find_time_axis(const ir::Graph& graph, const Frame& frame, const Roles&
         origin[value] = source;
       } else if (has_batch) {
         over[value] = Over::kPart;
+      } else if (axis.repeats[n] && rule.combine[r][batch] == Combine::kSum &&
+                 (all_integers || is_count(node, r))) {
+        axis.ahead[value] = true;
       } else if (axis.repeats[n] && !is_count(node, r) && rule.combine[r][batch] != Combine::kSame) {
         const Combine how = rule.combine[r][batch];
         const bool adds = how == Combine::kSum || how == Combine::kMean || how == Combine::kWeighted;

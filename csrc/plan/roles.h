@@ -55,6 +55,9 @@ struct TimeAxis {
   int64_t size = 1;            // of the outermost: the parts must divide it
   std::string obstacle;        // why it cannot be split, naming the op; empty where it can
   std::vector<bool> repeats;   // by node: has the batch in it, so it runs in each turn
+  // By value: added up over the batch from integers alone, as a count of tokens is, or a loss' count of its
+  // targets. It can be had before the first turn, and turns may use it as they like.
+  std::vector<bool> ahead;
 };
 TimeAxis find_time_axis(const ir::Graph& graph, const Frame& frame, const Roles& roles);
 

@@ -82,10 +82,39 @@ class Lstm(nn.Module):
         return self.head(self.rnn(x)[0][:, -1])
 
 
-def token_batch(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+def token_batch(step: int, size: int = 7) -> tuple[torch.Tensor, torch.Tensor]:
     torch.manual_seed(100 + step)
-    ids = torch.randint(37, (7, 7))
-    return ids[:, :-1], ids[:, 1:]
+    ids = torch.randint(37, (size, 7))
+    return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+
+
+def even_batch(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return token_batch(step, 8)
+
+
+def ignoring_batch(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Some targets are to be ignored, all of the first sample's among them."""
+    ids, targets = even_batch(step)
+    targets[targets % 3 == 0] = -100
+    targets[0] = -100
+    return ids, targets
+
+
+def weighted_loss(model: nn.Module, batch: tuple) -> torch.Tensor:
+    """Classes of different weights; smoothed labels."""
+    ids, targets = batch
+    weights = torch.linspace(0.5, 2, 37, dtype=torch.float64, device=ids.device)
+    logits = model(ids).flatten(0, 1)
+    return F.cross_entropy(logits, targets.flatten(), weights) + F.cross_entropy(
+        logits, targets.flatten(), label_smoothing=0.1
+    )
+
+
+def summed_loss(model: nn.Module, batch: tuple) -> torch.Tensor:
+    """A sum over what is not ignored, divided by a count from the batch."""
+    ids, targets = batch
+    sum_ = F.cross_entropy(model(ids).flatten(0, 1), targets.flatten(), reduction="sum")
+    return sum_ / (targets != -100).sum()
 
 
 def tokens_loss(model: nn.Module, batch: tuple) -> torch.Tensor:
@@ -106,6 +135,9 @@ def class_loss(model: nn.Module, batch: tuple) -> torch.Tensor:
 
 MODELS = {
     "gpt": (Gpt, token_batch, tokens_loss),
+    "gpt_even": (Gpt, even_batch, tokens_loss),
+    "gpt_weighted": (Gpt, ignoring_batch, weighted_loss),
+    "gpt_summed": (Gpt, ignoring_batch, summed_loss),
     "conv": (Conv, float_batch(6, 3, 8, 8, classes=5), class_loss),
     "lstm": (Lstm, float_batch(5, 4, 5, classes=4), class_loss),
 }
@@ -139,6 +171,28 @@ def assert_same_training(name: str) -> None:
 @pytest.mark.parametrize("count", [2, 3])
 def test_planned(name: str, count: int) -> None:
     with devices(count):
+        assert_same_training(name)
+
+
+PINNED = [
+    (2, "dp=2"),
+    (2, "dp=2,micro=2"),
+    (2, "dp=2,micro=4,recompute=selective"),
+    (2, "dp=2,zero=1"),
+    (2, "dp=2,zero=3,micro=2,recompute=full"),
+    (2, "tp=2,micro=8"),
+    (3, "tp=3"),
+    (2, "sp=2"),
+    (4, "dp=2,tp=2,micro=2"),
+    (4, "dp=2,sp=2,zero=3"),
+    (8, "dp=2,sp=2,tp=2,zero=1,micro=2"),
+]
+
+
+@pytest.mark.parametrize("name", ["gpt_even", "gpt_weighted", "gpt_summed"])
+@pytest.mark.parametrize(("count", "plan"), PINNED, ids=lambda v: str(v))
+def test_pinned(name: str, count: int, plan: str) -> None:
+    with devices(count, plan):
         assert_same_training(name)
 
 

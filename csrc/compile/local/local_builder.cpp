@@ -133,6 +133,24 @@ ValueId LocalBuilder::pad(ValueId x, int64_t dim, int64_t before, int64_t after)
   return add("aten.constant_pad_nd", {x}, {padding, int64_t{0}}, Type::contiguous(type(x).dtype, sizes));
 }
 
+ValueId LocalBuilder::concatenate(const std::vector<ValueId>& parts, int64_t dim) {
+  ir::Node node;
+  node.section = section_;
+  node.origin = origin_;
+  node.op = ir::Symbol::intern("aten.cat");
+  ir::OperandListRef list;
+  Dims sizes = type(parts[0]).sizes;
+  sizes[dim] = 0;
+  for (size_t p = 0; p < parts.size(); ++p) {
+    list.operands.push_back(static_cast<int32_t>(p));
+    sizes[dim] += type(parts[p]).sizes[dim];
+  }
+  node.args = {std::move(list), dim};
+  node.operands = parts;
+  std::vector<Type> types{Type::contiguous(type(parts[0]).dtype, std::move(sizes))};
+  return graph_.node(graph_.add_node(std::move(node), std::move(types))).results[0];
+}
+
 ValueId LocalBuilder::collective(ValueId x, const Collective& call, size_t own) {
   using K = Collective::Kind;
   x = contiguous(x);

@@ -39,6 +39,8 @@ class LocalBuilder {
   ir::ValueId full(ir::DType dtype, const ir::Dims& sizes, double value);
   // `x` within zeros: `before` and `after` more of them along `dim`.
   ir::ValueId pad(ir::ValueId x, int64_t dim, int64_t before, int64_t after);
+  // Contiguous values of the same sizes but in `dim`, side by side.
+  ir::ValueId concatenate(const std::vector<ir::ValueId>& parts, int64_t dim);
   // `own`: this device's position in the group.
   ir::ValueId collective(ir::ValueId x, const Collective& collective, size_t own);
 

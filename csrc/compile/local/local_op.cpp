@@ -36,11 +36,47 @@ class WriteLocal {
       if (op_.rule.factors[f].position == Position::kOnlyPosition) return cut_whole();
     }
     for (size_t f = 0; f < op_.rule.factors.size(); ++f) {
+      if (op_.turn.leaf_of(op_.factors[f]) < 0 || is_split(f)) continue;
+      if (op_.rule.factors[f].position == Position::kOnlyPosition) return cut_whole();
+      if (op_.rule.factors[f].position == Position::kSampled) sampled();
+    }
+    for (size_t f = 0; f < op_.rule.factors.size(); ++f) {
       if (is_split(f)) position(f);
     }
     auto results = add_node();
     for (const auto& hidden : hidden_) results[0] = hide(results[0], hidden);
     return results;
+  }
+
+  // The weight of the targets that lie in this device's classes.
+  ValueId target_weight(ValueId target, ValueId weights) {
+    size_t f = 0;
+    while (f < op_.rule.factors.size() && op_.rule.factors[f].position != Position::kTarget) ++f;
+    if (f == op_.rule.factors.size()) fail("no factor of its rule is the classes");
+    const Part part = run_of(f);
+    const auto boolean = ir::DType::kBool;
+    const int64_t ignored = arg<int64_t>(op_.rule.factors[f].position_to);
+    ValueId skipped = b_.pointwise("aten.eq.Scalar", {target}, {ignored}, boolean);
+    if (is_split(f)) {
+      const ValueId below = b_.pointwise("aten.lt.Scalar", {target}, {part.start}, boolean);
+      const ValueId above = b_.pointwise("aten.ge.Scalar", {target}, {part.start + part.length}, boolean);
+      skipped = b_.pointwise("aten.bitwise_or.Tensor", {skipped, below});
+      skipped = b_.pointwise("aten.bitwise_or.Tensor", {skipped, above});
+    }
+    const Type& total = op_.whole.type(op_.node.results[1]);
+    ValueId each = ir::kNone;
+    if (weights == ir::kNone) {
+      each = b_.to_dtype(b_.pointwise("aten.logical_not", {skipped}), total.dtype);
+    } else {
+      ValueId index = b_.pointwise("aten.sub.Scalar", {target}, {part.start, int64_t{1}});
+      index = b_.pointwise("aten.masked_fill.Scalar", {index, skipped}, {int64_t{0}});
+      const Dims flat{b_.type(index).numel()};
+      each = b_.add("aten.take", {weights, b_.reshape(b_.contiguous(index), flat)}, {},
+                    Type::contiguous(total.dtype, flat));
+      each = b_.pointwise("aten.masked_fill.Scalar", {each, b_.reshape(b_.contiguous(skipped), flat)},
+                          {int64_t{0}});
+    }
+    return b_.add("aten.sum", {each}, {ir::NoneArg{}}, total);
   }
 
  private:
@@ -105,7 +141,7 @@ class WriteLocal {
     bool is_whole = true;
     for (const auto f : local.factors) {
       size *= local_size(f);
-      is_whole = is_whole && !is_split(f);
+      is_whole = is_whole && !is_split(f) && op_.turn.leaf_of(op_.factors[f]) < 0;
     }
     if (is_whole) return;
     if (local.element >= 0) {
@@ -299,8 +335,12 @@ class WriteLocal {
     const auto parts = parts_of(op_.place, sizes, op_.option.results[0]);
     Dims places;
     for (size_t d = 0; d < sizes.size(); ++d) {
-      for (size_t k = 0; k < sizes[d].size(); ++k)
+      const int64_t turned = op_.turn.leaf_of(op_.frame.value_dims[value][d]);
+      for (size_t k = 0; k < sizes[d].size(); ++k) {
+        if (static_cast<int64_t>(k) == turned)
+          places.insert(places.end(), {op_.turn.count, op_.turn.index, 1});
         places.insert(places.end(), {sizes[d][k], parts[d][k].start, parts[d][k].length});
+      }
     }
     args_.emplace_back(std::move(places));
   }
@@ -316,16 +356,23 @@ class WriteLocal {
     const auto parts = parts_of(op_.place, sizes, op_.option.results[0]);
     ValueId x = all;
     Dims open, cut;
-    for (const auto& dim : sizes) open.insert(open.end(), dim.begin(), dim.end());
-    x = b_.reshape(x, open);
-    int64_t at = 0;
-    for (const auto& dim : parts) {
+    std::vector<Part> ranges;
+    for (size_t d = 0; d < sizes.size(); ++d) {
+      const int64_t turned = op_.turn.leaf_of(op_.frame.value_dims[op_.node.results[0]][d]);
       cut.push_back(1);
-      for (const auto& part : dim) {
-        x = b_.slice(x, at++, part.start, part.length);
-        cut.back() *= part.length;
+      for (size_t k = 0; k < sizes[d].size(); ++k) {
+        if (static_cast<int64_t>(k) == turned) {
+          open.push_back(op_.turn.count);
+          ranges.push_back({op_.turn.index, 1});
+        }
+        open.push_back(sizes[d][k]);
+        ranges.push_back(parts[d][k]);
+        cut.back() *= parts[d][k].length;
       }
     }
+    x = b_.reshape(x, open);
+    for (size_t i = 0; i < ranges.size(); ++i)
+      x = b_.slice(x, static_cast<int64_t>(i), ranges[i].start, ranges[i].length);
     return {b_.reshape(x, cut)};
   }
 
@@ -399,6 +446,10 @@ bool has_local_form(const ops::Rule& rule, const plan::Option& option) {
     return choice.kind == AxisChoice::Kind::kFactor &&
            rule.factors[choice.factor].position == Position::kGroups;
   });
+}
+
+ValueId write_target_weight(LocalBuilder& builder, const LocalOp& op, ValueId target, ValueId weights) {
+  return WriteLocal(builder, op, {}).target_weight(target, weights);
 }
 
 std::vector<ValueId> write_local_op(LocalBuilder& builder, const LocalOp& op, std::vector<ValueId> operands) {

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "compile/local/local_builder.h"
+#include "compile/local/loop.h"
 #include "compile/local/parts.h"
 #include "ops/rule.h"
 #include "plan/options.h"
@@ -18,6 +19,7 @@ struct LocalOp {
   const std::vector<plan::Dim>& factors;  // atoms of the rule's factors
   const plan::Option& option;
   const Place& place;
+  Turn turn;
 };
 
 // Writes the op on one device, with operands that lie as its option asks. Returns its results.
@@ -25,6 +27,11 @@ struct LocalOp {
 // Throws Error(Phase::kCompile) naming the node where an option has no local form (expert groups, as yet).
 std::vector<ir::ValueId> write_local_op(LocalBuilder& builder, const LocalOp& op,
                                         std::vector<ir::ValueId> operands);
+
+// Of a loss by targets: the weight of its targets on one device, which is its second result, from the targets
+// and the classes' weights (kNone: all one) as its option asks for them.
+ir::ValueId write_target_weight(LocalBuilder& builder, const LocalOp& op, ir::ValueId target,
+                                ir::ValueId weights);
 
 // Whether the node has a local form under this option.
 bool has_local_form(const ops::Rule& rule, const plan::Option& option);

@@ -3,6 +3,7 @@
 #include <memory>
 #include <vector>
 
+#include "compile/local/loop.h"
 #include "ir/graph.h"
 #include "plan/assign.h"
 #include "plan/atoms.h"
@@ -32,6 +33,6 @@ struct LocalGraphs {
 // Throws Error(Phase::kCompile) naming the node where a plan asks for what no collective does or for an op's
 // part that has no local form.
 LocalGraphs partition(const ir::Graph& graph, const plan::Frame& frame, const plan::Mesh& mesh,
-                      const plan::Assignment& assignment);
+                      const plan::Assignment& assignment, const Loop& loop = {});
 
 }  // namespace moai::compile
