@@ -132,8 +132,22 @@ Choice Chooser::at_random(const ir::Graph& graph) const {
   return choice;
 }
 
+// The turns that were asked for are a wish: a last batch that is smaller, or a step that is not the one that was
+// meant, may not divide by them.
+plan::StepPlan Chooser::plan_pinned(const ir::Graph& graph) const {
+  if (pins_.micro_batches.value_or(1) == 1) return plan::plan_step(graph, cluster_, pins_);
+  try {
+    return plan::plan_step(graph, cluster_, pins_);
+  } catch (const Error& error) {
+    if (error.phase() != Phase::kPlan) throw;
+    plan::Pins free = pins_;
+    free.micro_batches.reset();
+    return plan::plan_step(graph, cluster_, free);
+  }
+}
+
 Choice Chooser::planned(const ir::Graph& graph) {
-  const plan::StepPlan found = plan::plan_step(graph, cluster_, pins_);
+  const plan::StepPlan found = plan_pinned(graph);
   const plan::Candidate& best = found.best();
   if (!best.fits) throw OutOfMemory(Phase::kPlan, concat("no plan of this step fits: ", best.excess));
   plan::Step step = plan::make_step(graph);

@@ -34,6 +34,7 @@ class Chooser {
 
  private:
   Choice at_random(const ir::Graph& graph) const;
+  plan::StepPlan plan_pinned(const ir::Graph& graph) const;
   Choice planned(const ir::Graph& graph);
   Choice in_place(const ir::Graph& graph, const std::vector<runtime::ShardingPtr>& lie) const;
 

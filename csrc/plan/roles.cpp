@@ -23,7 +23,14 @@ std::vector<int32_t> most_common_rows(const ir::Graph& graph, const Frame& frame
   std::map<int32_t, double> flops;
   for (const auto input : graph.inputs()) {
     const auto& dims = frame.value_dims[input];
-    if (!changes[input] && dims.size() > 1 && !dims[0].empty()) flops[dims[0][0]] = 0;
+    // What backward leaves behind of the same dims is its gradient, so it is a weight.
+    const bool has_gradient =
+        std::any_of(graph.outputs().begin(), graph.outputs().end(), [&](ir::ValueId output) {
+          const auto producer = graph.value(output).producer;
+          return producer != ir::kNone && graph.node(producer).section == ir::Section::kBackward &&
+                 frame.value_dims[output] == dims;
+        });
+    if (!changes[input] && !has_gradient && dims.size() > 1 && !dims[0].empty()) flops[dims[0][0]] = 0;
   }
   for (size_t n = 0; n < graph.nodes().size(); ++n) {
     for (const auto& factor : frame.node_factors[n]) {

@@ -421,7 +421,7 @@ class CpuExecutable final : public runtime::Executable {
 
   std::string where(const Instruction& instruction) const {
     if (instruction.node >= static_cast<ir::NodeId>(program_->graph.nodes().size()))
-      return "while copying an output";
+      return "while copying an output on " + context_.device.name;
     const ir::Node& node = program_->graph.node(instruction.node);
     std::string text = "while moai ran " + node.op.str() + "(";
     for (size_t i = 0; i < instruction.operands.size(); ++i) {
@@ -433,7 +433,7 @@ class CpuExecutable final : public runtime::Executable {
     text += ")";
     if (lines_ != nullptr && node.origin >= 0 && !(*lines_)[node.origin].empty())
       text += ", called at " + (*lines_)[node.origin];
-    return text;
+    return program_->mesh.empty() ? text : text + ", on " + context_.device.name;
   }
 
   std::shared_ptr<const Program> program_;
