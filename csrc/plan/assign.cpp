@@ -89,6 +89,7 @@ class Assigner {
       options.solve.exact_steps = terms_.steps;
       options.solve.search_steps = terms_.steps;
       options.solve.branches = terms_.branches;
+      options.solve.enough_gap = terms_.proof_gap;
       const WithinSolution found = solve_within(problem_, resources, options, start);
       Assignment next = read(found, resources);
       // More moments are less freedom: the first bound holds for all, and so does the last, which is higher.

@@ -17,6 +17,7 @@ struct Terms {
   int32_t stages = 1;        // of a pipeline; each has a mesh of its own
   double idle_turns = 0;     // that a stage waits while the pipeline fills and drains
   double enough_gap = 1e-3;  // to the bound, at which the search for a better choice ends
+  double proof_gap = 0;      // the same of each solution at fixed prices on memory
   int32_t rounds = 24;       // of prices on memory, at most
   double steps = 8e9;        // of the solver, for a proof in each round
   int32_t branches = 200;    // of it, where eliminations do not fit

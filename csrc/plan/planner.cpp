@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "ir/error.h"
+#include "plan/pairs.h"
 #include "plan/pipeline_bound.h"
 #include "plan/pipeline_cost.h"
 #include "plan/plan_file.h"
@@ -20,18 +21,23 @@ namespace {
 // Note [How plans are searched]
 // What is chosen outside of an assignment (stages, a mesh for each, micro-batches, recomputation) is
 // enumerated. Of every pair of stages and mesh a first assignment knows no limit on memory, goes through the
-// batch at once and computes nothing twice: what it adds up to is an estimate of all plans of that pair, and
-// where no option was left out a bound on them, since limits, turns and recomputation only add. Pairs are
-// tried from the lowest estimate up (with the least that a pipeline idles), and those whose estimate is not
-// below the best step found are left out. First each pair is probed at one number of turns; then the best few
-// are searched on, with more and fewer turns and every way to recompute.
+// batch at once and computes nothing twice: its bound is an estimate of all plans of that pair, and where no
+// option was left out a bound on them, since limits, turns and recomputation only add. With one stage it is
+// often a plan already: where its memory is there, only its proof can be bettered.
+//
+// Pairs are tried from the lowest estimate up, with the least that a pipeline idles and what more turns take
+// to start their ops; pipelines have no estimate of their own before computing alone would not rule them out.
+// Those whose estimate is not below the best step found are left out. First each pair is probed at one number
+// of turns; then the best few go on, to fewer and to more turns as long as that helps, and recompute more
+// where memory binds.
 //
 // One stage: meshes of one and two axes with all options. Pipelines: the outer axis splits the batch, the
 // inner one what is in a sample, so that many can be compared; their bound is what computing alone takes at
 // least. Three axes (data; sequence or experts; sequence or features) are tried last, for the stages of the
 // best plan.
 //
-// The bound of the search is the least over all pairs, tried or not.
+// The bound of the search is the least over all pairs, tried or not; those below the best plan are proven
+// once more, to the end.
 
 using Clock = std::chrono::steady_clock;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
@@ -40,78 +46,23 @@ constexpr int32_t kMostStages = 64;
 // What adds up to so many times the best step is not searched on: overlap does not make up for it.
 constexpr double kHopeless = 1.5;
 constexpr size_t kSearchedOn = 4;
+// What adds up to so many times what the best plan does is not better with an axis more.
+constexpr double kHopelessAxis = 1.2;
 // While pairs are compared; the best is then searched on.
 constexpr double kRoughGap = 0.02;
+constexpr double kRoughProof = 0.005;
 constexpr int32_t kRoughRounds = 10;
 constexpr double kRoughSteps = 5e8;
 constexpr int32_t kMostTried = 60;
-constexpr size_t kFinalists = 3;
+constexpr size_t kFinalists = 6;
+// Of the best step: slower pipelines are not worth more chunks.
+constexpr double kWorthChunks = 1.25;
 constexpr int32_t kMostChunks = 4;
 // Devices of a stage from which on three axes are tried.
 constexpr int32_t kThreeAxesFrom = 32;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-constexpr uint8_t kData = role_bit(Role::kBatch);
-constexpr uint8_t kInSample = role_bit(Role::kSequence) | role_bit(Role::kExpert) | role_bit(Role::kFeature);
-
-struct Pair {
-  int32_t stages = 1;
-  std::vector<int32_t> sizes;
-  std::vector<uint8_t> splits;
-  double estimate = 0;                                  // of what its plans add up to, at best
-  double bound = 0;                                     // of any plan with these
-  std::map<std::pair<int32_t, Recompute>, bool> tried;  // turns and what is recomputed: whether it fitted
-  double best_seconds = std::numeric_limits<double>::infinity();  // simulated, of those that fitted
-  bool is_settled = false;                                        // nothing else of the pair can be better
-};
-
-Pair make_pair_of(int32_t stages, std::vector<int32_t> sizes, std::vector<uint8_t> splits) {
-  Pair pair;
-  pair.stages = stages;
-  pair.sizes = std::move(sizes);
-  pair.splits = std::move(splits);
-  return pair;
-}
-
-// How many devices the innermost axis may have: those of a host, or all where there is one level.
-int64_t most_inner(const Cluster& cluster) {
-  const auto last = static_cast<int32_t>(cluster.levels.size()) - 1;
-  return last > 0 ? cluster.devices_in(last - 1) : cluster.device_count();
-}
-
-// A stage's devices on one axis, and every division in two whose inner axis divides a host.
-void add_meshes(const Cluster& cluster, int32_t stages, std::vector<Pair>* pairs) {
-  const int32_t devices = cluster.device_count() / stages;
-  if (devices == 1) {
-    pairs->push_back(make_pair_of(stages, {}, {}));
-    return;
-  }
-  pairs->push_back(make_pair_of(stages, {devices}, {Axis::kAnyRole}));
-  const int64_t host = most_inner(cluster);
-  for (int32_t inner = 2; inner <= host && inner < devices; ++inner) {
-    if (host % inner != 0 || devices % inner != 0) continue;
-    const bool any = stages == 1;
-    pairs->push_back(make_pair_of(stages, {devices / inner, inner},
-                                  {any ? Axis::kAnyRole : kData, any ? Axis::kAnyRole : kInSample}));
-  }
-}
-
-std::vector<Pair> three_axes(const Cluster& cluster, int32_t stages) {
-  std::vector<Pair> pairs;
-  const int32_t devices = cluster.device_count() / stages;
-  const int64_t host = most_inner(cluster);
-  for (int32_t inner = 2; inner <= host; inner *= 2) {
-    for (int32_t middle = 2; middle <= host && int64_t{2} * middle * inner <= devices; middle *= 2) {
-      if (host % inner != 0 || devices % (middle * inner) != 0) continue;
-      pairs.push_back(make_pair_of(stages, {devices / middle / inner, middle, inner},
-                                   {kData, role_bit(Role::kSequence) | role_bit(Role::kExpert),
-                                    role_bit(Role::kSequence) | role_bit(Role::kFeature)}));
-    }
-  }
-  return pairs;
 }
 
 // What a plan does, in words.
@@ -153,25 +104,19 @@ class Planner {
 
   StepPlan run() {
     auto start = Clock::now();
-    find_bounds();
+    find_pairs();
     plan_.bound_seconds = seconds_since(start);
     start = Clock::now();
-    if (pins_.random) pairs_ = {pairs_[*pins_.random % pairs_.size()]};
-    for (auto& pair : pairs_) probe(&pair);
+    probe_all();
     std::stable_sort(pairs_.begin(), pairs_.end(),
                      [](const Pair& a, const Pair& b) { return a.best_seconds < b.best_seconds; });
     for (size_t i = 0; i < std::min(kSearchedOn, pairs_.size()); ++i) search_on(&pairs_[i]);
-    double bound = kInfinity;
-    for (const auto& pair : pairs_) bound = std::min(bound, pair.bound);
     try_three_axes();
     finish();
-    const Candidate& best = plan_.best();
-    plan_.lower_bound = bound;
-    plan_.gap = best.fits ? std::max(0.0, 1 - plan_.lower_bound / best.assignment.seconds) : 0;
-    plan_.mesh_gap = best.fits && !pins_.random
-                         ? std::max(0.0, 1 - best.assignment.lower_bound / best.assignment.seconds)
-                         : 0;
     plan_.search_seconds = seconds_since(start);
+    start = Clock::now();
+    prove();
+    plan_.bound_seconds += seconds_since(start);
     return std::move(plan_);
   }
 
@@ -206,7 +151,11 @@ class Planner {
   }
 
   static Pair pair_of(const OuterChoice& outer) {
-    return make_pair_of(outer.stages, outer.mesh, outer.splits);
+    Pair pair;
+    pair.stages = outer.stages;
+    pair.sizes = outer.mesh;
+    pair.splits = outer.splits;
+    return pair;
   }
 
   Mesh mesh_of(const Pair& pair) const {
@@ -234,64 +183,97 @@ class Planner {
     return {pair};
   }
 
-  void find_bounds() {
+  void find_pairs() {
     if (!pins_.axes.empty() || pins_.saved) {
       pairs_ = pinned_pairs();
     } else {
-      const int32_t most = std::min({kMostStages, cluster_.device_count(), base().stretches()});
-      for (int32_t stages = 1; stages <= most; stages *= 2) {
-        if (pins_.stages && *pins_.stages != stages) continue;
-        if (cluster_.device_count() % stages == 0 && (stages == 1 || has_turns()))
-          add_meshes(cluster_, stages, &pairs_);
+      const int32_t devices = cluster_.device_count();
+      const int32_t most = std::min({kMostStages, devices, base().stretches()});
+      for (int32_t stages = 1; stages <= most; ++stages) {
+        if ((pins_.stages && *pins_.stages != stages) || devices % stages != 0) continue;
+        if (stages > 1 && !has_turns()) continue;
+        for (auto& pair : plan::pairs_of(cluster_, stages)) pairs_.push_back(std::move(pair));
       }
     }
     if (pairs_.empty() || (pins_.stages && *pins_.stages > base().stretches())) {
       throw Error(Phase::kConfig,
                   concat("pp=", pins_.stages.value_or(1), " cannot be: forward has ", base().stretches(),
                          " stretches, ", cluster_.name, " has ", cluster_.device_count(), " devices"))
-          .hint(
-              "would work: a power of two that divides the devices, of at most as many stages as stretches");
+          .hint("would work: a divisor of the devices, of at most as many stages as stretches");
     }
-    for (auto& pair : pairs_) estimate(&pair);
-    std::stable_sort(pairs_.begin(), pairs_.end(), [&](const Pair& a, const Pair& b) {
-      return least_seconds(a, most_turns(a)) < least_seconds(b, most_turns(b));
-    });
+    if (pins_.random) pairs_ = {pairs_[*pins_.random % pairs_.size()]};
+    for (auto& pair : pairs_) {
+      if (pair.stages == 1 || !pins_.axes.empty()) {
+        estimate(&pair);
+      } else {
+        pair.bound = pair.estimate = computing_bound(pair);
+      }
+    }
   }
 
-  void estimate(Pair* pair) {
+  // The pair's first assignment; see Note [How plans are searched].
+  void estimate(Pair* pair, double proof_gap = kRoughProof, double give_up = kInfinity) {
     Terms terms = terms_of(*pair, 1);
     terms.memory_bytes = 1e30;
+    terms.rounds = 1;
+    terms.proof_gap = proof_gap;
+    terms.give_up = give_up;
     if (pair->stages > 1) {  // its bound is another
+      terms.proof_gap = kRoughGap;
       terms.steps = kRoughSteps;
       terms.branches = 0;
     }
     const Mesh mesh = mesh_of(*pair);
-    const Assignment free = assign(base(), base().frame, mesh, terms);
-    pair->estimate = free.seconds;
-    const bool has_all = std::all_of(pair->splits.begin(), pair->splits.end(),
-                                     [](uint8_t splits) { return splits == Axis::kAnyRole; });
-    pair->bound = free.lower_bound;
-    if (pair->stages > 1)
-      pair->bound = pipeline_bound(*pair, has_all || !pins_.axes.empty() ? free.lower_bound : 0);
+    Assignment free = assign(base(), base().frame, mesh, terms);
+    pair->is_estimated = true;
+    pair->estimate = free.lower_bound;
+    pair->bound = pair->stages == 1 ? free.lower_bound : computing_bound(*pair);
+    if (pair->stages > 1 && (pair->has_all() || !pins_.axes.empty()))
+      pair->bound = std::max(pair->bound, free.lower_bound);
     check_pins(*pair, free);
+    if (pair->stages == 1) pair->free = std::move(free);
   }
 
-  // Of all turns, `at_once` being one on the sums of their assignments.
-  double pipeline_bound(const Pair& pair, double at_once) {
+  // What computing alone takes a pipeline at least, with whatever number of turns.
+  double computing_bound(const Pair& pair) {
     double bound = kInfinity;
-    for (const auto turns : turns_of(pair)) {
-      bound = std::min(
-          bound, least_pipeline_seconds(base(), turn(Recompute::kNone, turns), cluster_, turns, pair.stages,
-                                        cluster_.device_count() / pair.stages, kMostChunks));
-    }
-    return std::max(bound, at_once);
+    for (const auto turns : turns_of(pair)) bound = std::min(bound, computing_bound(pair, turns));
+    return bound;
   }
 
-  // With the least that a pipeline idles: half of its 1F1B bubble, as weights' gradients can fill the rest.
-  double least_seconds(const Pair& pair, int32_t turns) const {
-    return pair.estimate * (1 + 0.5 * (pair.stages - 1) / turns);
+  double computing_bound(const Pair& pair, int32_t turns) {
+    const auto it = computing_.emplace(std::make_pair(pair.stages, turns), 0.0);
+    if (it.second) {
+      it.first->second =
+          least_pipeline_seconds(base(), turn(Recompute::kNone, turns), cluster_, turns, pair.stages,
+                                 cluster_.device_count() / pair.stages, kMostChunks);
+    }
+    return it.first->second;
   }
-  int32_t most_turns(const Pair& pair) const { return turns_of(pair).back(); }
+
+  // Of a pair's plans: with the least that a pipeline idles (half of its 1F1B bubble, as weights' gradients
+  // can fill the rest), and with what more turns take to start their ops.
+  double least_seconds(const Pair& pair, int32_t turns) {
+    if (!pair.is_estimated) return computing_bound(pair, turns);
+    const double starts = (turns - 1) * base().loop_ops * cluster_.device(0).op_overhead_s / pair.stages;
+    return (pair.estimate + starts) * (1 + 0.5 * (pair.stages - 1) / turns);
+  }
+
+  // Where a pair stands in line: with all of that bubble, since the first order that is simulated has it.
+  double rank(const Pair& pair) {
+    double least = kInfinity;
+    for (const auto turns : turns_of(pair)) {
+      const double half = 0.5 * (pair.stages - 1) / turns;
+      least = std::min(least, least_seconds(pair, turns) * (1 + half / (1 + half)));
+    }
+    return least;
+  }
+
+  bool may_be_best(const Pair& pair) {
+    const auto all = turns_of(pair);
+    return std::any_of(all.begin(), all.end(),
+                       [&](int32_t turns) { return least_seconds(pair, turns) < best_seconds_; });
+  }
 
   // An axis that is pinned and splits nothing is a mistake.
   void check_pins(const Pair& pair, const Assignment& free) const {
@@ -349,29 +331,35 @@ class Planner {
       }
       return {turns};
     }
-    std::vector<int32_t> all;
-    for (int64_t turns = 1; has_turns() && turns <= base().time.size; turns *= 2) {
-      if (base().time.size % turns != 0) break;
-      if (pair.stages == 1 || turns >= pair.stages || turns * 2 > base().time.size ||
-          base().time.size % (turns * 2) != 0)
-        all.push_back(static_cast<int32_t>(turns));
+    if (!has_turns()) return {1};
+    std::vector<int32_t> all = turns_worth_a_try(base().time.size);
+    if (pair.stages > 1) {
+      const auto enough = std::lower_bound(all.begin(), all.end(), pair.stages);
+      all.erase(all.begin(), enough == all.end() ? enough - 1 : enough);
     }
-    if (all.empty()) all.push_back(1);
     return all;
   }
 
   // Tries one plan of a pair, unless that was done, is pinned otherwise, or can be no better than the best.
-  // True if it fits.
-  bool attempt(Pair* pair, int32_t turns, Recompute policy) {
+  Verdict attempt(Pair* pair, int32_t turns, Recompute policy) {
     if (pins_.recompute) policy = *pins_.recompute;
     const auto known = pair->tried.find({turns, policy});
     if (known != pair->tried.end()) return known->second;
-    if (least_seconds(*pair, turns) >= best_seconds_ || plan_.tried >= kMostTried) return false;
-    Candidate candidate = try_one(*pair, turns, policy);
-    const bool fits = candidate.fits;
-    pair->tried[{turns, policy}] = fits;
-    if (fits) {
-      pair->best_seconds = std::min(pair->best_seconds, candidate.step_seconds);
+    const bool is_free = pair->stages == 1 && turns == 1 && policy == Recompute::kNone && is_plan(pair->free);
+    // What is a plan already costs next to nothing to compare, and may overlap better than it adds up.
+    if (!is_free && (least_seconds(*pair, turns) >= best_seconds_ || plan_.tried >= kMostTried))
+      return Verdict::kNoUse;
+    const double give_up = kHopeless * best_seconds_;
+    Candidate candidate = is_free ? free_one(*pair) : try_one(*pair, turns, policy, give_up);
+    const Verdict verdict = candidate.fits                                ? Verdict::kFits
+                            : candidate.assignment.lower_bound >= give_up ? Verdict::kNoUse
+                                                                          : Verdict::kTooLarge;
+    pair->tried[{turns, policy}] = verdict;
+    if (candidate.fits) {
+      if (candidate.step_seconds < pair->best_seconds) {
+        pair->best_seconds = candidate.step_seconds;
+        pair->best_turns = turns;
+      }
       best_seconds_ = std::min(best_seconds_, candidate.step_seconds);
       // With one stage, going through the batch at once with nothing recomputed is the least of sums.
       if (pair->stages == 1 && turns == turns_of(*pair).front() && policy == Recompute::kNone &&
@@ -379,49 +367,92 @@ class Planner {
         pair->is_settled = true;
     }
     plan_.candidates.push_back(std::move(candidate));
-    return fits;
+    return verdict;
+  }
+
+  // Whether an assignment that knew of no limit keeps it.
+  bool is_plan(const Assignment& free) const {
+    return !pins_.random && !pins_.saved && free.fits && free.bytes <= memory_ &&
+           free.seconds - free.lower_bound <= kRoughGap * free.seconds;
+  }
+
+  // What is a plan already, then the others from the lowest estimate up, those of pipelines made when their
+  // turn comes.
+  void probe_all() {
+    std::vector<std::pair<double, size_t>> waiting;  // the most promising last
+    const auto add = [&](size_t pair) {
+      const std::pair<double, size_t> one{rank(pairs_[pair]), pair};
+      waiting.insert(std::upper_bound(waiting.begin(), waiting.end(), one, std::greater<>()), one);
+    };
+    for (size_t i = 0; i < pairs_.size(); ++i) {
+      if (pairs_[i].stages == 1 && turns_of(pairs_[i]).front() == 1 && is_plan(pairs_[i].free)) {
+        probe(&pairs_[i]);
+      } else {
+        add(i);
+      }
+    }
+    while (!waiting.empty()) {
+      Pair& pair = pairs_[waiting.back().second];
+      const size_t at = waiting.back().second;
+      waiting.pop_back();
+      if (!may_be_best(pair)) {
+        ++plan_.ruled_out;
+      } else if (!pair.is_estimated) {
+        estimate(&pair);
+        add(at);
+      } else {
+        probe(&pair);
+      }
+    }
   }
 
   // One plan of a pair that fits, if there is one.
   void probe(Pair* pair) {
     const auto all = turns_of(*pair);
-    const auto about = std::lower_bound(all.begin(), all.end(), pair->stages == 1 ? 1 : 4 * pair->stages);
-    const int32_t first = about == all.end() ? all.back() : *about;
-    const int32_t before = plan_.tried;
-    if (attempt(pair, first, Recompute::kNone) || attempt(pair, first, Recompute::kFull)) return;
-    if (plan_.tried == before) {
-      ++plan_.ruled_out;
-      return;
-    }
-    if (!attempt(pair, all.back(), Recompute::kFull)) return;
-    auto low = std::upper_bound(all.begin(), all.end(), first), high = all.end() - 1;
+    auto first = std::lower_bound(all.begin(), all.end(), pair->stages == 1 ? 1 : 4 * pair->stages);
+    if (first == all.end()) --first;
+    while (first != all.begin() && least_seconds(*pair, *(first - 1)) < least_seconds(*pair, *first)) --first;
+    if (attempt(pair, *first, Recompute::kNone) != Verdict::kTooLarge) return;
+    if (attempt(pair, *first, Recompute::kFull) != Verdict::kTooLarge) return;
+    if (attempt(pair, all.back(), Recompute::kFull) == Verdict::kTooLarge) return;
+    auto low = first + 1, high = all.end() - 1;
     while (low < high) {  // the fewest turns that fit
       const auto middle = low + (high - low) / 2;
-      if (attempt(pair, *middle, Recompute::kFull)) {
-        high = middle;
-      } else {
+      if (attempt(pair, *middle, Recompute::kFull) == Verdict::kTooLarge) {
         low = middle + 1;
+      } else {
+        high = middle;
       }
     }
   }
 
+  // From a pair's best number of turns to fewer and to more, as long as that helps.
   void search_on(Pair* pair) {
     if (pair->is_settled || pair->best_seconds == kInfinity) return;
     const auto all = turns_of(*pair);
-    std::vector<int32_t> around;
-    for (const auto& [plan, fits] : pair->tried) {
-      const auto at = std::find(all.begin(), all.end(), plan.first);
-      if (!fits || at == all.end()) continue;
-      around.push_back(*at);
-      if (at != all.begin()) around.push_back(*(at - 1));
-      if (at + 1 != all.end()) around.push_back(*(at + 1));
-    }
-    for (const auto turns : around) {
-      for (const auto policy : kRecomputes) attempt(pair, turns, policy);
-    }
+    const auto from = std::find(all.begin(), all.end(), pair->best_turns);
+    MOAI_ASSERT(from != all.end(), "no number of turns worth a try: ", pair->best_turns);
+    recompute_less(pair, *from);
+    for (auto at = from; at != all.begin() && recompute_less(pair, *(at - 1));) --at;
+    for (auto at = from; at + 1 != all.end() && recompute_less(pair, *(at + 1));) ++at;
   }
 
-  // Divides the best plan's meshes once more.
+  // Tries all ways to recompute that may pay at a number of turns; true if one is the pair's best.
+  bool recompute_less(Pair* pair, int32_t turns) {
+    const double before = pair->best_seconds;
+    for (const auto policy : kRecomputes) {
+      const size_t tried = plan_.candidates.size();
+      const Verdict verdict = attempt(pair, turns, policy);
+      if (verdict == Verdict::kNoUse) break;
+      // Where memory does not bind, computing again only adds.
+      if (verdict == Verdict::kFits && plan_.candidates.size() > tried &&
+          plan_.candidates.back().assignment.rounds == 1)
+        break;
+    }
+    return pair->best_seconds < before;
+  }
+
+  // Divides one of the best plan's two axes once more.
   void try_three_axes() {
     const auto best = std::min_element(
         plan_.candidates.begin(), plan_.candidates.end(), [](const Candidate& a, const Candidate& b) {
@@ -429,17 +460,42 @@ class Planner {
         });
     if (!pins_.axes.empty() || pins_.random || best == plan_.candidates.end()) return;
     const OuterChoice outer = best->outer;
-    if (cluster_.device_count() / outer.stages < kThreeAxesFrom) return;
-    std::vector<Pair> pairs = three_axes(cluster_, outer.stages);
-    for (auto& pair : pairs) {
+    const double give_up = best->fits ? kHopelessAxis * best->assignment.seconds : kInfinity;
+    if (outer.mesh.size() != 2 || cluster_.device_count() / outer.stages < kThreeAxesFrom) return;
+    for (const auto& pair : three_axes(cluster_, outer.stages)) {
+      if (pair.sizes[0] != outer.mesh[0] && pair.sizes[2] != outer.mesh[1]) continue;
       if (plan_.tried >= kMostTried) return;
-      Candidate candidate = try_one(pair, outer.micro_batches, outer.recompute);
+      Candidate candidate = try_one(pair, outer.micro_batches, outer.recompute, give_up);
       if (candidate.fits) plan_.candidates.push_back(std::move(candidate));
     }
   }
 
-  Candidate try_one(const Pair& pair, int32_t turns, Recompute policy) {
-    ++plan_.tried;
+  // Bounds all plans. What was only estimated is proven to the end where the bound hangs on it.
+  void prove() {
+    const Candidate& best = plan_.best();
+    const double sum = best.fits ? best.assignment.seconds : kInfinity;
+    Pair* lowest = nullptr;
+    std::vector<Pair*> proven;
+    const auto is_proven = [&] {
+      return lowest->stages > 1 || lowest->free.exact || !best.fits || pins_.random ||
+             std::find(proven.begin(), proven.end(), lowest) != proven.end();
+    };
+    while (true) {
+      lowest = &*std::min_element(pairs_.begin(), pairs_.end(),
+                                  [](const Pair& a, const Pair& b) { return a.bound < b.bound; });
+      if (lowest->bound >= sum * (1 - Terms{}.enough_gap) || is_proven()) break;
+      proven.push_back(lowest);
+      const double before = lowest->bound;
+      estimate(lowest, 0, sum);
+      lowest->bound = std::max(lowest->bound, before);
+    }
+    plan_.lower_bound = lowest->bound;
+    if (!best.fits) return;
+    plan_.gap = std::max(0.0, 1 - plan_.lower_bound / sum);
+    if (!pins_.random) plan_.mesh_gap = std::max(0.0, 1 - best.assignment.lower_bound / sum);
+  }
+
+  Candidate candidate_of(const Pair& pair, int32_t turns, Recompute policy) const {
     Candidate out;
     out.outer.stages = pair.stages;
     out.outer.mesh = pair.sizes;
@@ -448,19 +504,35 @@ class Planner {
     out.outer.recompute = policy;
     out.outer.chunks = pins_.chunks.value_or(1);
     out.outer.order = pins_.order.value_or(Order::k1F1B);
-    solve(&out, kRoughGap, kRoughRounds);
+    return out;
+  }
+
+  // A pair's estimate as a plan.
+  Candidate free_one(const Pair& pair) {
+    Candidate out = candidate_of(pair, 1, Recompute::kNone);
+    out.assignment = pair.free;
+    out.fits = true;
+    simulate(&out, mesh_of(pair), terms_of(pair, 1));
+    return out;
+  }
+
+  Candidate try_one(const Pair& pair, int32_t turns, Recompute policy, double give_up) {
+    ++plan_.tried;
+    Candidate out = candidate_of(pair, turns, policy);
+    Terms terms = terms_of(pair, turns);
+    terms.enough_gap = kRoughGap;
+    terms.proof_gap = kRoughProof;
+    terms.rounds = kRoughRounds;
+    terms.give_up = give_up;
+    solve(&out, terms);
     return out;
   }
 
   // Assigns, and where that fits simulates.
-  void solve(Candidate* out, double enough_gap, int32_t rounds) {
+  void solve(Candidate* out, Terms terms) {
     const OuterChoice& outer = out->outer;
     const Pair pair = pair_of(outer);
-    Terms terms = terms_of(pair, outer.micro_batches);
     terms.idle_turns = static_cast<double>(outer.stages - 1) / outer.chunks;
-    terms.enough_gap = enough_gap;
-    terms.rounds = rounds;
-    terms.give_up = kHopeless * best_seconds_;
     if (pins_.saved) pin_saved(*pins_.saved, step(outer.recompute), &terms);
     const Mesh mesh = mesh_of(pair);
     const Frame& frame = turn(outer.recompute, outer.micro_batches);
@@ -468,7 +540,7 @@ class Planner {
     // A stage with more than its share is only seen when stages are cut: then all get less.
     for (int32_t again = 0; again < 3; ++again) {
       out->assignment = assign(step(outer.recompute), frame, mesh, terms);
-      out->fits = out->assignment.fits;
+      out->fits = out->assignment.fits && out->assignment.lower_bound < terms.give_up;
       out->excess = out->assignment.excess;
       out->peak_bytes = out->assignment.bytes;
       if (!out->fits) return;
@@ -497,7 +569,13 @@ class Planner {
     const Step& made = step(outer.recompute);
     const Frame& frame = turn(outer.recompute, outer.micro_batches);
     if (outer.stages > 1) {
-      simulate_pipeline(out, stretches(made, frame, mesh, out->assignment));
+      const auto line = stretches(made, frame, mesh, out->assignment);
+      simulate_pipeline(out, line);
+      if (pins_.order || !out->excess.empty()) return;
+      Candidate other = *out;
+      other.outer.order = Order::kZeroBubble;
+      simulate_pipeline(&other, line);
+      if (other.peak_bytes <= memory_ && other.step_seconds < out->step_seconds) *out = std::move(other);
       return;
     }
     const Whole all = whole(made, frame, mesh, terms, out->assignment);
@@ -520,7 +598,7 @@ class Planner {
     out->excess = cost.excess;
   }
 
-  // Searches the best plans on, and says what they are.
+  // Searches on the best plans, and says what they are.
   void finish() {
     const auto order = [this] {
       std::stable_sort(plan_.candidates.begin(), plan_.candidates.end(),
@@ -533,16 +611,19 @@ class Planner {
     std::vector<Candidate> refined;
     for (size_t i = 0; i < std::min(kFinalists, plan_.candidates.size()); ++i) {
       const Candidate& rough = plan_.candidates[i];
-      if (!rough.fits) break;
+      if (!rough.fits || rough.step_seconds > kWorthChunks * plan_.candidates[0].step_seconds) break;
       Candidate better = rough;
-      if (!rough.assignment.exact && !pins_.random) {
-        solve(&better, Terms{}.enough_gap, Terms{}.rounds);
+      // A better choice gains no more than the gap, about.
+      const bool is_near = rough.step_seconds <= (1 + kRoughGap) * plan_.candidates[0].step_seconds;
+      if (!rough.assignment.exact && is_near && !pins_.random) {
+        solve(&better, terms_of(pair_of(rough.outer), rough.outer.micro_batches));
         if (better.fits && better.step_seconds <= rough.step_seconds) plan_.candidates[i] = better;
       }
       if (rough.outer.stages > 1) try_orders(plan_.candidates[i], &refined);
     }
     for (auto& candidate : refined) plan_.candidates.push_back(std::move(candidate));
     order();
+    prove_best();
     double state_bytes = 0;
     for (size_t i = 0; i < base().graph.inputs().size(); ++i)
       state_bytes += static_cast<double>(base().graph.type(base().graph.inputs()[i]).bytes());
@@ -560,6 +641,18 @@ class Planner {
     best.breakdown =
         breakdown(step(best.outer.recompute), turn(best.outer.recompute, best.outer.micro_batches), mesh,
                   terms_of(pair_of(best.outer), best.outer.micro_batches), best.assignment);
+  }
+
+  // A best plan of which only a rough proof is known.
+  void prove_best() {
+    Candidate& best = plan_.candidates.front();
+    const double enough = Terms{}.enough_gap;
+    if (!best.fits || pins_.random ||
+        best.assignment.seconds - best.assignment.lower_bound <= enough * best.assignment.seconds)
+      return;
+    Candidate better = best;
+    solve(&better, terms_of(pair_of(best.outer), best.outer.micro_batches));
+    if (better.fits && better.step_seconds <= best.step_seconds) best = std::move(better);
   }
 
   // The same stages in other orders.
@@ -590,6 +683,7 @@ class Planner {
   double memory_;
   std::unique_ptr<Step> steps_[3];
   std::map<std::pair<Recompute, int32_t>, std::unique_ptr<Frame>> turns_;
+  std::map<std::pair<int32_t, int32_t>, double> computing_;  // by stages and turns
   std::vector<Pair> pairs_;
   double best_seconds_ = kInfinity;
   StepPlan plan_;

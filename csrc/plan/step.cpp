@@ -132,6 +132,8 @@ Step finish(ir::Graph graph, Frame frame, const std::vector<ir::NodeId>& origina
   step.time = find_time_axis(step.graph, step.frame, step.roles);
   step.fold = fold(step.graph, step.frame, kFoldRounds);
   step.cuts = cuts != nullptr ? *cuts : find_cuts(step.graph, step.frame);
+  for (size_t n = 0; n < step.graph.nodes().size(); ++n)
+    step.loop_ops += step.time.repeats[n] && !step.frame.rules[n].free;
   find_lifetimes(step);
   Placer(step, original).run();
   return step;

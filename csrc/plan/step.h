@@ -31,6 +31,9 @@ struct Step {
   // By base: the last node that reads it or a view of it; the number of nodes for outputs; -1 for nobody.
   std::vector<ir::NodeId> last_use;
 
+  // Nodes of a turn that take time.
+  int32_t loop_ops = 0;
+
   int32_t stretches() const { return static_cast<int32_t>(cuts.size()) + 1; }
 };
 

@@ -67,9 +67,10 @@ void count(const EliminationOrder& order, Solution* counters) {
   counters->largest_table = std::max(counters->largest_table, order.largest);
 }
 
-Search::Search(const Pairwise& problem, const SolveOptions& options, Solution* counters)
+Search::Search(const Pairwise& problem, const SolveOptions& options, double constant, Solution* counters)
     : problem_(problem),
       options_(options),
+      constant_(constant),
       counters_(counters),
       upper_(kInfinity),
       bound_(-kInfinity),
@@ -87,6 +88,12 @@ void Search::set_upper(double cost) { upper_ = std::min(upper_, cost); }
 
 bool Search::is_closed(double bound) const {
   return bound >= upper_ - kTolerance * std::max(std::fabs(upper_), std::fabs(bound));
+}
+
+// What is left is not worth more work.
+bool Search::is_enough(double bound) const {
+  if (bound >= options_.give_up) return true;
+  return upper_ < kInfinity && upper_ - bound <= options_.enough_gap * std::fabs(upper_ + constant_);
 }
 
 void Search::record(const std::vector<int32_t>& choice) {
@@ -153,7 +160,7 @@ bool Search::eliminate(const KeptOptions& allowed, double most_steps) {
   return true;
 }
 
-// Raises a node's bound; true if that closed it.
+// Raises a node's bound as long as that is worth it; true if that closed it.
 bool Search::climb(Dual* node, int32_t sweeps) {
   const bool is_root = counters_->branches == 0;
   const double spent_before = spent_;
@@ -169,6 +176,7 @@ bool Search::climb(Dual* node, int32_t sweeps) {
     }
     record(node->rounded());
     if (is_closed(node->bound())) return true;
+    if (is_enough(node->bound())) return false;
     if (s % kLook != 0 && s != sweeps && spent_ < kSweepShare * options_.search_steps) continue;
     // Where the relaxation is tight, what it rules out leaves little to do; moves of blocks are for where it
     // is not.
@@ -244,9 +252,10 @@ void Search::run(Dual* root) {
   bound_ = kInfinity;  // of the nodes closed with something left
   if (climb(root, options_.sweeps)) return;
   const double rounded = upper_;
-  move_all(root);
+  if (!is_enough(root->bound())) move_all(root);
   if (upper_ < rounded && climb(root, kNodeSweeps)) return;  // a lower cost rules out more
-  for (double before = kInfinity; found_ && upper_ < before - kWorthwhile * std::fabs(before);) {
+  for (double before = kInfinity;
+       found_ && !is_enough(root->bound()) && upper_ < before - kWorthwhile * std::fabs(before);) {
     before = upper_;
     improve(std::vector<int32_t>(best_));
     root->set_upper(upper_);
@@ -264,7 +273,7 @@ void Search::run(Dual* root) {
     if (is_closed(node.bound())) continue;
     const auto entries = static_cast<double>((open.size() + 2) * node.message_entries());
     const size_t before = open.size();
-    if (!may_branch || is_spent() || counters_->branches >= options_.branches ||
+    if (!may_branch || is_spent() || is_enough(node.bound()) || counters_->branches >= options_.branches ||
         entries > options_.total_entries || !split(node, &open)) {
       bound_ = std::min(bound_, node.bound());
       continue;

@@ -16,8 +16,9 @@ namespace moai::plan {
 // in two halves of one variable's options. The node of least bound comes first.
 class Search {
  public:
-  // `problem` must outlive it. Counts its work in `counters`.
-  Search(const Pairwise& problem, const SolveOptions& options, Solution* counters);
+  // `problem` and `options` must outlive it. `constant` is what all choices cost beside, of which gaps are
+  // shares too. Counts its work in `counters`.
+  Search(const Pairwise& problem, const SolveOptions& options, double constant, Solution* counters);
 
   // A choice to improve on; without one, only a cost that is to be beaten.
   void set_start(const std::vector<int32_t>& choice);
@@ -41,11 +42,13 @@ class Search {
   void record(const std::vector<int32_t>& choice);
   void improve(std::vector<int32_t> choice);
   bool is_closed(double bound) const;
+  bool is_enough(double bound) const;
   bool is_spent() const { return spent_ >= options_.search_steps; }
   bool split(const Dual& node, std::vector<Dual>* open) const;
 
   const Pairwise& problem_;
   const SolveOptions& options_;
+  double constant_;
   Solution* counters_;
   std::vector<int32_t> best_;
   bool found_ = false;

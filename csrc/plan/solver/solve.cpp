@@ -125,7 +125,9 @@ Solution Solver::search(const Pairwise& problem, const KeptOptions& options,
     }
   }
 
-  Search search(core, options_, &solution);
+  SolveOptions options_of_core = options_;
+  options_of_core.give_up -= reduced.constant();
+  Search search(core, options_of_core, reduced.constant(), &solution);
   if (!start.empty()) {
     const std::vector<int32_t> all = restrict_choice(start, options);
     std::vector<int32_t> choice;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <utility>
 #include <vector>
@@ -22,6 +23,8 @@ struct SolveOptions {
   int32_t sweeps = 100;        // of the dual, at most
   int32_t blocks = 30;         // block moves for each better choice found
   int32_t branches = 200;      // nodes of branch and bound; 0: none
+  double enough_gap = 0;       // of the cost: where the bound is as close, no more is done
+  double give_up = std::numeric_limits<double>::infinity();  // nor where the bound reaches this cost
 };
 
 struct Solution {
@@ -59,6 +62,8 @@ class Solver {
 
   // As FactorGraph's.
   void set_total_costs(int32_t variable, std::vector<double> costs);
+  // As SolveOptions': it moves with the costs.
+  void set_give_up(double cost) { options_.give_up = cost; }
   const FactorGraph& graph() const { return graph_; }
 
   // `start`, if given, is a choice that the result must not be worse than.

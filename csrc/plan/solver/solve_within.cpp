@@ -123,14 +123,14 @@ WithinSolution solve_within(const FactorGraph& graph, const Resources& resources
   Solver solver(graph, options.solve);
   Bundle bundle(count, 0);
   std::vector<int32_t> last = start;
+  const auto is_closed = [&] {
+    const double enough = std::max(kTolerance, options.enough_gap);
+    return best.lower_bound > -kInfinity &&
+           best.lower_bound >=
+               best.cost - enough * std::max(std::fabs(best.cost), std::fabs(best.lower_bound));
+  };
   for (; result.rounds < options.rounds; ++result.rounds) {
     const std::vector<double> prices = bundle.point();
-    const auto is_closed = [&] {
-      const double enough = std::max(kTolerance, options.enough_gap);
-      return best.lower_bound > -kInfinity &&
-             best.lower_bound >=
-                 best.cost - enough * std::max(std::fabs(best.cost), std::fabs(best.lower_bound));
-    };
     if (is_closed() || best.lower_bound >= options.give_up) break;
     if (best.lower_bound > most) {  // prices can rise for ever: no choice keeps all limits
       best.exact = true;
@@ -154,6 +154,7 @@ WithinSolution solve_within(const FactorGraph& graph, const Resources& resources
       }
       solver.set_total_costs(v, std::move(costs));
     }
+    solver.set_give_up(options.give_up + offset);
     const Solution solved = solver.solve(last);
     best.steps += solved.steps;
     best.tables += solved.tables;
@@ -184,7 +185,7 @@ WithinSolution solve_within(const FactorGraph& graph, const Resources& resources
   }
 
   for (const auto& [cost, choice] : promising) {
-    if (best.exact || best.lower_bound >= cost) break;
+    if (best.exact || is_closed() || best.lower_bound >= options.give_up) break;
     repair.set(choice);
     repair.improve(options.improvements);
     keep(repair.choice());
