@@ -28,7 +28,7 @@ struct Pair {
   double estimate = 0;  // what all plans add up to at least, by the options that were looked at
   double bound = 0;     // the same by all options
   Assignment free;      // of one stage: the whole batch at once, however much memory it takes
-  std::map<std::pair<int32_t, Recompute>, Verdict> tried;  // by turns and what is recomputed
+  std::map<std::pair<int32_t, Recompute>, Verdict> tried;         // by turns and what is recomputed
   double best_seconds = std::numeric_limits<double>::infinity();  // simulated, of those that fitted
   int32_t best_turns = 0;                                         // theirs
   bool is_settled = false;                                        // nothing else of the pair can be better

@@ -351,9 +351,11 @@ class Planner {
       return Verdict::kNoUse;
     const double give_up = kHopeless * best_seconds_;
     Candidate candidate = is_free ? free_one(*pair) : try_one(*pair, turns, policy, give_up);
-    const Verdict verdict = candidate.fits                                ? Verdict::kFits
-                            : candidate.assignment.lower_bound >= give_up ? Verdict::kNoUse
-                                                                          : Verdict::kTooLarge;
+    const double bound = candidate.assignment.lower_bound;  // infinite where nothing fits
+    const bool is_of_no_use = bound >= give_up && bound < kInfinity;
+    const Verdict verdict = candidate.fits ? Verdict::kFits
+                            : is_of_no_use ? Verdict::kNoUse
+                                           : Verdict::kTooLarge;
     pair->tried[{turns, policy}] = verdict;
     if (candidate.fits) {
       if (candidate.step_seconds < pair->best_seconds) {
