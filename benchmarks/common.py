@@ -49,7 +49,7 @@ def ratio(
     return Figure(name, statistics.median(values), bound, better, "x", min(values), max(values), detail)
 
 
-def number(name: str, values: list[float], bound: float, unit: str, **detail: object) -> Figure:
+def number(name: str, values: list[float], bound: float | None, unit: str, **detail: object) -> Figure:
     """Return the median of measured numbers, lower being better."""
     return Figure(name, statistics.median(values), bound, "lower", unit, min(values), max(values), detail)
 

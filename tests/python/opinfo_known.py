@@ -61,6 +61,14 @@ DEPENDS_ON_DATA: dict[str, str] = {
     "NAdam": "torch's load_state_dict moves mu_product to the device, where each step reads it unless capturable",
 }
 
+# What the databases do not show. A test holds each: see test_transforms.py.
+STATED: dict[str, str] = {
+    "nn.TransformerEncoder, evaluated without gradients under a padding mask": "torch packs the rows in a nested tensor on"
+    " the CPU and on CUDA, which leaves zeros in padded positions; moai takes torch's other path, as"
+    " `torch.backends.mha.set_fastpath_enabled(False)` does, which leaves there what the layers compute. The other positions"
+    " are equal",
+}
+
 # The values are whatever the memory held.
 UNDEFINED: dict[str, str] = {
     name: "returns memory that nobody wrote"

@@ -122,3 +122,20 @@ def test_custom_ops_with_a_fake_are_recorded_and_differentiated():
     y.sum().backward()
     assert moai.stats()["ops_at_once"] == 0 and moai.stats()["cuts"] == 0
     assert y.tolist() == [0, 1, 4] and x.grad.tolist() == [0, 2, 4]
+
+
+def test_padded_positions_of_an_encoder_hold_what_torchs_path_without_nested_tensors_leaves():
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+    host, device = both(lambda: nn.TransformerEncoder(layer, 2, enable_nested_tensor=True).eval())
+    x, padded = torch.randn(2, 4, 8), torch.tensor([[False] * 3 + [True], [False] * 4])
+    with torch.no_grad():
+        got = device(x.to(D), src_key_padding_mask=padded.to(D)).cpu()
+        packed = host(x, src_key_padding_mask=padded)
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            unpacked = host(x, src_key_padding_mask=padded)
+        finally:
+            torch.backends.mha.set_fastpath_enabled(True)
+    same(got, unpacked)
+    same(got[~padded], packed[~padded])
+    assert not packed[padded].any() and got[padded].all(), "they became equal: opinfo_known.STATED"

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import moduleinfo  # noqa: E402
 import opinfo  # noqa: E402
 from comparing import Outcome  # noqa: E402
-from opinfo_known import DEPENDS_ON_DATA, depends_on_data, known  # noqa: E402
+from opinfo_known import DEPENDS_ON_DATA, STATED, depends_on_data, known  # noqa: E402
 
 JOBS = 2
 DATABASES = {
@@ -134,6 +134,10 @@ def page(found: dict[str, list[Outcome]]) -> str:
         "| entry | dtypes | why | runs at once |",
         "|---|---|---|---|",
         *grouped([o for o in everything if not o.recorded], reads),
+        "",
+        "## Beside the databases",
+        "",
+        *(f"- {what}: {difference}." for what, difference in STATED.items()),
         "",
     ]
     return "\n".join(lines)
