@@ -27,9 +27,9 @@ void call_on(const OpSchema& op, torch::jit::Stack& stack);
 // Whether the CPU may be asked: not where the tensors would not fit.
 bool fits_on_cpu(at::ArrayRef<at::IValue> args);
 
-// Throws what the CPU throws where a call writes to memory that it also reads, but for the part that is the very
-// tensor. Of all that a call is, only this depends on offsets, which are numbers: asked at every call. Costs
-// nothing to ops that write nothing.
+// Throws what the CPU throws where a call writes to memory that it also reads, but for the part that is the
+// very tensor. Of all that a call is, only this depends on offsets, which are numbers: asked at every call.
+// Costs nothing to ops that write nothing.
 void refuse_overlap(const OpSchema& op, at::ArrayRef<at::IValue> args);
 
 template <typename Each>
