@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 
 #include "compile/program.h"
@@ -36,6 +37,8 @@ class Lowering {
     }
     place_.assign(roots_.last_use.size(), kNone);
     for (size_t i = 0; i < graph.inputs().size(); ++i) place_input(static_cast<int32_t>(i));
+    is_output_.assign(graph.values().size(), false);
+    for (const ValueId output : graph.outputs()) is_output_[output] = true;
     for (NodeId id = 0; id < end; ++id) {
       switch (graph.node(id).kind) {
         case NodeKind::kOp: lower_op(id); break;
@@ -72,6 +75,22 @@ class Lowering {
     program_.buffers[buffer].home = Buffer::Home::kInput;
     program_.buffers[buffer].input = index;
     place_[value] = new_access(buffer, program_.graph.type(value));
+    if (is_donated(index) && roots_.is_root(value))
+      donated_[program_.graph.type(value).bytes()].push_back(value);
+  }
+
+  // The memory of a donated input that nobody reads any more and nothing was written to yet; kNone where
+  // there is none of so many bytes. A new value of the state then costs no second copy of it.
+  int32_t dead_input(int64_t bytes, NodeId id) {
+    const auto all = donated_.find(bytes);
+    if (id <= last_raising_ || all == donated_.end()) return kNone;
+    for (auto it = all->second.begin(); it != all->second.end(); ++it) {
+      const int32_t buffer = buffer_id(*it);
+      if (roots_.last_use[*it] >= id || overwritten_.count(buffer) != 0) continue;
+      all->second.erase(it);
+      return buffer;
+    }
+    return kNone;
   }
 
   int32_t buffer_id(RootId root) const { return program_.accesses[place_[root]].buffer; }
@@ -133,10 +152,11 @@ class Lowering {
       const Node& update = graph.node(folded->second);
       const ValueId base = update.operands[0];
       const ValueId whole = update.results[0];
-      const int32_t buffer = is_writable(base, id) ? buffer_id(base) : copy_whole(id, base);
+      const int32_t buffer = is_writable(base, id) ? overwrite(buffer_id(base)) : copy_whole(id, base);
       place_[whole] = new_access(buffer, graph.type(whole));
       place_[result] = new_access(buffer, graph.type(result), start_of(result));
     } else if (is_writable(operand, id)) {
+      overwrite(buffer_id(operand));
       place_[result] = place_[operand];
     } else {
       place_[result] = new_access(copy_whole(id, operand), graph.type(result));
@@ -194,7 +214,16 @@ class Lowering {
         return place_[operand];
       }
     }
+    if (is_output_[node.results[result]] && type.bytes() >= kSmallestReused) {
+      const int32_t buffer = dead_input(type.bytes(), id);
+      if (buffer != kNone) return new_access(overwrite(buffer), type);
+    }
     return new_access(new_buffer(type.bytes()), type);
+  }
+
+  int32_t overwrite(int32_t buffer) {
+    overwritten_.insert(buffer);
+    return buffer;
   }
 
   // Does the op also read `value` through a view, at other indices than those it writes?
@@ -224,7 +253,7 @@ class Lowering {
     const auto folded = roots_.folded.find(source);
     if (folded != roots_.folded.end() && folded->second == id) return;
     const bool in_place = may_overwrite(base, id) && roots_.root[source] != base;
-    const int32_t buffer = in_place ? buffer_id(base) : copy_whole(id, base);
+    const int32_t buffer = in_place ? overwrite(buffer_id(base)) : copy_whole(id, base);
     place_[whole] = new_access(buffer, graph.type(whole));
     const int32_t region = new_access(buffer, graph.type(base));
     program_.accesses[region].type.dtype = graph.type(source).dtype;
@@ -280,6 +309,9 @@ class Lowering {
   std::vector<int32_t> place_;                      // by value, and by root: access
   std::unordered_map<RootId, int32_t> times_used_;  // of the node being lowered
   NodeId last_raising_ = kNone;
+  std::vector<bool> is_output_;                                // by value
+  std::unordered_map<int64_t, std::vector<ValueId>> donated_;  // by bytes: inputs, and not yet given away
+  std::unordered_set<int32_t> overwritten_;                    // buffers that hold a value after another
 };
 
 }  // namespace

@@ -132,8 +132,8 @@ Choice Chooser::at_random(const ir::Graph& graph) const {
   return choice;
 }
 
-// The turns that were asked for are a wish: a last batch that is smaller, or a step that is not the one that was
-// meant, may not divide by them.
+// The turns that were asked for are a wish: a last batch that is smaller, or a step that is not the one that
+// was meant, may not divide by them.
 plan::StepPlan Chooser::plan_pinned(const ir::Graph& graph) const {
   if (pins_.micro_batches.value_or(1) == 1) return plan::plan_step(graph, cluster_, pins_);
   try {
@@ -156,13 +156,21 @@ Choice Chooser::planned(const ir::Graph& graph) {
   const int32_t turns = best.outer.micro_batches;
   auto loop = compile::Loop::make(step, turns);
   auto frame = plan::frame_of_turn(step.frame, step.time, turns);
-  return {std::move(step.graph), std::move(frame), plan::Mesh::make(cluster_, best.outer.mesh),
-          best.assignment,       std::move(loop),  best.layout};
+  const Prediction predicted{best.layout,
+                             best.step_seconds,
+                             best.spent.compute,
+                             best.spent.communicate,
+                             best.peak_bytes,
+                             found.mesh_gap,
+                             found.rules_seconds + found.bound_seconds + found.search_seconds};
+  return {
+      std::move(step.graph), std::move(frame), plan::Mesh::make(cluster_, best.outer.mesh),  best.assignment,
+      std::move(loop),       best.layout,      std::make_shared<const Prediction>(predicted)};
 }
 
 Choice Chooser::in_place(const ir::Graph& graph, const std::vector<runtime::ShardingPtr>& lie) const {
   plan::Step step = plan::make_step(graph);
-  Choice choice{step.graph, step.frame, plan::Mesh::make(cluster_, mesh_), {}, {}, ""};
+  Choice choice{step.graph, step.frame, plan::Mesh::make(cluster_, mesh_), {}, {}, "", nullptr};
   plan::Terms terms;
   terms.memory_bytes = static_cast<double>(cluster_.smallest_memory());
   terms.pinned_inputs.resize(choice.graph.inputs().size());

@@ -5,6 +5,7 @@
 
 #include "compile/local/partition.h"
 #include "engine/settings.h"
+#include "engine/trace.h"
 #include "plan/planner.h"
 #include "runtime/sharding.h"
 
@@ -17,7 +18,8 @@ struct Choice {
   plan::Mesh mesh;
   plan::Assignment assignment;
   compile::Loop loop;
-  std::string layout;  // in words
+  std::string layout;                           // in words
+  std::shared_ptr<const Prediction> predicted;  // of a training step that was not split at random
 };
 
 // Decides how steps are shared by several devices.

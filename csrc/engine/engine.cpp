@@ -196,6 +196,11 @@ std::vector<uint64_t> Engine::cycle() const {
   return cycles_.cycle();
 }
 
+std::pair<std::shared_ptr<const Prediction>, std::vector<double>> Engine::explained() const {
+  const std::lock_guard<std::mutex> guard(last_lock_);
+  return {predicted_, measured_};
+}
+
 std::string Engine::dump() const {
   const std::lock_guard<std::mutex> guard(last_lock_);
   return last_ ? ir::print(ir::canonicalise_views(last_->graph)) + "\n" + compile::print(*last_)

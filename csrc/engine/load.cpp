@@ -139,6 +139,7 @@ LoadedProgram Loader::on_several(Trace& trace, const std::vector<ir::ValueId>& w
   for (size_t o = 0; o < local.outputs.size(); ++o)
     loaded.outputs_lie.push_back(lies(choice.graph.outputs()[o], local.outputs[o]));
 
+  loaded.predicted = choice.predicted;
   std::unordered_map<const ir::Graph*, std::shared_ptr<const compile::Program>> lowered;
   for (size_t d = 0; d < backends_.size(); ++d) {
     auto& program = lowered[local.graphs[d].get()];

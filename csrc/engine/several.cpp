@@ -81,6 +81,15 @@ BlockPtr Engine::whole(const Cell& cell) {
   return join(parts, *sharding);
 }
 
+void Engine::measured(const std::shared_ptr<const Prediction>& predicted, double seconds) {
+  constexpr size_t kKept = 32;
+  const std::lock_guard<std::mutex> guard(last_lock_);
+  if (predicted_ != predicted) measured_.clear();
+  predicted_ = predicted;
+  if (measured_.size() == kKept) measured_.erase(measured_.begin());
+  measured_.push_back(seconds);
+}
+
 void Engine::execute_on_several(runtime::Run& run, LoadedProgram& program,
                                 const std::vector<CellPtr>& outputs) {
   auto shared = std::make_shared<Shared>();
@@ -127,10 +136,10 @@ void Engine::execute_on_several(runtime::Run& run, LoadedProgram& program,
       if (!shared->failed.exchange(true)) stats().failures.fetch_add(1, std::memory_order_relaxed);
       throw;
     }
-    const auto took = std::chrono::steady_clock::now() - start;
-    if (d == 0)
-      stats().run_ns.fetch_add(std::chrono::duration_cast<std::chrono::nanoseconds>(took).count(),
-                               std::memory_order_relaxed);
+    if (d != 0) return;
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+    stats().run_ns.fetch_add(static_cast<int64_t>(took.count() * 1e9), std::memory_order_relaxed);
+    if (program.predicted) measured(program.predicted, took.count());
   };
 }
 

@@ -12,6 +12,17 @@
 
 namespace moai::engine {
 
+// What a planned training step was predicted to take. Seconds and bytes of one device.
+struct Prediction {
+  std::string layout;  // in words
+  double step_seconds = 0;
+  double compute_seconds = 0;
+  double communicate_seconds = 0;
+  double peak_bytes = 0;
+  double mesh_gap = 0;  // see plan::StepPlan
+  double plan_seconds = 0;
+};
+
 // A program of a trace, made for a set of values that the step leaves behind. It serves every
 // launch that wants no more than those.
 struct LoadedProgram {
@@ -24,6 +35,7 @@ struct LoadedProgram {
   std::vector<runtime::ShardingPtr> inputs_lie;
   std::vector<runtime::ShardingPtr> outputs_lie;
   std::vector<std::pair<int32_t, int64_t>> offsets;
+  std::shared_ptr<const Prediction> predicted;  // of a training step that was not split at random
 };
 
 // A sequence of ops between two cuts that was seen at least once, and the programs that serve it.

@@ -113,6 +113,22 @@ PYBIND11_MODULE(_C, m) {
   m.def("trim_memory", [] {
     if (engine::engine_exists()) engine::engine().trim_memory();
   });
+  // The plan of the last planned training step, and the seconds of its last runs; None before the first.
+  m.def("explained", []() -> py::object {
+    if (!engine::engine_exists()) return py::none();
+    const auto [predicted, seconds] = engine::engine().explained();
+    if (predicted == nullptr) return py::none();
+    py::dict out;
+    out["layout"] = predicted->layout;
+    out["step_time_s"] = predicted->step_seconds;
+    out["compute_s"] = predicted->compute_seconds;
+    out["communicate_s"] = predicted->communicate_seconds;
+    out["peak_bytes"] = predicted->peak_bytes;
+    out["gap"] = predicted->mesh_gap;
+    out["plan_s"] = predicted->plan_seconds;
+    out["measured_s"] = seconds;
+    return out;
+  });
   m.def("dump", [] { return engine::engine_exists() ? engine::engine().dump() : std::string(); });
   m.def("manual_seed", [](uint64_t seed) {
     at::Generator generator = record::default_generator();

@@ -61,6 +61,16 @@ def reset_stats() -> None:
     _C.reset_stats()
 
 
+def explain() -> str:
+    """How several devices share the last planned training step: predicted against measured, in a few lines.
+
+    Empty where there is one device or no training step has run yet.
+    """
+    from .explaining import explanation
+
+    return explanation(_C.explained(), _C.stats()["devices"])
+
+
 def dump() -> str:
     """The graph and the program that ran last, as text; empty before the first."""
     return _C.dump()

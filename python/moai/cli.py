@@ -18,9 +18,14 @@ def _bench(parser: argparse.ArgumentParser) -> None:
     def run(arguments: argparse.Namespace) -> int:
         from .bench.errors import BadInput, RunFailed
         from .bench.job import run as run_job
+        from .bench.scaling import run as run_scaling
 
+        settings = settings_from(arguments)
         try:
-            results = run_job(settings_from(arguments))
+            if settings.devices is not None:
+                run_scaling(settings)
+                return 0
+            results = run_job(settings)
         except (BadInput, RunFailed) as error:
             print(f"moai bench: {error}", file=sys.stderr)
             return error.status
@@ -47,6 +52,7 @@ examples:
   moai bench --preset demo
   moai bench --model small --steps 50 --json results.json
   moai bench --model tiny --compare eager,compile
+  moai bench --model small --steps 20 --devices 1,2,4
   moai bench --checkpoint runs/a --checkpoint-every 100
   moai bench --checkpoint runs/a --resume
 """

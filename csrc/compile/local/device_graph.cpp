@@ -47,12 +47,17 @@ class DeviceGraph {
     find_phases();
     const auto nodes = static_cast<NodeId>(whole_.nodes().size());
     const NodeId last_raising = find_last_raising();
-    if (step_.loop.turns > 1) write_sums_ahead();
+    const bool loops = step_.loop.turns > 1;
+    if (loops) {
+      write_sums_ahead();
+    } else if (last_raising == ir::kNone) {
+      write_barrier();
+    }
     for (turn_ = 0; turn_ < step_.loop.turns; ++turn_) {
       for (NodeId n = 0; n < nodes; ++n) {
         if (phase_[n] == Phase::kAfter) continue;
         if (phase_[n] == Phase::kLoop || turn_ == 0) write(n);
-        if (step_.loop.turns == 1 && n == last_raising) write_barrier();
+        if (!loops && n == last_raising) write_barrier();
       }
     }
     turn_ = kNoTurn;
@@ -60,7 +65,7 @@ class DeviceGraph {
       at_[value].push_back({step_.produced(value), local, kForever});
     });
     const bool raises_late = last_raising != ir::kNone && phase_[last_raising] == Phase::kAfter;
-    if (last_raising == ir::kNone || (step_.loop.turns > 1 && !raises_late)) write_barrier();
+    if (loops && !raises_late) write_barrier();
     for (NodeId n = 0; n < nodes; ++n) {
       if (phase_[n] != Phase::kAfter) continue;
       write(n);

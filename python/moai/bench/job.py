@@ -59,8 +59,14 @@ def train(trainer: Trainer, clock: StepClock, report: Report, history: dict) -> 
     """
     settings = trainer.settings
     clock.start(trainer.finished)
+    told = False
     while trainer.finished < settings.steps:
         loss = trainer.step()
+        if not told:
+            told = True
+            plan = _plan_rows(trainer.device)
+            if plan:
+                report.line(table(plan))
         step, last = trainer.finished, trainer.finished == settings.steps
         evaluates = _every(settings.eval_every, step) and not last
         saves = settings.checkpoint is not None and (last or _every(settings.checkpoint_every, step))
@@ -108,6 +114,19 @@ def _throughput(clock: StepClock, sides: list[compare.Side], settings: Settings)
         "steps_measured": measured,
         "steps_excluded": excluded,
     }
+
+
+def _plan_rows(device: torch.device) -> list[tuple[str, str]]:
+    """Return how several devices share the step that was asked for last, having run it; nothing on one device."""
+    stats = getattr(sys.modules.get("moai"), "stats", None)
+    if device.type != "moai" or stats is None:
+        return []
+    from .. import _C
+    from ..explaining import plan_lines
+
+    drain(device)
+    devices, explained = stats()["devices"], _C.explained()
+    return plan_lines(explained, len(devices)) if explained is not None and len(devices) > 1 else []
 
 
 def _counters(device: torch.device) -> dict:

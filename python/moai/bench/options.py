@@ -38,6 +38,9 @@ class Settings:
     )
     model: str = _option("mini", f"one of {', '.join(MODELS)}", "NAME")
     device: str = _option("moai", "device to train on", "DEVICE")
+    devices: str | None = _option(
+        None, "run on each of these numbers of virtual devices, in turn, and compare", "1,2,4"
+    )
     threads: int | None = _option(None, "CPU threads (default: torch's own choice)", "N", type=int)
     compare: str | None = _option(
         None, "also run the same steps in plain PyTorch on cpu: eager, compile or both", "eager,compile"
