@@ -93,6 +93,7 @@ runtime::Sharding sharding_of(const Choice& choice, ir::ValueId value, const Pla
 }
 
 Chooser::Chooser(const Settings& settings) : cluster_(cluster_of(settings)) {
+  for (const auto& kind : cluster_.kinds) memory_bytes_.push_back(kind.memory_bytes);
   const std::string& text = settings.plan;
   if (!text.empty() && text.front() == '{') {
     pins_.saved = std::make_shared<const plan::SavedPlan>(plan::load_plan(text));
@@ -109,7 +110,9 @@ Chooser::Chooser(const Settings& settings) : cluster_(cluster_of(settings)) {
   if (mesh_.empty()) mesh_ = {settings.devices};
 }
 
-Choice Chooser::choose(const ir::Graph& graph, const std::vector<runtime::ShardingPtr>& lie) {
+Choice Chooser::choose(const ir::Graph& graph, const std::vector<runtime::ShardingPtr>& lie, double share) {
+  for (size_t k = 0; k < cluster_.kinds.size(); ++k)
+    cluster_.kinds[k].memory_bytes = static_cast<int64_t>(static_cast<double>(memory_bytes_[k]) * share);
   if (pins_.random) return at_random(graph);
   return trains(graph) ? planned(graph) : in_place(graph, lie);
 }

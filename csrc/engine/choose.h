@@ -29,10 +29,11 @@ class Chooser {
   explicit Chooser(const Settings& settings);
 
   // `graph`: canonical views. `lie`: where each input lies now; null where it is on the host or nowhere.
-  // A training step is planned as is best; what trains nothing leaves state where it lies.
+  // A training step is planned as is best; what trains nothing leaves state where it lies. `share` (0 to 1):
+  // how much of the devices' memory it may count on.
   //
   // Throws Error(Phase::kPlan) where a pin is impossible, and OutOfMemory where no plan fits.
-  Choice choose(const ir::Graph& graph, const std::vector<runtime::ShardingPtr>& lie);
+  Choice choose(const ir::Graph& graph, const std::vector<runtime::ShardingPtr>& lie, double share = 1);
 
  private:
   Choice at_random(const ir::Graph& graph) const;
@@ -40,7 +41,8 @@ class Chooser {
   Choice planned(const ir::Graph& graph);
   Choice in_place(const ir::Graph& graph, const std::vector<runtime::ShardingPtr>& lie) const;
 
-  plan::Cluster cluster_;  // meshes point to it: a chooser stays where it is
+  std::vector<int64_t> memory_bytes_;  // by kind of device
+  plan::Cluster cluster_;              // meshes point to it: a chooser stays where it is
   plan::Pins pins_;
   std::vector<int32_t> mesh_;  // of the last training step
 };

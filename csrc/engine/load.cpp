@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <limits>
 #include <unordered_map>
 
 #include "engine/log.h"
@@ -43,6 +44,15 @@ std::vector<int32_t> offsets_in(const ir::Graph& graph) {
   return found;
 }
 
+// The most that a program takes of its device: its arena, what it takes in and what it gives out.
+int64_t bytes_of(const compile::Program& program) {
+  int64_t bytes = runtime::MemoryPool::size_of(program.arena_bytes);
+  for (const auto& buffer : program.buffers) {
+    if (buffer.home != compile::Buffer::Home::kArena) bytes += runtime::MemoryPool::size_of(buffer.bytes);
+  }
+  return bytes;
+}
+
 void count_compile(bool resized) {
   (resized ? stats().resizes : stats().compiles).fetch_add(1, std::memory_order_relaxed);
 }
@@ -57,7 +67,7 @@ ir::Graph simplified(ir::Graph graph, const std::vector<ir::ValueId>& wanted) {
 }
 
 Loader::Loader(const Settings& settings, std::vector<std::unique_ptr<runtime::Backend>>& backends)
-    : backends_(backends) {
+    : backends_(backends), memory_bytes_(settings.memory_bytes) {
   if (settings.devices > 1) chooser_ = std::make_unique<Chooser>(settings);
 }
 
@@ -106,14 +116,11 @@ LoadedProgram Loader::on_one(Trace& trace, const std::vector<ir::ValueId>& wante
   return loaded;
 }
 
-LoadedProgram Loader::on_several(Trace& trace, const std::vector<ir::ValueId>& wanted,
-                                 const std::vector<runtime::Number>& numbers,
-                                 const std::vector<runtime::ShardingPtr>& lie) {
-  const runtime::Span span(runtime::Profiler::Lane::kDevice, "moai plan and lower");
-  const auto start = Clock::now();
-  LoadedProgram loaded;
-  loaded.outputs = wanted;
-  // An offset that is not what it was for another program is one that varies: views there stay as they are.
+// The step as a planner reads it. `offsets`: what it holds for; an offset that is not what it was for another
+// program is one that varies, and views there stay as they are.
+ir::Graph Loader::canonical(Trace& trace, const std::vector<ir::ValueId>& wanted,
+                            const std::vector<runtime::Number>& numbers,
+                            std::vector<std::pair<int32_t, int64_t>>* offsets) {
   trace.varying_offsets.resize(numbers.size(), false);
   for (const auto& other : trace.programs) {
     for (const auto& [position, value] : other.offsets) {
@@ -122,13 +129,16 @@ LoadedProgram Loader::on_several(Trace& trace, const std::vector<ir::ValueId>& w
   }
   std::vector<int64_t> values;
   for (const auto number : numbers) values.push_back(number.i);
-  ir::Graph graph = simplified(trace.graph, wanted);
+  const ir::Graph graph = simplified(trace.graph, wanted);
   for (const auto position : offsets_in(graph)) {
-    if (!trace.varying_offsets[position]) loaded.offsets.emplace_back(position, values[position]);
+    if (!trace.varying_offsets[position]) offsets->emplace_back(position, values[position]);
   }
-  graph = ir::canonicalise_views(ir::fixed_offsets(graph, values, trace.varying_offsets));
+  return ir::canonicalise_views(ir::fixed_offsets(graph, values, trace.varying_offsets));
+}
 
-  const Choice choice = chooser_->choose(graph, lie);
+// A program for each device, not made ready yet.
+LoadedProgram Loader::lowered(const Trace& trace, const Choice& choice) const {
+  LoadedProgram loaded;
   const auto local =
       compile::partition(choice.graph, choice.frame, choice.mesh, choice.assignment, choice.loop);
   const auto lies = [&](ir::ValueId value, const plan::Placement& placement) {
@@ -138,27 +148,69 @@ LoadedProgram Loader::on_several(Trace& trace, const std::vector<ir::ValueId>& w
     loaded.inputs_lie.push_back(lies(choice.graph.inputs()[i], choice.assignment.inputs[i]));
   for (size_t o = 0; o < local.outputs.size(); ++o)
     loaded.outputs_lie.push_back(lies(choice.graph.outputs()[o], local.outputs[o]));
-
   loaded.predicted = choice.predicted;
-  std::unordered_map<const ir::Graph*, std::shared_ptr<const compile::Program>> lowered;
-  for (size_t d = 0; d < backends_.size(); ++d) {
-    auto& program = lowered[local.graphs[d].get()];
+  std::unordered_map<const ir::Graph*, std::shared_ptr<const compile::Program>> known;
+  for (const auto& graph : local.graphs) {
+    auto& program = known[graph.get()];
     if (program == nullptr) {
-      auto made = std::make_shared<compile::Program>(
-          compile::lower(ir::strided_views(*local.graphs[d]), {trace.donated}));
+      auto made =
+          std::make_shared<compile::Program>(compile::lower(ir::strided_views(*graph), {trace.donated}));
       for (const auto& axis : choice.mesh.axes) made->mesh.push_back(axis.size);
       compile::plan_memory(*made);
       program = std::move(made);
     }
     loaded.programs.push_back(program);
-    loaded.executables.push_back(backends_[d]->load(program, trace.lines));
   }
+  return loaded;
+}
+
+// A planner's bytes are an estimate, a program's are not: where the programs of a plan do not fit, it is
+// asked again with as much less memory as they took too much. What comes closest is kept.
+LoadedProgram Loader::fitting(const Trace& trace, const ir::Graph& graph,
+                              const std::vector<runtime::ShardingPtr>& lie) {
+  constexpr int kTries = 4;
+  double share = 1;  // of the memory, that the planner is told of
+  LoadedProgram best;
+  int64_t least = std::numeric_limits<int64_t>::max();
+  for (int tries = 0; tries < kTries; ++tries) {
+    LoadedProgram loaded;
+    try {
+      loaded = lowered(trace, chooser_->choose(graph, lie, share));
+    } catch (const OutOfMemory&) {
+      if (tries == 0) throw;
+      break;
+    }
+    int64_t most = 0;
+    for (const auto& program : loaded.programs) most = std::max(most, bytes_of(*program));
+    if (most < least) {
+      least = most;
+      best = std::move(loaded);
+    }
+    if (memory_bytes_ < 0 || most <= memory_bytes_) break;
+    share *= 0.97 * static_cast<double>(memory_bytes_) / static_cast<double>(most);
+  }
+  return best;
+}
+
+LoadedProgram Loader::on_several(Trace& trace, const std::vector<ir::ValueId>& wanted,
+                                 const std::vector<runtime::Number>& numbers,
+                                 const std::vector<runtime::ShardingPtr>& lie) {
+  const runtime::Span span(runtime::Profiler::Lane::kDevice, "moai plan and lower");
+  const auto start = Clock::now();
+  std::vector<std::pair<int32_t, int64_t>> offsets;
+  const ir::Graph graph = canonical(trace, wanted, numbers, &offsets);
+  LoadedProgram loaded = fitting(trace, graph, lie);
+  loaded.outputs = wanted;
+  loaded.offsets = std::move(offsets);
+  for (size_t d = 0; d < backends_.size(); ++d)
+    loaded.executables.push_back(backends_[d]->load(loaded.programs[d], trace.lines));
   count_compile(!planned_structures_.insert(trace.structure).second && trace.programs.empty());
   if (logs(Topic::kCompile)) {
     log(Topic::kCompile, concat("compile trace ", trace.id, " for ", backends_.size(), " devices (",
-                                choice.layout, "): ", loaded.programs[0]->instructions.size(),
-                                " instructions, arena ", loaded.programs[0]->arena_bytes, " bytes, ",
-                                wanted.size(), " outputs, ", ns_since(start) / 1000, " us"));
+                                loaded.predicted ? loaded.predicted->layout : std::string("as it lies"),
+                                "): ", loaded.programs[0]->instructions.size(), " instructions, arena ",
+                                loaded.programs[0]->arena_bytes, " bytes, ", wanted.size(), " outputs, ",
+                                ns_since(start) / 1000, " us"));
   }
   return loaded;
 }

@@ -30,7 +30,15 @@ class Loader {
                            const std::vector<runtime::Number>& numbers,
                            const std::vector<runtime::ShardingPtr>& lie);
 
+  static ir::Graph canonical(Trace& trace, const std::vector<ir::ValueId>& wanted,
+                             const std::vector<runtime::Number>& numbers,
+                             std::vector<std::pair<int32_t, int64_t>>* offsets);
+  LoadedProgram lowered(const Trace& trace, const Choice& choice) const;
+  LoadedProgram fitting(const Trace& trace, const ir::Graph& graph,
+                        const std::vector<runtime::ShardingPtr>& lie);
+
   std::vector<std::unique_ptr<runtime::Backend>>& backends_;
+  int64_t memory_bytes_;              // of each device; < 0: no limit
   std::unique_ptr<Chooser> chooser_;  // of several devices
   std::set<uint64_t> planned_structures_;
 };

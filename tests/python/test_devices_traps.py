@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 
 import moai
 import pytest
@@ -289,3 +290,65 @@ def test_a_step_that_fits_no_device_says_what_is_too_large() -> None:
             moai.sync()
     finally:
         moai.configure(devices="cpu", device_memory="", plan="fastest")
+
+
+def losses_of_a_large_batch(device: str) -> list[float]:
+    torch.manual_seed(0)
+    model = Gpt(64, 32, 4, 2, 64).double().to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    losses = []
+    for step in range(4):
+        torch.manual_seed(step)
+        tokens = torch.randint(64, (64, 65)).to(device)
+        optimizer.zero_grad()
+        loss = tokens_loss(model, (tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()))
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize("limit", [12, 8])
+def test_a_batch_that_does_not_fit_is_gone_through_in_turns(limit: int) -> None:
+    moai.configure(devices="cpu:2", device_memory=f"{limit}MiB", plan="fastest")
+    try:
+        losses, told = losses_of_a_large_batch("moai"), moai.explain()
+        peaks = [device["peak_bytes"] for device in moai.stats()["devices"]]
+    finally:
+        moai.configure(devices="cpu", device_memory="", plan="fastest")
+    assert "micro-batches" in told
+    assert max(peaks) <= limit * 2**20
+    assert losses == pytest.approx(losses_of_a_large_batch("cpu"), rel=1e-10)
+
+
+def test_a_state_lies_on_any_number_of_devices(tmp_path: Path) -> None:
+    """What a distributed checkpoint saved from some devices is loaded on another number of them."""
+    import torch.distributed.checkpoint as dcp
+
+    def trained(steps: range, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        for step in steps:
+            optimizer.zero_grad()
+            tokens_loss(model, batch_on("moai", step)).backward()
+            optimizer.step()
+
+    def state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict:
+        return {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+
+    with devices(4, "dp=4,zero=3"):
+        model = gpt("moai")
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        trained(range(2), model, optimizer)
+        dcp.save(state(model, optimizer), checkpoint_id=tmp_path / "saved", no_dist=True)
+        trained(range(2, 4), model, optimizer)
+        wanted = [t.cpu() for t in weights(model)]
+    with devices(3, "tp=3"):
+        model = gpt("moai")
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        trained(range(5, 6), model, optimizer)  # another state, to be replaced
+        loaded = state(model, optimizer)
+        dcp.load(loaded, checkpoint_id=tmp_path / "saved", no_dist=True)
+        model.load_state_dict(loaded["model"])
+        optimizer.load_state_dict(loaded["optimizer"])
+        trained(range(2, 4), model, optimizer)
+        for ours, theirs in zip(weights(model), wanted, strict=True):
+            torch.testing.assert_close(ours.cpu(), theirs, rtol=1e-10, atol=1e-10)
