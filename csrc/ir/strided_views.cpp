@@ -22,6 +22,16 @@ std::optional<ViewStep> step_of(const Node& node) {
   return step;
 }
 
+// Strides of dims of one element mean nothing, and none do where there are no elements.
+bool is_same_view(const Type& a, const Type& b) {
+  if (a.sizes != b.sizes) return false;
+  if (a.numel() == 0) return true;
+  for (size_t d = 0; d < a.sizes.size(); ++d) {
+    if (a.sizes[d] > 1 && a.strides[d] != b.strides[d]) return false;
+  }
+  return true;
+}
+
 Node like(const Node& node, NodeKind kind, ValueId operand, std::vector<Arg> args) {
   Node made;
   made.kind = kind;
@@ -54,6 +64,8 @@ Graph strided_views(const Graph& graph) {
     Type type;
     int64_t offset = 0;
     if (apply_steps(base, {*step}, &type, &offset)) {
+      const Type& said = graph.type(node.results[0]);
+      if (is_same_view(type, said)) type = said;
       rewrite.replace(node.results[0], rewrite.add(like(node, NodeKind::kView, operand, {offset}), type));
       continue;
     }

@@ -76,6 +76,15 @@ TEST_CASE("a_program_computes_what_its_graph_means") {
     INFO(ir::print(better));
     REQUIRE(Meaning(better, random.numbers()).run() == wanted);
     check(better, random.numbers(), random.donated(), wanted);
+    // As the planner sees it and back: at these offsets, or with all of them left open.
+    for (const bool varies : {false, true}) {
+      const std::vector<bool> all(random.numbers().size(), varies);
+      const ir::Graph fixed = ir::fixed_offsets(better, random.numbers(), all);
+      const ir::Graph back = ir::strided_views(ir::canonicalise_views(fixed));
+      INFO(ir::print(back));
+      ir::verify(back);
+      REQUIRE(Meaning(back, random.numbers()).run() == wanted);
+    }
   }
   INFO(found.copies << " copies, " << found.in_place << " in place, of " << found.instructions);
   CHECK((found.in_place > 500 && found.copies > 500));
