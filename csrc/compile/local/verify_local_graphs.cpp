@@ -1,6 +1,7 @@
 #include "compile/local/verify_local_graphs.h"
 
 #include <algorithm>
+#include <iterator>
 #include <set>
 
 #include "compile/local/collective.h"
@@ -11,6 +12,8 @@ namespace moai::compile {
 namespace {
 
 using K = Collective::Kind;
+
+constexpr const char* kReductions[] = {"sum", "product", "max", "min"};
 
 class Verifier {
  public:
@@ -63,21 +66,44 @@ class Verifier {
       if ((calls_[device] = read_collective(graph(device), at))) break;
     }
     if (!calls_[device]) return;
-    for (const auto axis : calls_[device]->axes) {
+    const Collective& call = *calls_[device];
+    for (size_t i = 0; i < call.axes.size(); ++i) {
+      const auto axis = call.axes[i];
       if (axis < 0 || axis >= static_cast<int64_t>(mesh_.size()))
-        throw Error(Phase::kCompile, concat("there is no mesh axis ", axis)).detail(line(device));
+        malformed(device, concat("there is no mesh axis ", axis));
+      if (i > 0 && axis <= call.axes[i - 1]) malformed(device, "a collective's axes do not ascend");
     }
+    if (std::find(std::begin(kReductions), std::end(kReductions), call.reduction) == std::end(kReductions))
+      malformed(device, concat("there is no reduction \"", call.reduction, "\""));
+    if (call.kind == K::kAllReduce) return;
+    const auto members = group_of(mesh_, device, call.axes).size();
+    check_parts(device, call.dim, call.sizes, members);
+    if (call.kind != K::kAllToAll) return;
+    check_parts(device, call.joined_dim, call.joined_sizes, members);
+    if (call.dim == call.joined_dim) malformed(device, "a collective cuts and joins one dim");
+  }
+
+  void check_parts(int32_t device, int64_t dim, const std::vector<int64_t>& sizes, size_t members) const {
+    if (dim < 0 || dim >= static_cast<int64_t>(operand(device).sizes.size()))
+      malformed(device, concat("there is no dim ", dim));
+    if (sizes.size() != members)
+      malformed(device, concat("a collective of ", members, " devices lists ", sizes.size(), " parts"));
   }
 
   [[noreturn]] void stuck(int32_t device) const {
     for (const auto member : group_of(mesh_, device, calls_[device]->axes)) {
       if (calls_[member] && calls_[member]->axes == calls_[device]->axes) continue;
-      throw Error(Phase::kCompile, "two devices wait for each other")
+      throw Error(Phase::kCompile, calls_[member] ? "devices wait for each other in another order"
+                                                  : "a device waits for one that has ended")
           .detail(line(device))
           .detail(line(member));
     }
     MOAI_ASSERT(false, "device ", device, " waits for nobody");
     std::abort();
+  }
+
+  [[noreturn]] void malformed(int32_t device, const std::string& what) const {
+    throw Error(Phase::kCompile, what).detail(line(device));
   }
 
   [[noreturn]] void differ(int32_t a, int32_t b, const char* what) const {
@@ -97,11 +123,7 @@ class Verifier {
     const auto& type = operand(device);
     if (type.dtype != operand(first).dtype) differ(first, device, "the dtype");
     ir::Dims expected = operand(first).sizes, result = type.sizes;
-    const auto in_range = [&](int64_t dim) { return dim >= 0 && dim < static_cast<int64_t>(result.size()); };
-    const bool lists = b.kind == K::kAllReduce || (in_range(b.dim) && b.sizes.size() == group.size());
-    const bool joined = b.kind != K::kAllToAll || (in_range(b.joined_dim) && b.joined_dim != b.dim &&
-                                                   b.joined_sizes.size() == group.size());
-    if (!lists || !joined || expected.size() != result.size()) differ(first, device, "the number of parts");
+    if (expected.size() != result.size()) differ(first, device, "the sizes they bring");
     const auto sum = [](const std::vector<int64_t>& sizes) {
       int64_t total = 0;
       for (const auto size : sizes) total += size;
@@ -124,11 +146,15 @@ class Verifier {
         result[b.joined_dim] = sum(b.joined_sizes);
         break;
     }
-    if (type.sizes != expected) differ(first, device, "the sizes they bring");
-    const auto& node = graph(device).node(waits_at_[device]);
-    if (graph(device).type(node.results[0]).sizes != result)
-      throw Error(Phase::kCompile, "a collective's result has another size than its parts")
-          .detail(line(device));
+    if (type.sizes != expected) {
+      if (device != first) differ(first, device, "the sizes they bring");
+      malformed(device, concat("a collective's operand should be ",
+                               ir::Type::contiguous(type.dtype, expected).str()));
+    }
+    const auto& made = graph(device).type(graph(device).node(waits_at_[device]).results[0]);
+    if (made.sizes != result || made.dtype != type.dtype)
+      malformed(device,
+                concat("a collective's result should be ", ir::Type::contiguous(type.dtype, result).str()));
   }
 
   const ir::Type& operand(int32_t device) const {
