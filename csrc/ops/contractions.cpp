@@ -49,8 +49,9 @@ void grouped_mm(RuleBuilder& b) {
   }
   double groups = 1;
   if (!a_3d || !b_3d) {
-    // A split of the groups takes the rows between its first and its last offset; the others are zero.
+    // A part of the groups takes the rows between the offset before it and its last one; the others are zero.
     b.positional("g", Position::kGroups);
+    b.replicated(b.operand(2));
     if (b_3d) b.whole("m", "its rows lie in groups that the data decide");
     if (a_3d) b.whole("n", "its columns lie in groups that the data decide");
     if (!a_3d && !b_3d) b.whole("k", "what is summed lies in groups that the data decide");

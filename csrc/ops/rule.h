@@ -13,7 +13,8 @@ namespace moai::ops {
 // first, as in einsum with compound dimensions. Every way to split the node follows from it. A factor is
 // split by giving each of n parts a range of its indices; then
 //
-//   * an operand or a result that has the factor is sharded by it;
+//   * an operand or a result that has the factor is sharded by it, but for operands that the rule wants
+//     *replicated*: each part looks at all of them (where groups of rows end);
 //   * an operand that lacks it is replicated, or, where the rule says that it is *additive*, partial: one
 //     part has it and the others have zeros (a bias, which must be added once);
 //   * a result that lacks it comes out as the rule's combination says: partial by a sum, a maximum …, or
@@ -49,7 +50,7 @@ enum class Position : uint8_t {
   kQuery,          // argument a: whether a query sees earlier keys only; b: the mask that says it otherwise
   kOnlyPosition,   // the result is a function of the position alone: made whole, and cut
   kSampled,        // drawn by global index: the node is given its part (see compile/partition.h)
-  kGroups,         // rows lie in groups that the data decide: no local form yet
+  kGroups,         // rows lie in groups that the data decide; the device's go from the offset before its part
 };
 
 // The chain of local ops and small all-reduces that an op becomes where its row is split.
@@ -93,6 +94,7 @@ struct Rule {
   std::vector<TensorFactors> results;
   std::vector<std::vector<Combine>> combine;  // by result and factor; read where the result lacks the factor
   std::vector<int32_t> additive;              // operands that are added once
+  std::vector<int32_t> replicated;            // operands that every part has whole, whatever their factors
   // Sets of operands in which the node is linear together: Partial(sum) of all of them, the others
   // replicated, gives Partial(sum) results.
   std::vector<std::vector<int32_t>> linear;

@@ -101,7 +101,7 @@ class Enumerate {
     const auto o = static_cast<int32_t>(operand);
     if (choice.kind == AxisChoice::Kind::kLinear)
       return {contains(rule_.linear[choice.factor], o) ? K::kPartial : K::kReplicate};
-    if (choice.kind == AxisChoice::Kind::kWhole) return {};
+    if (choice.kind == AxisChoice::Kind::kWhole || contains(rule_.replicated, o)) return {};
     Split split;
     if (find_leaf(rule_.operands[operand], factors_, choice.factor, choice.leaf, &split)) return split;
     return {contains(rule_.additive, o) && is_summed(choice.factor) ? K::kPartial : K::kReplicate};

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from moai import _C
+from rule_cases import GROUPED, RMS_NORM, RMS_NORM_BACKWARD
 
 DTYPES = {
     "f64": torch.float64, "f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16, "i64": torch.int64,
@@ -22,6 +23,7 @@ BY_NUMBER = {
     7: torch.float64,
     5: torch.float16,
     15: torch.bfloat16,
+    3: torch.int32,
     4: torch.int64,
     11: torch.bool,
 }
@@ -321,8 +323,15 @@ def is_sampler(node: Node) -> bool:
     return len(node.args) > len(operator(node)._schema.arguments)
 
 
+# What torch has no kernel of in float64 on the CPU.
+REFERENCES = {str(op): op.compute for op in (GROUPED, RMS_NORM, RMS_NORM_BACKWARD)}
+
+
 def call(node: Node, args: list, names: list[int]) -> list[torch.Tensor]:
     """Calls the ATen operator. What is tied is written in copies, and returned."""
+    if node.op in REFERENCES:
+        out = REFERENCES[node.op](*args)
+        return list(out) if isinstance(out, tuple) else [out]
     op = operator(node)
     has_ties = any(t is not None for t in node.tied)
     operands: list[torch.Tensor] = []

@@ -176,6 +176,9 @@ ROWS = [
     (GROUPED, lambda: (T(9, 6), T(5, 6, 7), ends(2, 2, 4, 7, 9))),
     (GROUPED, lambda: (T(5, 4, 6), T(6, 9), ends(2, 2, 4, 7, 9))),
     (GROUPED, lambda: (T(4, 9), T(9, 7), ends(2, 2, 4, 7, 9))),
+    (GROUPED, lambda: (T(9, 6), T(5, 7, 6).transpose(1, 2), ends(0, 3, 3, 5, 8))),
+    (GROUPED, lambda: (T(5, 4, 6), T(9, 6).t(), ends(1, 2, 4, 6, 7))),
+    (GROUPED, lambda: (T(9, 4).t(), T(9, 7), ends(1, 2, 2, 6, 8))),
     (GROUPED, lambda: (T(5, 4, 6), T(5, 6, 7))),
     # Normalisation
     (A.native_layer_norm.default, lambda: (T(3, 5, 6), [6], T(6), T(6), 1e-5)),
@@ -317,7 +320,7 @@ ROWS = [
     (A.reshape.default, lambda: (T(2, 3, 4), [6, 4])),
     (RESHAPE, lambda: (T(2, 3, 4), [6, 2, 2])),
     (PERMUTE, lambda: (T(3, 5, 4), [2, 0, 1])),
-    (EXPAND, lambda: (T(5, 1, 4), [3, 5, 6, 4])),
+    (EXPAND, lambda: (T(1, 5, 1, 4), [3, 5, 6, 4])),
     (SLICE, lambda: (T(5, 6), 1, 3, 3, 1)),
     (SLICE, lambda: (T(5, 7, 3), 1, 1, 3, 2)),
     (SLICE, lambda: (T(5, 7), 0, 0, 5, 1)),

@@ -205,6 +205,7 @@ def triangle(call: Call, args: list, part: range, run: Callable, dim: int) -> li
 
 def grouped_part(call: Call, args: list, part: range, run: Callable) -> list[torch.Tensor]:
     """Groups that begin where the group before the part ends."""
+    args[2] = args[2][part.start : part.stop]
     return [grouped_mm(*args, first=int(call.args[2][part.start - 1]) if part.start else 0)]
 
 
@@ -294,6 +295,8 @@ def check_factor(call: Call, factor: int, count: int) -> None:
             if o in rule["additive"] and not any(factor in dim for dim in dims):
                 summed = not any(factor in dim for dims in rule["results"] for dim in dims)
                 operands.append(tensor if p == 0 or not summed else torch.zeros_like(tensor))
+            elif o in rule["replicated"]:
+                operands.append(tensor)
             else:
                 operands.append(part_of(tensor, dims, sizes, factor, part))
         args = call.with_operands(operands)

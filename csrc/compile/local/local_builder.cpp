@@ -64,14 +64,20 @@ Type dense_like(const Type& like, Dims sizes) {
 
 ValueId LocalBuilder::add(const char* op, std::vector<ValueId> operands, std::vector<ir::Arg> more,
                           Type result) {
+  std::vector<ir::Arg> args;
+  for (size_t o = 0; o < operands.size(); ++o) args.emplace_back(ir::OperandRef{static_cast<int32_t>(o)});
+  args.insert(args.end(), more.begin(), more.end());
+  return add_call(op, std::move(operands), std::move(args), std::move(result));
+}
+
+ValueId LocalBuilder::add_call(const char* op, std::vector<ValueId> operands, std::vector<ir::Arg> args,
+                               Type result) {
   ir::Node node;
   node.section = section_;
   node.origin = origin_;
   node.op = ir::Symbol::intern(op);
-  for (size_t o = 0; o < operands.size(); ++o)
-    node.args.emplace_back(ir::OperandRef{static_cast<int32_t>(o)});
   node.operands = std::move(operands);
-  node.args.insert(node.args.end(), more.begin(), more.end());
+  node.args = std::move(args);
   std::vector<Type> types;
   types.push_back(std::move(result));
   return graph_.node(graph_.add_node(std::move(node), std::move(types))).results[0];
@@ -149,6 +155,13 @@ ValueId LocalBuilder::concatenate(const std::vector<ValueId>& parts, int64_t dim
   node.operands = parts;
   std::vector<Type> types{Type::contiguous(type(parts[0]).dtype, std::move(sizes))};
   return graph_.node(graph_.add_node(std::move(node), std::move(types))).results[0];
+}
+
+ValueId LocalBuilder::index_select(ValueId x, int64_t dim, ValueId index) {
+  Dims sizes = type(x).sizes;
+  sizes[dim] = type(index).sizes[0];
+  return add_call("aten.index_select", {x, index}, {ir::OperandRef{0}, dim, ir::OperandRef{1}},
+                  Type::contiguous(type(x).dtype, std::move(sizes)));
 }
 
 ValueId LocalBuilder::collective(ValueId x, const Collective& call, size_t own) {

@@ -24,6 +24,9 @@ class LocalBuilder {
   // The arguments name the operands in order, then `more`.
   ir::ValueId add(const char* op, std::vector<ir::ValueId> operands, std::vector<ir::Arg> more,
                   ir::Type result);
+  // The arguments name the operands themselves.
+  ir::ValueId add_call(const char* op, std::vector<ir::ValueId> operands, std::vector<ir::Arg> args,
+                       ir::Type result);
   // An op whose result is of the first operand's sizes, laid out as that one is but dense.
   ir::ValueId pointwise(const char* op, std::vector<ir::ValueId> operands, std::vector<ir::Arg> more = {});
   ir::ValueId pointwise(const char* op, std::vector<ir::ValueId> operands, std::vector<ir::Arg> more,
@@ -41,6 +44,8 @@ class LocalBuilder {
   ir::ValueId pad(ir::ValueId x, int64_t dim, int64_t before, int64_t after);
   // Contiguous values of the same sizes but in `dim`, side by side.
   ir::ValueId concatenate(const std::vector<ir::ValueId>& parts, int64_t dim);
+  // The result is contiguous.
+  ir::ValueId index_select(ir::ValueId x, int64_t dim, ir::ValueId index);
   // `own`: this device's position in the group.
   ir::ValueId collective(ir::ValueId x, const Collective& collective, size_t own);
 

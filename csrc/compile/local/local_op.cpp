@@ -4,6 +4,7 @@
 #include <limits>
 #include <numeric>
 
+#include "compile/local/grouped_product.h"
 #include "ir/error.h"
 #include "ir/view.h"
 
@@ -35,6 +36,7 @@ class WriteLocal {
       if (op_.rule.factors[f].exchange != ops::Exchange::kNone) return {exchange(f)};
       if (op_.rule.factors[f].position == Position::kOnlyPosition) return cut_whole();
     }
+    if (op_.node.op.str() == "aten._grouped_mm") return {grouped()};
     for (size_t f = 0; f < op_.rule.factors.size(); ++f) {
       if (op_.turn.leaf_of(op_.factors[f]) < 0 || is_split(f)) continue;
       if (op_.rule.factors[f].position == Position::kOnlyPosition) return cut_whole();
@@ -279,8 +281,18 @@ class WriteLocal {
         return;
       }
       case Position::kSampled: sampled(); return;
-      case Position::kGroups: fail("which rows a group has, the data say"); return;
+      case Position::kGroups: MOAI_ASSERT(false, "groups are a grouped product's"); return;
     }
+  }
+
+  ValueId grouped() {
+    std::optional<Part> groups;
+    for (size_t f = 0; f < op_.rule.factors.size(); ++f) {
+      if (is_split(f) && op_.rule.factors[f].position == Position::kGroups) groups = run_of(f);
+    }
+    ir::Node node = op_.node;
+    node.args = args_;
+    return grouped_product(b_, std::move(node), operands_, result_type(0), groups);
   }
 
   // Makes the indices of operand `at` count within the part. Returns where they are outside of it (or
@@ -441,12 +453,7 @@ class WriteLocal {
 
 }  // namespace
 
-bool has_local_form(const ops::Rule& rule, const plan::Option& option) {
-  return std::none_of(option.choices.begin(), option.choices.end(), [&](const AxisChoice& choice) {
-    return choice.kind == AxisChoice::Kind::kFactor &&
-           rule.factors[choice.factor].position == Position::kGroups;
-  });
-}
+bool has_local_form(const ops::Rule&, const plan::Option&) { return true; }
 
 ValueId write_target_weight(LocalBuilder& builder, const LocalOp& op, ValueId target, ValueId weights) {
   return WriteLocal(builder, op, {}).target_weight(target, weights);

@@ -24,7 +24,7 @@ struct LocalOp {
 
 // Writes the op on one device, with operands that lie as its option asks. Returns its results.
 //
-// Throws Error(Phase::kCompile) naming the node where an option has no local form (expert groups, as yet).
+// Throws Error(Phase::kCompile) naming the node where an option has no local form.
 std::vector<ir::ValueId> write_local_op(LocalBuilder& builder, const LocalOp& op,
                                         std::vector<ir::ValueId> operands);
 
