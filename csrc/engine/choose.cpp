@@ -17,6 +17,10 @@ namespace {
 using plan::Placement;
 using plan::Split;
 
+// Of the solver, for each of its questions: a step waits for the answer, which need not be proven best.
+constexpr double kSolverSteps = 2e8;
+constexpr int32_t kSolverBranches = 4;
+
 plan::Cluster cluster_of(const Settings& settings) {
   plan::Cluster cluster = plan::parse_cluster(concat("cpu:", settings.devices));
   if (settings.memory_bytes >= 0) {
@@ -106,6 +110,8 @@ Chooser::Chooser(const Settings& settings) : cluster_(cluster_of(settings)) {
   };
   if (pins_.stages.value_or(1) > 1) refuse("pipeline stages");
   pins_.stages = 1;
+  pins_.solver_steps = kSolverSteps;
+  pins_.solver_branches = kSolverBranches;
   for (const auto& axis : pins_.axes) mesh_.push_back(axis.size);
   if (mesh_.empty()) mesh_ = {settings.devices};
 }
@@ -176,6 +182,8 @@ Choice Chooser::in_place(const ir::Graph& graph, const std::vector<runtime::Shar
   Choice choice{step.graph, step.frame, plan::Mesh::make(cluster_, mesh_), {}, {}, "", nullptr};
   plan::Terms terms;
   terms.memory_bytes = static_cast<double>(cluster_.smallest_memory());
+  terms.steps = kSolverSteps;
+  terms.branches = kSolverBranches;
   terms.pinned_inputs.resize(choice.graph.inputs().size());
   for (size_t i = 0; i < lie.size(); ++i) {
     if (lie[i]) terms.pinned_inputs[i] = placement_of(choice, choice.graph.inputs()[i], *lie[i]);

@@ -309,6 +309,8 @@ class Planner {
 
   Terms terms_of(const Pair& pair, int32_t turns) const {
     Terms terms;
+    terms.steps = pins_.solver_steps;
+    terms.branches = pins_.solver_branches;
     terms.memory_bytes = memory_;
     terms.stages = pair.stages;
     terms.turns = turns;

@@ -30,6 +30,8 @@ struct Pins {
   std::optional<int32_t> zero;
   std::optional<Recompute> recompute;
   std::optional<Order> order;
+  double solver_steps = Terms{}.steps;  // see Terms: less where a step waits for its plan
+  int32_t solver_branches = Terms{}.branches;
   std::optional<uint64_t> random;          // any valid plan, by this seed: one stage, its batch at once
   std::shared_ptr<const SavedPlan> saved;  // all of the above and every placement; what it lacks is chosen
 };
