@@ -20,6 +20,8 @@ LOOSE = {
 }  # fmt: skip
 # A row's own error: releases of the same software differ by that much.
 NOISE = 0.05
+# What families on one GPU differ from each other by, when constants must serve another one.
+BETWEEN = 0.15
 
 
 @dataclass
@@ -31,64 +33,82 @@ class Sample:
     used: Constants
 
 
-def seconds(sample: Sample, prediction: Prediction, constants: Constants) -> float:
-    """The step time that the sample's prediction would have with other constants."""
-    return prediction.seconds * _sum(sample, prediction, constants) / _sum(sample, prediction, sample.used)
+class Table:
+    """The parts of many predictions as arrays, so that all are priced at once."""
+
+    def __init__(self, samples: list[Sample]) -> None:
+        rows = [(k, s, p) for k, s in enumerate(samples) for p in s.predictions]
+        self.first = np.array([i for i, (k, _, _) in enumerate(rows) if i == 0 or rows[i - 1][0] != k], int)
+        self.sample = np.array([k for k, _, _ in rows], int)
+        self.log_seconds = np.log([p.seconds / s.row.measured for _, s, p in rows])
+        self.parts = {name: np.array([p.parts[name] for _, _, p in rows]) for name in rows[0][2].parts}
+        self.used = {name: np.array([getattr(s.used, name) for _, s, _ in rows]) for name in NAMES}
+        self.narrow = np.array([s.row.precision == "fp8" for _, s, _ in rows])
+        # What had to wait although all overlapped that can: must_wait was seen at `used`.
+        hidden = self.used["overlap"]
+        self.must = np.clip(self.parts["must_wait"] - (1 - hidden), 0, None) / np.maximum(hidden, 1e-6)
+        self.log_used = np.log(self._sum(self.used))
+
+    def _sum(self, c: dict) -> np.ndarray:
+        parts, used = self.parts, self.used
+        products = np.where(
+            self.narrow, used["products_fp8"] / c["products_fp8"], used["products"] / c["products"]
+        )
+        compute = parts["products"] * products + parts["overhead"] * c["overhead"] / used["overhead"]
+        compute = compute + parts["attention"] * used["attention"] / c["attention"]
+        compute = compute + parts["memory"] * used["memory"] / c["memory"]
+        messages = parts["inside"] * used["inside"] / c["inside"]
+        messages = messages + parts["across"] * used["across"] / c["across"]
+        return compute + messages * (self.must + (1 - self.must) * (1 - np.minimum(1.0, c["overlap"])))
+
+    def errors(self, constants: Constants) -> np.ndarray:
+        """By sample, log(predicted / measured): of the prediction that comes closest, where it is not stated what
+        was computed again."""
+        errors = self.log_seconds + np.log(self._sum(asdict(constants))) - self.log_used
+        least = np.minimum.reduceat(np.abs(errors), self.first)
+        signs = errors[self.first]
+        for i, k in enumerate(self.sample):
+            if abs(errors[i]) == least[k]:
+                signs[k] = errors[i]
+        return np.sign(signs) * least
 
 
-def _sum(sample: Sample, prediction: Prediction, c: Constants) -> float:
-    parts, used = prediction.parts, sample.used
-    products = "products_fp8" if sample.row.precision == "fp8" else "products"
-
-    def scaled(part: str, by: str) -> float:
-        return parts[part] * getattr(used, by) / getattr(c, by)
-
-    compute = scaled("products", products) + scaled("attention", "attention") + scaled("memory", "memory")
-    compute += parts["overhead"] * c.overhead / used.overhead
-    messages = scaled("inside", "inside") + scaled("across", "across")
-    # What had to wait although all overlapped that can: must_wait was seen at `used`.
-    must = max(0.0, parts["must_wait"] - (1 - used.overlap)) / max(used.overlap, 1e-6)
-    return compute + messages * (must + (1 - must) * (1 - min(1.0, c.overlap)))
-
-
-def error(sample: Sample, constants: Constants) -> float:
-    """log(predicted / measured), of the prediction that comes closest where it is not stated what was recomputed."""
-    measured = sample.row.measured
-    return min((float(np.log(seconds(sample, p, constants) / measured)) for p in sample.predictions), key=abs)
-
-
-def fit(samples: list[Sample], centre: Constants) -> Constants:
+def fit(samples: list[Sample], centre: Constants, noise: float = NOISE) -> Constants:
     """The constants of these rows, held near `centre`."""
     if not samples:
         return centre
+    table = Table(samples)
     groups = [s.row.group for s in samples]
-    weights = np.array([1 / groups.count(g) for g in groups]) ** 0.5 / NOISE
+    weights = np.array([1 / groups.count(g) for g in groups]) ** 0.5 / noise
     loose = np.array([LOOSE[name] for name in NAMES])
     start = np.array([np.log(getattr(centre, name)) for name in NAMES])
 
     def residuals(x: np.ndarray) -> np.ndarray:
-        constants = Constants(**dict(zip(NAMES, np.exp(x), strict=True)))
-        errors = np.array([error(s, constants) for s in samples])
+        errors = table.errors(Constants(**dict(zip(NAMES, np.exp(x), strict=True))))
         # Errors beyond three times the noise count less: a row that no constants explain must not bend them.
-        robust = np.sign(errors) * np.minimum(np.abs(errors), np.sqrt(np.abs(errors) * 3 * NOISE))
+        robust = np.sign(errors) * np.minimum(np.abs(errors), np.sqrt(np.abs(errors) * 3 * noise))
         return np.concatenate([robust * weights, (x - start) / loose])
 
+    # Nothing changes where overlap goes above 1.
+    steps = np.array([-1e-4 if name == "overlap" else 1e-4 for name in NAMES])
     x, damping = start.copy(), 1.0
     value = residuals(x)
     for _ in range(60):
-        jacobian = np.stack([(residuals(x + 1e-4 * e) - value) / 1e-4 for e in np.eye(len(x))], 1)
+        jacobian = np.stack(
+            [(residuals(x + steps * e) - value) / steps[k] for k, e in enumerate(np.eye(len(x)))], 1
+        )
         normal = jacobian.T @ jacobian
         moved = x - np.linalg.solve(normal + damping * np.diag(np.diag(normal)), jacobian.T @ value)
         moved[NAMES.index("overlap")] = min(0.0, moved[NAMES.index("overlap")])
         there = residuals(moved)
         if there @ there < value @ value:
-            done = value @ value - there @ there < 1e-6 * (value @ value)
+            done = value @ value - there @ there < 1e-5 * (value @ value)
             x, value, damping = moved, there, damping / 3
             if done:
                 break
         else:
             damping *= 4
-            if damping > 1e9:
+            if damping > 1e6:
                 break
     return Constants(**{name: round(float(v), 4) for name, v in zip(NAMES, np.exp(x), strict=True)})
 
@@ -96,19 +116,25 @@ def fit(samples: list[Sample], centre: Constants) -> Constants:
 def fit_all(samples: list[Sample]) -> dict:
     """Constants by GPU and family, of GPUs for families that have none, and of GPUs without each family in turn."""
     everywhere = fit(samples, Constants())
-    out: dict = {"gpus": {}, "families": {}, "without": {}, "elsewhere": asdict(everywhere)}
+    out: dict = {
+        "rows": [s.row.id for s in samples],
+        "gpus": {},
+        "families": {},
+        "without": {},
+        "elsewhere": asdict(everywhere),
+    }
+    others = {
+        family: fit([s for s in samples if s.row.family != family], Constants(), BETWEEN)
+        for family in sorted({s.row.family for s in samples})
+    }
     for gpu in sorted({s.row.gpu for s in samples}):
         here = [s for s in samples if s.row.gpu == gpu]
         own = fit(here, everywhere)
-        out["gpus"][gpu] = asdict(own)
+        out["gpus"][gpu] = asdict(fit(here, everywhere, BETWEEN))
         for family in sorted({s.row.family for s in here}):
             out["families"][f"{gpu} {family}"] = asdict(fit([s for s in here if s.row.family == family], own))
-            out["without"][f"{gpu} {family}"] = asdict(
-                fit(
-                    [s for s in here if s.row.family != family],
-                    fit([s for s in samples if s.row.family != family], Constants()),
-                )
-            )
+            rest = [s for s in here if s.row.family != family]
+            out["without"][f"{gpu} {family}"] = asdict(fit(rest, others[family], BETWEEN))
     return out
 
 

@@ -5,7 +5,7 @@ $ python benchmarks/validate.py other_runs.csv --json scores.json --plot scatter
 
 Each row's model is built from its dimensions, its step is recorded with nothing executed, and planned with the row's
 layout pinned, with the constants of its GPU and family of software in benchmarks/constants.json; `--fit` makes that
-file anew from the given rows.
+file anew from the core rows given.
 """
 
 from __future__ import annotations
@@ -28,8 +28,6 @@ from published import Constants, NotPredicted, Prediction, Row, predict, read_ro
 from validation_report import markdown, plot, text
 
 KNOWN = Path(__file__).with_name("constants.json")
-# Constants change what is chosen, and so the parts that they are fitted to.
-FIT_ROUNDS = 3
 
 
 def predict_one(row: Row, constants: Constants, cache: Path) -> list[Prediction] | str:
@@ -69,9 +67,9 @@ def result(rows: list[Row], samples: list[fitting.Sample], missing: dict[str, st
     errors, left_out, peaks = {}, {}, {}
     lines = []
     for sample in samples:
-        row = sample.row
-        errors[row.id] = fitting.error(sample, sample.used)
-        left_out[row.id] = fitting.error(sample, fitting.constants_of(row, known, own=False))
+        row, table = sample.row, fitting.Table([sample])
+        errors[row.id] = float(table.errors(sample.used)[0])
+        left_out[row.id] = float(table.errors(fitting.constants_of(row, known, own=False))[0])
         best = min(sample.predictions, key=lambda p: abs(math.log(p.seconds / row.measured)))
         peaks[row.id] = best.peak_bytes
         lines.append(
@@ -99,6 +97,7 @@ def result(rows: list[Row], samples: list[fitting.Sample], missing: dict[str, st
         "by_gpu_and_family": dict(kinds),
         "constants": {
             "each": len(fitting.NAMES),
+            "fitted_rows": known["rows"],
             "fitted_families": sorted(own_keys & set(known["families"])),
             "families_by_their_gpu": sorted(own_keys - set(known["families"])),
         },
@@ -114,14 +113,11 @@ def run(arguments: argparse.Namespace) -> int:
         rows = [row for row in rows if arguments.only in row.id]
     cache = arguments.cache
     if arguments.fit:
-        constants = {row.id: Constants() for row in rows}
-        known: dict = {}
-        for turn in range(FIT_ROUNDS):
-            title = f"round {turn + 1} of {FIT_ROUNDS}"
-            samples, _ = predict_all(rows, constants, cache, arguments.workers, title)
-            known = fitting.fit_all([s for s in samples if s.row.split in scores.SCORED])
-            constants = {row.id: fitting.constants_of(row, known) for row in rows}
-        KNOWN.write_text(json.dumps(known, indent=1) + "\n")
+        some = [row for row in rows if row.core == "y" and row.split in scores.SCORED]
+        samples, _ = predict_all(
+            some, {row.id: Constants() for row in some}, cache, arguments.workers, "fitting"
+        )
+        KNOWN.write_text(json.dumps(fitting.fit_all(samples), indent=1) + "\n")
     known = json.loads(KNOWN.read_text())
     constants = {row.id: fitting.constants_of(row, known) for row in rows}
     samples, missing = predict_all(rows, constants, cache, arguments.workers, "predicting")
@@ -132,7 +128,6 @@ def run(arguments: argparse.Namespace) -> int:
         )
         return 1
     found = result(rows, samples, missing, known)
-    found["fitted_on_these_rows"] = arguments.fit
     print(text(found))
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=1) + "\n")
@@ -149,7 +144,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("file", type=Path, help="rows with the columns of published_runs.csv")
-    parser.add_argument("--fit", action="store_true", help="fit constants.json to these rows first")
+    parser.add_argument("--fit", action="store_true", help="fit constants.json to the core rows first")
     parser.add_argument("--only", metavar="TEXT", help="rows whose id has TEXT in it")
     parser.add_argument("--json", type=Path, metavar="FILE", help="all numbers")
     parser.add_argument(

@@ -50,14 +50,15 @@ def text(found: dict) -> str:
 
 def markdown(found: dict, known: dict) -> str:
     """docs/validation.md."""
-    constants = found["constants"]
+    constants, fitted = found["constants"], set(found["constants"]["fitted_rows"])
     out = ["# Predictions against published training runs", ""]
     out.append(
         "Written by `python benchmarks/validate.py FILE.csv --write docs/validation.md`: the model of each row is built from "
         "its dimensions, a step of it recorded with nothing executed, and planned with the row's layout pinned. Errors are "
         "|log(predicted / measured)| of the step time, the mean inside each group, then median and 90th percentile over "
-        f"groups. {len(found['predictions'])} of {found['rows']} rows are predicted"
-        + ("; the constants were fitted to these same rows." if found["fitted_on_these_rows"] else ".")
+        f"groups. {len(found['predictions'])} of {found['rows']} rows are predicted. The constants were fitted to "
+        f'{len(fitted)} rows, {len(fitted & {row["id"] for row in found["predictions"]})} of them among these: "absolute" says how '
+        'well so few numbers describe what they were fitted to, "family left out" how well another family is foretold.'
     )
     out += ["", "| score | median | 90 % | groups |", "|---|---|---|---|"]
     tables = [(f"absolute, {k}", v) for k, v in found["absolute"].items()]
