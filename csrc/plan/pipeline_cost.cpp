@@ -35,7 +35,7 @@ StageProblem stage_problem(const std::vector<Stretch>& line, const OuterChoice& 
 }  // namespace
 
 PipelineCost pipeline_cost(const std::vector<Stretch>& line, const OuterChoice& outer, const Cluster& cluster,
-                           double memory_bytes) {
+                           double memory_bytes, bool draws) {
   PipelineCost out;
   const int32_t stages = outer.stages * outer.chunks;
   const auto stretches = static_cast<int32_t>(line.size());
@@ -88,7 +88,8 @@ PipelineCost pipeline_cost(const std::vector<Stretch>& line, const OuterChoice& 
     stage.to_previous = stage.to_next;
     pipeline.stages.push_back(stage);
   }
-  const Simulation simulation = simulate(make_schedule(pipeline, outer.order), pipeline);
+  const Schedule schedule = make_schedule(pipeline, outer.order);
+  const Simulation simulation = simulate(schedule, pipeline);
   size_t fullest = 0;
   for (size_t d = 0; d < simulation.devices.size(); ++d) {
     if (simulation.devices[d].peak_bytes > simulation.devices[fullest].peak_bytes) fullest = d;
@@ -101,6 +102,7 @@ PipelineCost pipeline_cost(const std::vector<Stretch>& line, const OuterChoice& 
   const double waits = messages[fullest].exposed;
   out.spent = {simulation.seconds, device.busy_seconds - waits, messages[fullest].communicate,
                device.exposed_seconds + waits};
+  if (draws) out.picture = picture_of(pipeline, schedule, simulation);
   return out;
 }
 

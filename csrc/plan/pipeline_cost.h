@@ -14,12 +14,14 @@ struct PipelineCost {
   double bubble_seconds = 0;          // that they wait for other stages
   double peak_bytes = 0;              // of theirs; infinite where there are fewer stretches than stages
   Bytes bytes;
+  Picture picture;
   std::string excess;  // why there is no such pipeline; empty where there is
 };
 
 // Cuts the stretches into the stages of `outer` so that the slowest takes the least within `memory_bytes`,
-// and runs its order. Where no cut keeps to the memory the one that exceeds it least is taken.
+// and runs its order. `draws`: the picture too. Where no cut keeps to the memory the one that exceeds it
+// least is taken.
 PipelineCost pipeline_cost(const std::vector<Stretch>& line, const OuterChoice& outer, const Cluster& cluster,
-                           double memory_bytes);
+                           double memory_bytes, bool draws = false);
 
 }  // namespace moai::plan

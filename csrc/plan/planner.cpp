@@ -642,9 +642,24 @@ class Planner {
     const Mesh mesh = mesh_of(pair_of(best.outer));
     plan_.saved = save_plan(step(best.outer.recompute), best.outer, best.assignment);
     best.tensors = tensor_groups(step(best.outer.recompute), mesh, best.axes, best.assignment);
-    best.breakdown =
-        breakdown(step(best.outer.recompute), turn(best.outer.recompute, best.outer.micro_batches), mesh,
-                  terms_of(pair_of(best.outer), best.outer.micro_batches), best.assignment);
+    explain(&best, mesh);
+  }
+
+  // Where the time of the best goes, and how its step goes.
+  void explain(Candidate* best, const Mesh& mesh) {
+    const OuterChoice& outer = best->outer;
+    const Step& made = step(outer.recompute);
+    const Frame& frame = turn(outer.recompute, outer.micro_batches);
+    const Terms terms = terms_of(pair_of(outer), outer.micro_batches);
+    best->breakdown = breakdown(made, frame, mesh, terms, best->assignment);
+    if (outer.stages > 1) {
+      const auto line = stretches(made, frame, mesh, best->assignment);
+      best->picture = pipeline_cost(line, outer, cluster_, memory_, true).picture;
+    } else {
+      best->picture = picture_of(made, Timeline(made, frame, mesh, best->assignment),
+                                 whole(made, frame, mesh, terms, best->assignment), outer.micro_batches,
+                                 live_bytes(made, frame, mesh, terms, best->assignment));
+    }
   }
 
   // A best plan of which only a rough proof is known.

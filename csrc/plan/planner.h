@@ -7,6 +7,7 @@
 
 #include "plan/breakdown.h"
 #include "plan/layout.h"
+#include "plan/picture.h"
 #include "plan/pipeline/schedule.h"
 #include "plan/timeline.h"
 
@@ -67,6 +68,7 @@ struct Candidate {
   std::vector<AxisUse> axes;
   std::vector<TensorGroup> tensors;  // of the best alone
   Breakdown breakdown;               // of the best alone
+  Picture picture;                   // of the best alone
   std::string layout;                // in words: "data 8 x tensor 8; states in 64 parts"
 };
 

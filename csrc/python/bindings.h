@@ -17,5 +17,7 @@ void bind_local_graphs(pybind11::module_& m);
 // `_C.run_node(graph, index, operands, numbers)`: a node's results as the CPU's kernels make them, for the
 // tests. What the node writes, it writes to these operands. `_C.samplers()`.
 void bind_kernels(pybind11::module_& m);
+// `_C.time_all_reduce(devices, bytes, rounds)`: for `moai calibrate`.
+void bind_collectives(pybind11::module_& m);
 
 }  // namespace moai

@@ -91,6 +91,7 @@ PYBIND11_MODULE(_C, m) {
   bind_local_graphs(m);
   bind_kernels(m);
   bind_solver(m);
+  bind_collectives(m);
   m.def("time_calls", [](bool on) { engine::stats().time_calls.store(on); });
   // Before the first use: how many devices, bytes that each may hold (< 0: no limit), and their plan.
   m.def("configure_devices", [](int devices, int64_t memory_bytes, const std::string& plan) {

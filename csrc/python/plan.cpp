@@ -82,6 +82,23 @@ py::dict dict_of(const plan::Breakdown& breakdown, const std::vector<plan::AxisU
   return out;
 }
 
+py::dict dict_of(const plan::Picture& picture) {
+  constexpr const char* kKinds[] = {"forward", "backward", "weight", "update"};
+  py::list spans, memory;
+  for (const auto& span : picture.spans)
+    spans.append(py::make_tuple(span.device, kKinds[static_cast<size_t>(span.kind)], span.chunk,
+                                span.micro_batch, span.start, span.end));
+  for (const auto& points : picture.memory) {
+    py::list device;
+    for (const auto& point : points) device.append(py::make_tuple(point.seconds, point.bytes));
+    memory.append(device);
+  }
+  py::dict out;
+  out["spans"] = spans;
+  out["memory"] = memory;
+  return out;
+}
+
 py::dict dict_of(const plan::Candidate& candidate) {
   py::list axes, tensors;
   for (const auto& axis : candidate.axes) axes.append(dict_of(axis));
@@ -123,6 +140,7 @@ py::dict dict_of(const plan::Candidate& candidate) {
   out["exact"] = found.exact;
   out["excess"] = candidate.excess;
   out["breakdown"] = dict_of(candidate.breakdown, candidate.axes);
+  out["picture"] = dict_of(candidate.picture);
   return out;
 }
 

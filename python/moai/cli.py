@@ -42,6 +42,13 @@ def _plan(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
 
 
+def _calibrate(parser: argparse.ArgumentParser) -> None:
+    from .planning.calibrate import add_options, run
+
+    add_options(parser)
+    parser.set_defaults(run=run)
+
+
 EPILOG = """\
 moai COMMAND --help says what a command takes. In a script, moai is a device:
 
@@ -59,13 +66,21 @@ examples:
 
 PLAN_EPILOG = """\
 examples:
+  moai plan train.py --cluster h100:8x8 -- --batch-size 64
   moai plan --model llama3-8b --batch 64 --seq 1024 --cluster h100:8x8
   moai plan --model gpt2-xl --batch 32 --seq 1024 --cluster a100-80:8 --json plan.json
+"""
+
+CALIBRATE_EPILOG = """\
+examples:
+  moai calibrate
+  moai plan train.py --cluster here:4
 """
 
 COMMANDS = {
     "bench": ("train a byte-level language model; report speed, memory and loss", _bench, BENCH_EPILOG),
     "plan": ("predict a training step on a cluster that is not here", _plan, PLAN_EPILOG),
+    "calibrate": ("measure this machine, for plans on here:N", _calibrate, CALIBRATE_EPILOG),
 }
 
 
@@ -97,7 +112,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 name, help=text, usage=usage, description=about, epilog=epilog, formatter_class=shape
             )
         )
-    arguments = parser.parse_args(argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    after = []
+    if given[:1] == ["plan"] and "--" in given:  # the script's own
+        given, after = given[: given.index("--")], given[given.index("--") + 1 :]
+    arguments = parser.parse_args(given)
+    arguments.after = after
     if arguments.command is None:
         parser.print_help(sys.stderr)
         return 2

@@ -13,8 +13,9 @@ import time
 import torch
 
 from .. import _C, dry_run
+from .calibrate import resolved
 from .models import MODELS, PlanModel
-from .script import ScriptFailed, record_script
+from .script import RecordedStep, ScriptFailed, record_script
 
 __all__ = ["MODELS", "BadPlanInput", "ScriptFailed", "plan", "plan_script"]
 
@@ -71,11 +72,11 @@ def plan(model: str, batch: int, seq: int, cluster: str, pin: str = "", saved: s
         raise BadPlanInput(f"unknown model '{model}': choose from {', '.join(MODELS)}")
     if batch < 1 or seq < 2:
         raise BadPlanInput(f"a step needs a sequence of two tokens at least, not {batch} x {seq}")
+    _C.cluster(resolved(cluster))  # a mistake in it is known before anything is recorded
     start = time.perf_counter()
-    where = _C.cluster(cluster)
     graph, parameters = record_step(MODELS[model], batch, seq)
-    recorded = time.perf_counter()
-    found = _planned(graph, cluster, where, pin, saved, batch * seq, recorded - start)
+    recorded = time.perf_counter() - start
+    found = plan_graph(graph, cluster, pin, saved, tokens=batch * seq, record_seconds=recorded)
     found.update(model=model, parameters=parameters, batch=batch, seq=seq)
     return found
 
@@ -86,14 +87,18 @@ def plan_script(script: str, arguments: list[str], cluster: str, pin: str = "", 
     Nothing is executed: what reads a value gets zeros (``"reads"`` in the result has the lines), and the script
     ends after one repeated step. Raises `ScriptFailed` where the script gives no step, naming its line.
     """
-    start = time.perf_counter()
-    where = _C.cluster(cluster)
-    step = record_script(script, arguments)
-    found = _planned(step.graph, cluster, where, pin, saved, None, time.perf_counter() - start)
+    return plan_recorded(record_script(script, arguments), cluster, pin, saved)
+
+
+def plan_recorded(step: RecordedStep, cluster: str, pin: str = "", saved: str = "") -> dict:
+    """Plan a script's step, which may be recorded once and planned often."""
+    found = plan_graph(step.graph, cluster, pin, saved, record_seconds=step.seconds)
     found.update(
-        model=script, parameters=step.parameters, reads=step.reads, made_at=step.made_at,
+        model=step.script, parameters=step.parameters, reads=step.reads, largest=step.largest,
         steps_recorded=step.steps, optimizers=step.optimizers, steps_alike=step.settled,
     )  # fmt: skip
+    for op in found["kept_whole_ops"]:
+        op["line"] = step.line_of_op.get(".".join(op["op"].split(".")[:2]), "")
     return found
 
 
@@ -105,17 +110,24 @@ def _tokens(graph: str) -> tuple[int, list[int]] | None:
     return None if largest is None else (math.prod(largest), largest)
 
 
-def _planned(
-    graph: str, cluster: str, where: dict, pin: str, saved: str, tokens: int | None, record_seconds: float
+def plan_graph(
+    graph: str,
+    cluster: str,
+    pin: str = "",
+    saved: str = "",
+    tokens: int | None = None,
+    record_seconds: float = 0,
 ) -> dict:
+    """Plan a recorded step, given as text; what `plan` returns but for the model's own fields."""
     start = time.perf_counter()
+    cluster = resolved(cluster)
+    where = _C.cluster(cluster)
     found = _C.plan_step(graph, cluster, pin, saved)
     best = found["candidates"][0]
     fits = best["fits"]
     taken_in = _tokens(graph)
     if tokens is None:
         tokens = taken_in[0] if taken_in and len(taken_in[1]) > 1 else None
-    per_step = tokens if tokens is not None else found["batch"]
     seconds = best["step_time_s"]
     return {
         "fits": fits,
@@ -136,7 +148,6 @@ def _planned(
         },
         "batch": found["batch"],
         "seq": taken_in[1][1] if taken_in and len(taken_in[1]) > 1 else None,
-        "per_step": per_step,
         "pin": pin,
         "cluster": where,
         **{k: best[k] for k in CHOICES},
@@ -155,6 +166,7 @@ def _planned(
         ],
         "excess": best["excess"],
         "breakdown": best["breakdown"],
+        "picture": best["picture"],
         "plan": found["saved"],
     }
 

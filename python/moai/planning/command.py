@@ -1,24 +1,36 @@
-"""``moai plan``: its options, and the report that it prints."""
+"""``moai plan``: its options, and what it does with them."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 
+from ..options import parse_bytes
+
 BAD_INPUT = 2
 DOES_NOT_FIT = 1
+# Plans that were found this fast are tried on other clusters too, for advice.
+QUICK_SECONDS = 10.0
+MOST_DOUBLINGS = 5
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``moai plan``."""
-    parser.add_argument("--model", required=True, help="llama3-8b, gpt2, …; an unknown one lists them all")
-    parser.add_argument("--batch", type=int, required=True, metavar="N", help="sequences in a step")
-    parser.add_argument("--seq", type=int, required=True, metavar="N", help="tokens in a sequence")
+    parser.add_argument(
+        "script", nargs="?", metavar="SCRIPT.py", help="a script to run dry; its arguments follow --"
+    )
+    parser.add_argument(
+        "--model", help="instead of a script: llama3-8b, gpt2, …; an unknown one lists them all"
+    )
+    parser.add_argument("--batch", type=int, metavar="N", help="of a model: sequences in a step")
+    parser.add_argument("--seq", type=int, metavar="N", help="of a model: tokens in a sequence")
     parser.add_argument(
         "--cluster", required=True, metavar="NAME", help="DEVICE:PER_HOSTxHOSTS (h100:8x8) or a JSON file"
     )
+    parser.add_argument("--memory", metavar="SIZE", help="of each device, if not the usual: 80GiB")
     parser.add_argument(
         "--pin",
         default="",
@@ -28,90 +40,157 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plan", metavar="FILE", help="follow a saved plan, edited or not (docs/plans.md)")
     parser.add_argument("--save", metavar="FILE", help="save the plan, to be edited and given to --plan")
     parser.add_argument(
+        "--compare", action="append", default=[], metavar="KEY=VALUE",
+        help="another plan beside this one: cluster=h200:8, batch=64, pin=tp=8; may be given several times",
+    )  # fmt: skip
+    parser.add_argument(
+        "--sweep",
+        metavar="KEY=A,B,…",
+        help="batch=8,16,32 of a model; of a script, any argument of its own (--KEY A)",
+    )
+    parser.add_argument(
         "--json", metavar="FILE", help="write the result; - for standard output, and nothing else"
     )
+    parser.add_argument("--html", metavar="FILE", help="write the report as one page")
+    parser.add_argument("--png", metavar="FILE", help="write the report's picture (needs matplotlib)")
 
 
-def gib(number: float) -> str:
-    """Return bytes in GiB, as a reader wants them."""
-    return f"{number / 2**30:.1f} GiB"
+class _Question:
+    """What is asked, and the variations of it."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        from . import BadPlanInput
+
+        if bool(arguments.script) == bool(arguments.model):
+            raise BadPlanInput("plan either a script (moai plan train.py --cluster …) or a --model")
+        if arguments.model and (arguments.batch is None or arguments.seq is None):
+            raise BadPlanInput("--model needs --batch and --seq: sequences in a step, and tokens in each")
+        if arguments.script and (arguments.batch is not None or arguments.seq is not None):
+            raise BadPlanInput("a script has its own batch: give it as the script's argument, after --")
+        self.script, self.arguments = arguments.script, list(arguments.after)
+        self.model, self.batch, self.seq = arguments.model, arguments.batch, arguments.seq
+        self.cluster, self.pin = arguments.cluster, arguments.pin
+        self.memory = parse_bytes("--memory", arguments.memory) if arguments.memory else 0
+        self.recorded: dict = {}  # by the script's arguments
+        self.saved = Path(arguments.plan).read_text() if arguments.plan else ""
+
+    def ask(self, **changed) -> dict:
+        """Plan, with some of it changed."""
+        from . import plan, plan_recorded, record_script
+
+        ask = {**vars(self), **changed}
+        cluster = with_memory(ask["cluster"], self.memory) if self.memory else ask["cluster"]
+        if not self.script:
+            return plan(self.model, ask["batch"], ask["seq"], cluster, ask["pin"], ask["saved"])
+        given = tuple(ask["arguments"])
+        if given not in self.recorded:
+            self.recorded[given] = record_script(self.script, list(given))
+        return plan_recorded(self.recorded[given], cluster, ask["pin"], ask["saved"])
+
+    def changed(self, text: str) -> dict:
+        """What `KEY=VALUE` of --compare changes."""
+        from . import BadPlanInput
+
+        key, _, value = text.partition("=")
+        allowed = ("cluster", "pin") if self.script else ("cluster", "pin", "batch", "seq")
+        if key not in allowed or not value:
+            raise BadPlanInput(f"--compare {text}: would work: " + ", ".join(f"{k}=…" for k in allowed))
+        return {key: _whole(text, value) if key in ("batch", "seq") else value}
+
+    def swept(self, key: str, value: str) -> dict:
+        """What one value of --sweep changes."""
+        if self.script:
+            return {"arguments": [*self.arguments, f"--{key.lstrip('-')}", value]}
+        return self.changed(f"{key}={value}")
 
 
-def rows(found: dict) -> list[tuple[str, str]]:
-    """Return the lines of the report: what, and its value in words."""
-    where = found["cluster"]
-    memory = where["memory_bytes"]
-    peak = found["peak_bytes"]
-    out = [
-        ("model", f"{found['model']}, {found['parameters']:,} parameters"),
-        ("cluster", f"{where['name']}: {where['devices']} x {where['device']}, {gib(memory)} usable on each"),
-        ("step", f"{found['batch']} x {found['seq']} tokens"),
-    ]
-    if found["fits"]:
-        out += fitting_rows(found)
-    else:
-        out.append(("fits", f"no: {gib(peak)} a device at least, {gib(peak - memory)} too many"))
-        out.append(("most of it", found["excess"].splitlines()[0] if found["excess"] else "not known"))
-        out.append(("would fit", "more devices, a smaller batch, or shorter sequences"))
-    if found["no_micro_batches"]:
-        out.append(("one pass", f"no micro-batches: {found['no_micro_batches']}"))
-    whole = found["kept_whole"]
-    out.append(("kept whole", f"{whole['flops']:.2%} of FLOPs, {whole['bytes']:.2%} of bytes"))
+def _whole(text: str, value: str) -> int:
+    from . import BadPlanInput
+
+    if not value.isdigit() or int(value) < 1:
+        raise BadPlanInput(f"{text}: {value} is not a whole number from 1 up")
+    return int(value)
+
+
+def with_memory(cluster: str, memory: int) -> str:
+    """The cluster as JSON, with that many bytes on each device."""
+    from .. import _C
+    from .calibrate import resolved
+
+    described = json.loads(_C.cluster(resolved(cluster))["json"])
+    for kind in described["kinds"]:
+        kind["memory_bytes"] = memory
+    return json.dumps(described)
+
+
+def doubled(cluster: str) -> str | None:
+    """The named cluster with twice as many hosts (or devices, of one host that is not full); None of a file."""
+    match = re.fullmatch(r"([^:/{]+):(\d+)(?:x(\d+))?", cluster)
+    if match is None:
+        return None
+    device, per_host, hosts = match[1], int(match[2]), int(match[3] or 1)
+    return f"{device}:{per_host * 2}" if hosts == 1 and per_host < 8 else f"{device}:{per_host}x{hosts * 2}"
+
+
+def advise(question: _Question, found: dict) -> dict[str, str]:
+    """What more devices would bring, tried and not guessed. Nothing where a layout is pinned or planning is slow."""
+    from .report import rate
+
+    larger = doubled(question.cluster)
     spent = found["plan_seconds"]
-    out.append(
-        (
-            "planned in",
-            f"{spent['total']:.1f} s: recording {spent['record']:.1f}, rules {spent['rules']:.1f}, "
-            f"bounds {spent['bounds']:.1f}, search {spent['search']:.1f} ({found['tried']} tried, {found['ruled_out']} ruled out)",
-        )
-    )
-    return out
-
-
-def fitting_rows(found: dict) -> list[tuple[str, str]]:
-    """Return the lines of a plan that fits."""
-    time, peak, memory = found["time"], found["peak_bytes"], found["cluster"]["memory_bytes"]
-    parts = (
-        ("computing", time["compute_s"]),
-        ("waiting for messages", time["exposed_communication_s"]),
-        ("waiting for other stages", time["bubble_s"]),
-    )
-    out = [
-        ("fits", f"yes: {gib(peak)} a device, {gib(memory - peak)} to spare"),
-        ("layout", found["layout"]),
-        ("step time", f"{found['step_time_s']:.4g} s predicted"),
-        ("of it", ", ".join(f"{name} {seconds:.4g} s" for name, seconds in parts if seconds > 0)),
-        ("throughput", f"{found['tokens_per_s']:,.0f} tokens/sec predicted"),
-        ("memory", ", ".join(f"{name} {gib(size)}" for name, size in found["bytes"].items() if size >= 2**26)),
-        ("bound", f"with nothing overlapping {found['sum_s']:.4g} s; no plan below {found['lower_bound']:.4g} s, so at most {found['gap']:.1%} could be gained ({found['mesh_gap']:.1%} with these stages and this mesh)"),
-    ]  # fmt: skip
-    for group in found["tensors"][:4]:
-        out.append((f"{group['role']}s", f"{group['count']} x {group['type']}: {group['placement']}"))
-    for other in found["runners_up"][:3]:
-        out.append(
-            ("instead", f"{other['layout']}: {other['step_time_s']:.4g} s, {gib(other['peak_bytes'])}")
-        )
-    return out
+    if question.pin or question.saved or larger is None or spent["bounds"] + spent["search"] > QUICK_SECONDS:
+        return {}
+    if found["fits"]:
+        other = question.ask(cluster=larger)
+        if not other["fits"]:
+            return {}
+        return {
+            "2x devices": f"{larger}: {rate(other)}, {found['step_time_s'] / other['step_time_s']:.2f} times as fast"
+        }
+    for _ in range(MOST_DOUBLINGS):
+        other = question.ask(cluster=larger)
+        if other["fits"]:
+            return {"would fit": f"{larger}: {rate(other)}; or a smaller batch, or shorter sequences"}
+        larger = doubled(larger) or ""
+    return {}
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Plan, print, and return the exit status: 0 where it fits, 1 where it does not, 2 for bad input."""
-    from . import plan
+    from .report import comparison, report
 
+    quiet = arguments.json == "-"
     try:
-        saved = Path(arguments.plan).read_text() if arguments.plan else ""
-        found = plan(arguments.model, arguments.batch, arguments.seq, arguments.cluster, arguments.pin, saved)
+        question = _Question(arguments)
+        found = question.ask()
+        found["advice"] = advise(question, found)
+        beside = [(f"{text}", question.ask(**question.changed(text))) for text in arguments.compare]
+        key, _, values = (arguments.sweep or "").partition("=")
+        beside += [(f"{key}={v}", question.ask(**question.swept(key, v))) for v in values.split(",") if v]
+        found["compared"] = [{"change": name, **other} for name, other in beside]
+        _write(arguments, found)
     except (ValueError, RuntimeError, ImportError, OSError) as error:
-        print(f"moai plan: {error}", file=sys.stderr)
+        print(f"moai plan: {str(error).removeprefix('moai plan: ')}", file=sys.stderr)
         return BAD_INPUT
-    if arguments.json == "-":
+    if quiet:
         print(json.dumps(found, indent=1))
     else:
-        for name, value in rows(found):
-            print(f"{name:<12} {value}")
-        if arguments.json:
-            with open(arguments.json, "w") as file:
-                json.dump(found, file, indent=1)
+        print(report(found))
+        if beside:
+            print("\n" + comparison([("as asked", found), *beside]))
+    return 0 if found["fits"] else DOES_NOT_FIT
+
+
+def _write(arguments: argparse.Namespace, found: dict) -> None:
+    if arguments.json and arguments.json != "-":
+        Path(arguments.json).write_text(json.dumps(found, indent=1) + "\n")
+    if arguments.html:
+        from .page import page
+
+        Path(arguments.html).write_text(page(found))
+    if arguments.png:
+        from .picture import save_png
+
+        save_png(found, arguments.png)
     if arguments.save and found["fits"]:
         Path(arguments.save).write_text(found["plan"])
-    return 0 if found["fits"] else DOES_NOT_FIT

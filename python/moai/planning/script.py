@@ -10,6 +10,7 @@ import contextlib
 import os
 import runpy
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ VIRTUAL_BYTES = 1 << 20
 MOST_STEPS = 4
 # Lists of lines are for reading.
 MOST_READS = 20
+MOST_LARGEST = 10
 _OURS = (os.path.dirname(torch.__file__) + os.sep, str(Path(__file__).parents[1]) + os.sep, "<frozen")
 
 
@@ -44,13 +46,15 @@ class _StepRecorded(BaseException):
 class RecordedStep:
     """What a script's step is."""
 
+    script: str  # as it was given
+    seconds: float  # that recording took
     graph: str  # as text
     parameters: int  # that the optimizer steps
     steps: int  # that the script made until two were alike
     reads: dict[str, int] = field(default_factory=dict)  # user's line -> values read there, zeros
-    made_at: dict[str, str] = field(
-        default_factory=dict
-    )  # "op type" -> user's line of the first that made such a value
+    # The largest values that the script makes: op, shape, bytes, user's line.
+    largest: list[dict] = field(default_factory=list)
+    line_of_op: dict[str, str] = field(default_factory=dict)  # op -> user's line that called it first
     optimizers: int = 1
     settled: bool = True  # the last two steps were alike
 
@@ -77,7 +81,8 @@ class DryMode(TorchDispatchMode):
         super().__init__()
         self.script = script
         self.reads: dict[str, int] = {}
-        self.made_at: dict[str, str] = {}
+        self.made: dict[tuple, dict] = {}  # by op and shape: the first large one
+        self.line_of_op: dict[str, str] = {}
         self._virtual: dict[int, StorageWeakRef] = {}
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -119,14 +124,24 @@ class DryMode(TorchDispatchMode):
                 f"{func.name()} at {user_line(self.script)} needs values, and a dry run has none\n"
                 "  would work: an op whose result's size does not depend on data (a mask instead of indices)"
             ) from error
-        for tensor in _tensors(out):
-            if tensor.device.type == "moai" and tensor.nbytes >= VIRTUAL_BYTES:
-                key = f"{packet.__name__} {list(tensor.shape)}"
-                if key not in self.made_at:
-                    line = user_line(self.script)
-                    if line:
-                        self.made_at[key] = line
+        if not func.is_view:
+            self._note(packet.__name__, func.namespace, out)
         return out
+
+    def _note(self, name: str, namespace: str, out) -> None:
+        """Where the script makes what is large, and calls each op first. Backward has no line of the script."""
+        op = f"{namespace}.{name}"
+        if op not in self.line_of_op:
+            line = user_line(self.script)
+            if line:
+                self.line_of_op[op] = line
+        for tensor in _tensors(out):
+            key = (op, tensor.shape)
+            if tensor.device.type != "moai" or tensor.nbytes < VIRTUAL_BYTES or key in self.made:
+                continue
+            line = user_line(self.script)
+            if line:
+                self.made[key] = {"op": op, "shape": list(tensor.shape), "bytes": tensor.nbytes, "line": line}
 
     def _read(self) -> None:
         line = user_line(self.script)
@@ -336,6 +351,7 @@ def record_script(path: str, arguments: list[str]) -> RecordedStep:
 
     Raises `ScriptFailed`: it never steps an optimizer on moai, crashes, misses data, saves, or needs a value.
     """
+    start = time.perf_counter()
     script = str(Path(path).resolve())
     if not os.path.isfile(script):
         raise ScriptFailed(f"there is no script {path}\n  would work: the path of a Python file")
@@ -382,7 +398,8 @@ def record_script(path: str, arguments: list[str]) -> RecordedStep:
     if not steps.graphs or not steps.graphs[-1]:
         raise ScriptFailed(f"{problem or 'the script made'} a step on moai\n" + _no_step(mode.reads))
     return RecordedStep(
-        steps.graphs[-1], sum(steps.parameters.values()), len(steps.graphs), mode.reads, mode.made_at,
+        path, time.perf_counter() - start, steps.graphs[-1], sum(steps.parameters.values()), len(steps.graphs), mode.reads,
+        sorted(mode.made.values(), key=lambda m: -m["bytes"])[:MOST_LARGEST], mode.line_of_op,
         len(steps.parameters), steps.settled,
     )  # fmt: skip
 

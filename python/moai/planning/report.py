@@ -1,0 +1,236 @@
+"""The report of ``moai plan`` as text of 80 columns, from the result of `moai.plan`."""
+
+from __future__ import annotations
+
+import textwrap
+
+WIDTH = 80
+NAME = 13
+# Parts of a step's time: name, where it stands in the result, what it means that it is the largest.
+ADVICE = {
+    "products": "faster devices, more of them, or a narrower type: the products are most of it",
+    "attention": "shorter sequences, or a faster attention kernel",
+    "memory": "fused ops, or a larger batch: elementwise ops wait for the memory",
+    "op overhead": "a larger batch on each device: most ops are shorter than the gap between two",
+    "messages": "faster links, fewer devices for this batch, or a larger batch",
+    "other stages": "a larger batch (more micro-batches), or fewer pipeline stages",
+}
+BINDS = {
+    "products": "computing", "attention": "computing", "memory": "the devices' memory", "op overhead": "the host and launches",
+    "messages": "the network", "other stages": "the pipeline's bubble",
+}  # fmt: skip
+
+
+def gib(number: float) -> str:
+    """Return bytes as a reader wants them."""
+    for unit, size in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20)):
+        if number >= size:
+            return f"{number / size:.1f} {unit}"
+    return f"{number / 1024:.1f} KiB"
+
+
+def seconds(number: float) -> str:
+    """Return a duration with its unit."""
+    return (
+        f"{number:.3g} s"
+        if number >= 1
+        else f"{number * 1e3:.3g} ms"
+        if number >= 1e-3
+        else f"{number * 1e6:.3g} us"
+    )
+
+
+def parts(found: dict) -> dict[str, float]:
+    """Seconds of the step by what takes them; they add up to the step time.
+
+    Computing is divided as its ops are, the mean over stages.
+    """
+    time, compute = found["time"], found["breakdown"]["compute"]
+    shares = {
+        "products": compute["products_s"],
+        "attention": compute["attention_s"],
+        "memory": compute["memory_s"],
+        "op overhead": compute["overhead_s"] + compute["exchange_s"],
+    }
+    total = sum(shares.values()) or 1
+    out = {name: time["compute_s"] * share / total for name, share in shares.items()}
+    out["messages"] = time["exposed_communication_s"]
+    out["other stages"] = time["bubble_s"]
+    return out
+
+
+def rate(found: dict) -> str:
+    """What is gone through in a second."""
+    if found["tokens_per_s"] is not None:
+        return f"{found['tokens_per_s']:,.0f} tokens/sec"
+    return (
+        f"{found['samples_per_s']:,.1f} samples/sec"
+        if found["samples_per_s"]
+        else f"{1 / found['step_time_s']:,.1f} steps/sec"
+    )
+
+
+def binds(found: dict) -> str:
+    """The part that takes most."""
+    return max(parts(found).items(), key=lambda item: item[1])[0]
+
+
+def why_lost(found: dict, other: dict) -> str:
+    """What a runner-up takes longer for."""
+    worse = {
+        name: other["time"][key] - found["time"][key]
+        for name, key in (
+            ("computing", "compute_s"), ("waiting for messages", "exposed_communication_s"), ("waiting for other stages", "bubble_s"),
+        )
+    }  # fmt: skip
+    name, longer = max(worse.items(), key=lambda item: item[1])
+    return f"{seconds(longer)} more of {name}" if longer > 0 else "as fast; takes more memory"
+
+
+class _Lines:
+    """Lines of a name and wrapped text."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def add(self, name: str, value: str) -> None:
+        wrapped = textwrap.wrap(value, WIDTH - NAME, break_long_words=False, break_on_hyphens=False) or [""]
+        for i, line in enumerate(wrapped):
+            self.lines.append(f"{name if i == 0 else '':<{NAME}}{line}")
+
+    def table(self, title: str, head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+        if not rows:
+            return
+        sizes = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+        sizes[-1] = max(8, WIDTH - 2 - sum(sizes[:-1]) - 2 * (len(sizes) - 1))
+        self.lines += ["", title]
+        for row in (head, *rows):
+            last = textwrap.wrap(row[-1], sizes[-1], break_on_hyphens=False) or [""]
+            cells = [cell.ljust(size) for cell, size in zip(row[:-1], sizes[:-1], strict=True)]
+            self.lines.append("  " + "  ".join([*cells, last[0]]).rstrip())
+            indent = 2 + sum(sizes[:-1]) + 2 * (len(sizes) - 1)
+            self.lines += [" " * indent + line for line in last[1:]]
+
+
+def report(found: dict) -> str:
+    """The whole report."""
+    out = _Lines()
+    where = found["cluster"]
+    out.add("model", f"{found['model']}, {found['parameters']:,} parameters")
+    out.add(
+        "cluster",
+        f"{where['name']}: {where['devices']} x {where['device']}, {gib(where['memory_bytes'])} usable on each",
+    )
+    batch = f"{found['batch']} samples" if found["batch"] else "no batch was found"
+    out.add("step", batch + (f" of {found['seq']} tokens" if found["seq"] else ""))
+    (_fitting if found["fits"] else _not_fitting)(found, out)
+    if found["no_micro_batches"]:
+        out.add("one pass", f"no micro-batches: {found['no_micro_batches']}")
+    for name, text in found.get("advice", {}).items():
+        out.add(name, text)
+    _tables(found, out)
+    _script(found, out)
+    spent = found["plan_seconds"]
+    out.lines.append("")
+    out.add(
+        "planned in",
+        f"{spent['total']:.1f} s: recording {spent['record']:.1f}, search {spent['bounds'] + spent['search']:.1f} "
+        f"({found['tried']} plans tried, {found['ruled_out']} meshes ruled out)",
+    )
+    return "\n".join(out.lines)
+
+
+def _fitting(found: dict, out: _Lines) -> None:
+    memory, peak = found["cluster"]["memory_bytes"], found["peak_bytes"]
+    out.add("fits", f"yes: {gib(peak)} on each device, {gib(memory - peak)} to spare")
+    out.add("layout", found["layout"])
+    out.add("step time", f"{seconds(found['step_time_s'])} predicted")
+    out.add(
+        "throughput", f"{rate(found)} predicted; {found['utilisation']:.1%} of the devices' peak in 16 bits"
+    )
+    total = found["step_time_s"]
+    listed = [(n, s) for n, s in parts(found).items() if s >= 0.005 * total]
+    out.add("time", ", ".join(f"{name} {seconds(s)} ({s / total:.0%})" for name, s in listed))
+    bound = binds(found)
+    out.add("binds", f"{BINDS[bound]} ({bound})")
+    out.add("memory", ", ".join(f"{n} {gib(b)}" for n, b in found["bytes"].items() if b >= 0.005 * peak))
+    out.add(
+        "bound",
+        f"nothing overlapping, {seconds(found['sum_s'])}; no plan below {seconds(found['lower_bound'])}, so at most "
+        f"{found['gap']:.1%} could be gained",
+    )
+    out.add("faster", ADVICE[bound])
+
+
+def _not_fitting(found: dict, out: _Lines) -> None:
+    memory, peak = found["cluster"]["memory_bytes"], found["peak_bytes"]
+    out.add("fits", f"no: {gib(peak)} on each device at least, {gib(max(0.0, peak - memory))} too many")
+    if found["excess"]:
+        out.add("most of it", found["excess"].splitlines()[0].removeprefix("moai plan: "))
+    if "would fit" not in found.get("advice", {}):
+        out.add("would fit", "more devices, a smaller batch, or shorter sequences")
+
+
+def _tables(found: dict, out: _Lines) -> None:
+    if found["fits"]:
+        rows = [
+            (f"{g['count']} x {g['type']}", g["role"], gib(g["bytes"]), g["placement"]) for g in found["tensors"][:6]
+        ]  # fmt: skip
+        out.table("tensors, whole", ("what", "role", "bytes", "where"), rows)
+        ops = [(o["op"], f"{o['count']:,.0f}", seconds(o["seconds"])) for o in found["breakdown"]["ops"][:6]]
+        out.table("ops, on one device", ("op", "times", "takes"), ops)
+        messages = [
+            (m["collective"], f"{m['axis_name']} {found['axes'][m['axis']]['size']}", gib(m["bytes"]), seconds(m["seconds"]))
+            for m in found["breakdown"]["messages"][:5]
+        ]  # fmt: skip
+        out.table("messages of one group", ("what", "axis", "bytes", "takes"), messages)
+        others = [
+            (seconds(o["step_time_s"]), gib(o["peak_bytes"]), f"{o['layout']}: {why_lost(found, o)}")
+            for o in found["runners_up"][:4]
+        ]  # fmt: skip
+        out.table("runners-up", ("step", "memory", "layout, and why it lost"), others)
+    whole = found["kept_whole"]
+    kept = [
+        (o["op"], str(o["nodes"]), o["why"] or "too small", o.get("line", ""))
+        for o in found["kept_whole_ops"][:5]
+    ]
+    title = f"kept whole on every device: {whole['flops']:.2%} of FLOPs, {whole['bytes']:.2%} of bytes"
+    out.table(title, ("op", "times", "why", "first called at"), kept)
+
+
+def _script(found: dict, out: _Lines) -> None:
+    largest = [(gib(m["bytes"]), m["op"], str(m["shape"]), m["line"]) for m in found.get("largest", [])[:5]]
+    out.table("largest values that the script makes, whole", ("bytes", "op", "shape", "line"), largest)
+    reads = [(line, f"{times} times") for line, times in list(found.get("reads", {}).items())[:8]]
+    out.table("values that the script read (zeros in a dry run)", ("line", "how often"), reads)
+    if not found.get("steps_alike", True):
+        out.lines.append("")
+        out.add(
+            "careful",
+            f"the last of {found['steps_recorded']} steps was not like the one before: it is what was planned",
+        )
+    if found.get("optimizers", 1) > 1:
+        out.add(
+            "careful",
+            f"the script steps {found['optimizers']} optimizers: the longest stretch between two of them was planned",
+        )
+
+
+def comparison(rows: list[tuple[str, dict]]) -> str:
+    """Plans side by side."""
+    out = _Lines()
+    table = []
+    for name, found in rows:
+        if found["fits"]:
+            row = (
+                seconds(found["step_time_s"]),
+                rate(found),
+                f"{found['utilisation']:.0%}",
+                gib(found["peak_bytes"]),
+                found["layout"],
+            )
+        else:
+            row = ("-", "does not fit", "-", gib(found["peak_bytes"]), "")
+        table.append((name, *row))
+    out.table("side by side", ("", "step", "throughput", "of peak", "memory", "layout"), table)
+    return "\n".join(out.lines).lstrip("\n")
