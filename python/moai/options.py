@@ -43,6 +43,12 @@ OPTIONS = (
         "How several devices share a step: `fastest`, pins as `dp=2,tp=2` (see `moai plan --pin`), `random:SEED` "
         "(any valid plan), or the path of a saved plan (`moai plan --save`).",
     ),
+    Option(
+        "profile",
+        "MOAI_PROFILE",
+        "",
+        "Where `moai calibrate` keeps what it measured, for `here:N`; empty for `moai/machine.json` among the user's settings.",
+    ),
 )
 
 _UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}

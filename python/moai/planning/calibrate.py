@@ -19,6 +19,8 @@ from pathlib import Path
 
 import torch
 
+from ..options import value
+
 BAD_INPUT = 2
 PRODUCTS = (256, 512, 1024, 2048)
 COLLECTIVE_BYTES = (1 << 12, 1 << 16, 1 << 20, 1 << 24)
@@ -30,7 +32,7 @@ NETWORK = {"name": "Ethernet", "latency_s": 1e-5, "bytes_per_s": 10e9 / 8 * 0.94
 
 def profile_path() -> Path:
     """Where the profile is kept: MOAI_PROFILE, or moai/machine.json among the user's settings."""
-    named = os.environ.get("MOAI_PROFILE")
+    named = value("profile")
     if named:
         return Path(named)
     return Path(os.environ.get("XDG_CONFIG_HOME", Path.home() / ".config")) / "moai" / "machine.json"

@@ -94,7 +94,7 @@ class _Lines:
         self.lines: list[str] = []
 
     def add(self, name: str, value: str) -> None:
-        wrapped = textwrap.wrap(value, WIDTH - NAME, break_long_words=False, break_on_hyphens=False) or [""]
+        wrapped = textwrap.wrap(value, WIDTH - NAME, break_on_hyphens=False) or [""]
         for i, line in enumerate(wrapped):
             self.lines.append(f"{name if i == 0 else '':<{NAME}}{line}")
 
@@ -217,20 +217,19 @@ def _script(found: dict, out: _Lines) -> None:
 
 
 def comparison(rows: list[tuple[str, dict]]) -> str:
-    """Plans side by side."""
+    """Plans side by side, and their layouts below."""
     out = _Lines()
     table = []
     for name, found in rows:
+        speed = (
+            (seconds(found["step_time_s"]), f"{found['utilisation']:.0%}", rate(found))
+            if found["fits"]
+            else ("-", "-", "does not fit")
+        )
+        table.append((name, gib(found["peak_bytes"]), *speed))
+    out.table("side by side", ("", "memory", "step", "of peak", "throughput"), table)
+    out.lines.append("")
+    for name, found in rows:
         if found["fits"]:
-            row = (
-                seconds(found["step_time_s"]),
-                rate(found),
-                f"{found['utilisation']:.0%}",
-                gib(found["peak_bytes"]),
-                found["layout"],
-            )
-        else:
-            row = ("-", "does not fit", "-", gib(found["peak_bytes"]), "")
-        table.append((name, *row))
-    out.table("side by side", ("", "step", "throughput", "of peak", "memory", "layout"), table)
+            out.lines += textwrap.wrap(f"{name}: {found['layout']}", WIDTH, subsequent_indent="  ")
     return "\n".join(out.lines).lstrip("\n")
