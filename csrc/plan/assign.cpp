@@ -70,8 +70,6 @@ class Assigner {
         fold_(step.fold),
         lifetimes_(step, terms),
         moments_{{step.roles.forward_end, 0}, {step.roles.backward_end, 0}} {
-    for (size_t v = 0; v < graph_.values().size(); ++v)
-      sizes_.push_back(leaf_sizes(frame_, static_cast<ir::ValueId>(v)));
     add_variables();
     add_edges();
   }
@@ -126,8 +124,8 @@ class Assigner {
     for (size_t v = 0; v < graph_.values().size(); ++v) {
       const auto value = static_cast<ir::ValueId>(v);
       if (!takes_memory(value) || !lifetimes_.is_alive(value, node)) continue;
-      counted += lifetimes_.weight(value) *
-                 local_bytes(graph_.type(value), sizes_[v], seen.placement(graph_, value), mesh_);
+      counted += lifetimes_.weight(value) * local_bytes(graph_.type(value), leaf_sizes(frame_, value),
+                                                        seen.placement(graph_, value), mesh_);
     }
     const double beside = std::max(0.0, seen.bytes - counted);
     for (auto& moment : moments_) {
@@ -149,13 +147,13 @@ class Assigner {
       const auto value = node.results[r];
       if (takes_memory(value) && lifetimes_.first(value) == n)
         bytes += lifetimes_.weight(value) *
-                 local_bytes(graph_.type(value), sizes_[value], option.results[r], mesh_);
+                 local_bytes(graph_.type(value), leaf_sizes(frame_, value), option.results[r], mesh_);
     }
     for (size_t o = 0; o < node.operands.size(); ++o) {
       const auto value = step_.base[node.operands[o]];
       if (graph_.value(value).producer == ir::kNone && step_.roles.in_loop(n))
-        bytes +=
-            local_bytes(graph_.type(node.operands[o]), sizes_[node.operands[o]], option.operands[o], mesh_);
+        bytes += local_bytes(graph_.type(node.operands[o]), leaf_sizes(frame_, node.operands[o]),
+                             option.operands[o], mesh_);
     }
     return bytes;
   }
@@ -267,43 +265,19 @@ class Assigner {
   }
 
   void add_edges() {
-    // (producer's colour, which result, consumer's colour, which operand; -1 - result for an input that is
-    // updated) -> how often, and one of them
-    struct Use {
-      double times = 0;
-      ir::ValueId value = ir::kNone;
-    };
-    std::map<std::tuple<int32_t, int32_t, int32_t, int32_t>, Use> uses;
-    for (size_t n = 0; n < graph_.nodes().size(); ++n) {
-      const auto& operands = graph_.nodes()[n].operands;
-      for (size_t o = 0; o < operands.size(); ++o) {
-        auto& use =
-            uses[{colour_of_producer(operands[o]), graph_.value(operands[o]).index * is_node(operands[o]),
-                  fold_.of_node[n], static_cast<int32_t>(o)}];
-        use.times += turns(static_cast<ir::NodeId>(n));
-        use.value = operands[o];
-      }
-    }
-    for (const auto output : graph_.outputs()) {
-      const ir::ValueId input = updated_input(graph_, output);
-      if (input == ir::kNone || input == output) continue;
-      auto& use = uses[{colour_of_producer(output), graph_.value(output).index,
-                        fold_.of_input[graph_.value(input).index], -1}];
-      use.times += 1.0 / terms_.stages;
-      use.value = output;
-    }
-    for (const auto& [key, use] : uses) {
-      const auto [from, result, to, operand] = key;
+    for (const Use& use : step_.uses) {
+      const int32_t to = use.to, operand = use.operand;
       std::vector<Placement> wanted;
-      if (operand < 0) {
+      if (operand == Use::kUpdates) {
         wanted = placements_[to];
       } else {
         for (const auto& option : options_[to]) wanted.push_back(option.operands[operand]);
       }
       // Gradients and updated weights go in buckets; what forward and backward wait for goes at once.
-      const bool merged =
-          operand < 0 || (fold_.first_node[to] != ir::kNone && !step_.roles.in_loop(fold_.first_node[to]));
-      problem_.add_edge(from, to, costs(use.value, wanted, merged), use.times);
+      const bool merged = operand == Use::kUpdates ||
+                          (fold_.first_node[to] != ir::kNone && !step_.roles.in_loop(fold_.first_node[to]));
+      const double times = (use.in_turn * (terms_.turns + terms_.idle_turns) + use.once) / terms_.stages;
+      problem_.add_edge(use.from, to, costs(use.value, wanted, merged), times);
     }
   }
 
@@ -328,8 +302,8 @@ class Assigner {
     std::vector<double> price(rows.size() * columns.size());
     for (size_t r = 0; r < rows.size(); ++r) {
       for (size_t c = 0; c < columns.size(); ++c)
-        price[r * columns.size() + c] =
-            convert_seconds(graph_.type(value), sizes_[value], rows[r], columns[c], mesh_, merged);
+        price[r * columns.size() + c] = convert_seconds(graph_.type(value), leaf_sizes(frame_, value),
+                                                        rows[r], columns[c], mesh_, merged);
     }
     std::vector<double> values;
     values.reserve(offered.size() * wanted.size());
@@ -362,8 +336,8 @@ class Assigner {
         if (all.empty()) all = offers(value);
         auto& rows = resources.uses[colour_of_producer(value)];
         for (size_t i = 0; i < all.size(); ++i)
-          rows[i * count + m] +=
-              lifetimes_.weight(value) * local_bytes(graph_.type(value), sizes_[v], all[i], mesh_);
+          rows[i * count + m] += lifetimes_.weight(value) *
+                                 local_bytes(graph_.type(value), leaf_sizes(frame_, value), all[i], mesh_);
       }
     }
     for (size_t m = 2; m < count; ++m) {
@@ -408,10 +382,17 @@ class Assigner {
     out.fits = true;
     out.seconds = found.solution.cost;
     const auto& choice = found.solution.choice;
+    std::vector<int32_t> number(options_.size(), -1);
+    int32_t distinct = 0;
     for (size_t n = 0; n < fold_.of_node.size(); ++n) {
       const auto c = fold_.of_node[n];
-      out.nodes.push_back(options_[c][choice[c]]);
-      out.compute_seconds += out.nodes.back().seconds * turns(static_cast<ir::NodeId>(n));
+      if (number[c] < 0) {
+        number[c] = distinct++;
+        out.nodes.push_back(options_[c][choice[c]]);
+      } else {
+        out.nodes.push_again(number[c]);
+      }
+      out.compute_seconds += out.nodes[n].seconds * turns(static_cast<ir::NodeId>(n));
     }
     out.communicate_seconds = out.seconds - out.compute_seconds;
     for (size_t i = 0; i < fold_.of_input.size(); ++i) {
@@ -419,7 +400,8 @@ class Assigner {
       out.inputs.push_back(placements_[c][choice[c]]);
       const auto value = graph_.inputs()[i];
       out.state_bytes +=
-          local_bytes(graph_.type(value), sizes_[value], out.inputs.back(), mesh_) / terms_.stages;
+          local_bytes(graph_.type(value), leaf_sizes(frame_, value), out.inputs.back(), mesh_) /
+          terms_.stages;
     }
     return out;
   }
@@ -432,7 +414,6 @@ class Assigner {
   const Fold& fold_;
   Lifetimes lifetimes_;
   std::vector<Moment> moments_;
-  std::vector<std::vector<std::vector<int64_t>>> sizes_;  // by value: of its leaves
   FactorGraph problem_;
   std::vector<std::vector<Option>> options_;        // by colour
   std::vector<std::vector<Placement>> placements_;  // by colour
@@ -475,6 +456,7 @@ std::vector<double> live_bytes(const Step& step, const Frame& turn, const Mesh& 
     for (size_t o = 0; o < node.operands.size(); ++o) {
       const auto& from = assignment.placement(graph, node.operands[o]);
       const auto& to = assignment.nodes[n].operands[o];
+      if (from == to) continue;
       const double seconds =
           convert_seconds(graph.type(node.operands[o]), leaf_sizes(turn, node.operands[o]), from, to, mesh);
       if (seconds > 0) live[n] += bytes(node.operands[o], to);

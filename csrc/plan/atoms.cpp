@@ -86,19 +86,44 @@ void Atoms::unify(const Dim& a, const Dim& b) {
   }
 }
 
+namespace {
+
+std::vector<LeafSizes> sizes_of(const Atoms& atoms, const Shared<std::vector<Dim>>& value_dims) {
+  std::vector<LeafSizes> sizes(value_dims.size());
+  for (size_t v = 0; v < sizes.size(); ++v) {
+    for (const auto& dim : value_dims[v]) {
+      std::vector<int64_t> leaves;
+      leaves.reserve(dim.size());
+      for (const auto atom : dim) leaves.push_back(atoms.size(atom));
+      sizes[v].push_back(std::move(leaves));
+    }
+  }
+  return sizes;
+}
+
+}  // namespace
+
+Frame Frame::resized(int32_t atom, int64_t size) const {
+  Frame other = *this;
+  other.atoms.resize(atom, size);
+  other.value_sizes = sizes_of(other.atoms, value_dims);
+  return other;
+}
+
 Frame make_frame(const ir::Graph& graph) {
   Frame frame;
+  std::vector<ops::Rule> rules;
   std::vector<std::vector<Dim>> dims(graph.values().size());
   for (size_t v = 0; v < dims.size(); ++v) {
     for (const auto size : graph.values()[v].type.sizes)
       dims[v].push_back(size == 1 ? Dim{} : Dim{frame.atoms.add(size)});
   }
   std::vector<std::vector<Dim>> factors(graph.nodes().size());
-  frame.rules.reserve(graph.nodes().size());
+  rules.reserve(graph.nodes().size());
   for (size_t n = 0; n < graph.nodes().size(); ++n) {
     const ir::Node& node = graph.nodes()[n];
-    frame.rules.push_back(ops::rule_of(graph, static_cast<ir::NodeId>(n)));
-    const ops::Rule& rule = frame.rules.back();
+    rules.push_back(ops::rule_of(graph, static_cast<ir::NodeId>(n)));
+    const ops::Rule& rule = rules.back();
     for (const auto& factor : rule.factors) factors[n].push_back({frame.atoms.add(factor.size)});
     const auto unify = [&](const ops::TensorFactors& tensor, ir::ValueId value) {
       for (size_t d = 0; d < tensor.size(); ++d) {
@@ -117,8 +142,10 @@ Frame make_frame(const ir::Graph& graph) {
   };
   resolve(dims);
   resolve(factors);
+  frame.rules = std::move(rules);
   frame.value_dims = std::move(dims);
   frame.node_factors = std::move(factors);
+  frame.value_sizes = sizes_of(frame.atoms, frame.value_dims);
   return frame;
 }
 

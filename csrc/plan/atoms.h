@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "ir/graph.h"
@@ -47,12 +49,35 @@ class Atoms {
   std::vector<Atom> atoms_;
 };
 
+// A vector that is read alone, and whose copies share its elements.
+template <typename T>
+class Shared {
+ public:
+  Shared() : all_(std::make_shared<const std::vector<T>>()) {}
+  Shared(std::vector<T> all) : all_(std::make_shared<const std::vector<T>>(std::move(all))) {}  // NOLINT
+
+  const T& operator[](size_t i) const { return (*all_)[i]; }
+  size_t size() const { return all_->size(); }
+  auto begin() const { return all_->begin(); }
+  auto end() const { return all_->end(); }
+
+ private:
+  std::shared_ptr<const std::vector<T>> all_;
+};
+
+// The sizes of a value's atoms, by dim.
+using LeafSizes = std::vector<std::vector<int64_t>>;
+
 // What a graph's rules make of its dimensions: the frame of every plan.
 struct Frame {
   Atoms atoms;
-  std::vector<ops::Rule> rules;                // by node
-  std::vector<std::vector<Dim>> node_factors;  // by node and factor of its rule: leaves
-  std::vector<std::vector<Dim>> value_dims;    // by value and dim: leaves
+  Shared<ops::Rule> rules;                // by node
+  Shared<std::vector<Dim>> node_factors;  // by node and factor of its rule: leaves
+  Shared<std::vector<Dim>> value_dims;    // by value and dim: leaves
+  Shared<LeafSizes> value_sizes;          // of these
+
+  // The same graph with an atom of another size.
+  Frame resized(int32_t atom, int64_t size) const;
 };
 
 // For a graph with canonical views, whose lists are split. Throws Error(Phase::kPlan) as ops::rule_of does.

@@ -149,15 +149,6 @@ class Enumerate {
 
 }  // namespace
 
-std::vector<std::vector<int64_t>> leaf_sizes(const Frame& frame, ir::ValueId value) {
-  std::vector<std::vector<int64_t>> sizes;
-  for (const auto& dim : frame.value_dims[value]) {
-    sizes.emplace_back();
-    for (const auto atom : dim) sizes.back().push_back(frame.atoms.size(atom));
-  }
-  return sizes;
-}
-
 std::vector<Option> options_of(const ir::Graph& graph, const Frame& frame, ir::NodeId node, const Mesh& mesh,
                                const Roles* roles) {
   return Enumerate(graph, frame, node, mesh, roles).all();

@@ -31,8 +31,7 @@ struct Option {
   double seconds = 0;               // of computing, on the device with the largest part
 };
 
-// The sizes of a value's atoms, by dim.
-std::vector<std::vector<int64_t>> leaf_sizes(const Frame& frame, ir::ValueId value);
+inline const LeafSizes& leaf_sizes(const Frame& frame, ir::ValueId value) { return frame.value_sizes[value]; }
 
 // Every way that the rules allow, the whole one first: for each axis a splittable atom at least as large as
 // the axis, a linear set, or nothing. Axes that split the same atom must fit it together. With `roles` a node

@@ -72,7 +72,7 @@ std::vector<ir::ValueId> find_bases(const ir::Graph& graph, const Frame& frame) 
     const ir::Node& node = graph.nodes()[n];
     const bool shares = frame.rules[n].free && !node.operands.empty();
     for (size_t r = 0; r < node.results.size(); ++r) {
-      if (shares) base[node.results[r]] = base[node.operands[0]];
+      if (shares || node.kind == ir::NodeKind::kUpdate) base[node.results[r]] = base[node.operands[0]];
       if (node.tied_operand(r) != ir::kNone)
         base[node.results[r]] = base[node.operands[node.tied_operand(r)]];
     }
@@ -255,9 +255,8 @@ TimeAxis find_time_axis(const ir::Graph& graph, const Frame& frame, const Roles&
 }
 
 Frame frame_of_turn(const Frame& frame, const TimeAxis& axis, int32_t turns) {
-  Frame turn = frame;
-  if (turns > 1) turn.atoms.resize(axis.atoms[0], frame.atoms.size(axis.atoms[0]) / turns);
-  return turn;
+  if (turns == 1) return frame;
+  return frame.resized(axis.atoms[0], frame.atoms.size(axis.atoms[0]) / turns);
 }
 
 }  // namespace moai::plan

@@ -26,7 +26,8 @@ enum class InputRole : uint8_t {
 // must end where it began. An input that is an output is its own; kNone of a new value.
 ir::ValueId updated_input(const ir::Graph& graph, ir::ValueId output);
 
-// By value: what it lies in. Views lie in their operand, tied results in theirs, all else in itself.
+// By value: what it lies in. Views lie in their operand, tied results in theirs, updates in what they update,
+// all else in itself.
 std::vector<ir::ValueId> find_bases(const ir::Graph& graph, const Frame& frame);
 
 // What the parts of a training step are for, told from its graph alone.

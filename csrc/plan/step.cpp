@@ -1,6 +1,8 @@
 #include "plan/step.h"
 
 #include <algorithm>
+#include <map>
+#include <tuple>
 #include <utility>
 
 #include "plan/split_lists.h"
@@ -21,6 +23,35 @@ void find_lifetimes(Step& step) {
     for (const auto operand : graph.node(n).operands) step.last_use[step.base[operand]] = n;
   }
   for (const auto output : graph.outputs()) step.last_use[step.base[output]] = nodes;
+}
+
+void find_uses(Step& step) {
+  const ir::Graph& graph = step.graph;
+  std::map<std::tuple<int32_t, int32_t, int32_t, int32_t>, size_t> number;
+  const auto use = [&](ir::ValueId value, int32_t to, int32_t operand) -> Use& {
+    const auto& v = graph.value(value);
+    const bool is_input = v.producer == ir::kNone;
+    const int32_t from = is_input ? step.fold.of_input[v.index] : step.fold.of_node[v.producer];
+    const int32_t result = is_input ? 0 : v.index;
+    const auto [at, is_new] = number.emplace(std::make_tuple(from, result, to, operand), step.uses.size());
+    if (is_new) step.uses.push_back({from, result, to, operand, 0, 0, value});
+    return step.uses[at->second];
+  };
+  for (size_t n = 0; n < graph.nodes().size(); ++n) {
+    const auto& operands = graph.nodes()[n].operands;
+    for (size_t o = 0; o < operands.size(); ++o) {
+      Use& one = use(operands[o], step.fold.of_node[n], static_cast<int32_t>(o));
+      ++(step.time.repeats[n] ? one.in_turn : one.once);
+    }
+  }
+  for (const auto output : graph.outputs()) {
+    const ir::ValueId input = updated_input(graph, output);
+    if (input == ir::kNone || input == output) continue;
+    ++use(output, step.fold.of_input[graph.value(input).index], Use::kUpdates).once;
+  }
+  std::sort(step.uses.begin(), step.uses.end(), [](const Use& a, const Use& b) {
+    return std::tie(a.from, a.result, a.to, a.operand) < std::tie(b.from, b.result, b.to, b.operand);
+  });
 }
 
 // Places nodes on the line of forward's stretches; see Step.
@@ -134,6 +165,7 @@ Step finish(ir::Graph graph, Frame frame, const std::vector<ir::NodeId>& origina
   step.cuts = cuts != nullptr ? *cuts : find_cuts(step.graph, step.frame);
   for (size_t n = 0; n < step.graph.nodes().size(); ++n)
     step.loop_ops += step.time.repeats[n] && !step.frame.rules[n].free;
+  find_uses(step);
   find_lifetimes(step);
   Placer(step, original).run();
   return step;

@@ -10,6 +10,19 @@
 
 namespace moai::plan {
 
+// What one part of the fold makes and another reads.
+struct Use {
+  int32_t from = 0;               // colour
+  int32_t result = 0;             // of `from`; 0 for an input
+  int32_t to = 0;                 // colour
+  int32_t operand = 0;            // of `to`; kUpdates: `to` is an input that the step updates with it
+  double in_turn = 0;             // how often, in each turn
+  double once = 0;                // and beside
+  ir::ValueId value = ir::kNone;  // one of them
+
+  static constexpr int32_t kUpdates = -1;
+};
+
 // A recorded step made ready for planning, with what no mesh changes: one for each way to recompute.
 struct Step {
   ir::Graph graph;  // views canonical, lists split by element
@@ -17,6 +30,7 @@ struct Step {
   Roles roles;
   TimeAxis time;
   Fold fold;
+  std::vector<Use> uses;  // each pair of results and operands of the fold once
 
   // Forward as a line of stretches between the cuts, and where on it each node lies: backward's where the
   // forward values that it reads are, the optimizer's where its weights are. kNone: anywhere.

@@ -4,16 +4,6 @@
 
 namespace moai::plan {
 
-namespace {
-
-// The input whose memory a value is, through views and tied results; kNone of a new one.
-ir::ValueId input_of(const Step& step, ir::ValueId value) {
-  const auto base = step.base[value];
-  return step.graph.value(base).producer == ir::kNone ? base : ir::kNone;
-}
-
-}  // namespace
-
 Spent& Spent::operator+=(const Spent& other) {
   seconds += other.seconds;
   compute += other.compute;
@@ -50,7 +40,7 @@ Timeline::Timeline(const Step& step, const Frame& turn, const Mesh& mesh, const 
     }
   }
   for (const auto output : step.graph.outputs()) {
-    const auto input = input_of(step, output);
+    const auto input = updated_input(step.graph, output);
     const auto producer = step.graph.value(output).producer;
     if (input == ir::kNone || producer == ir::kNone) continue;
     const Move one =

@@ -172,7 +172,8 @@ TEST_CASE("graphs of real ops: the dual and its branches find what all choices h
     const Assignment found = assign(planned.step, planned.step.frame, planned.mesh, planned.terms);
     REQUIRE(found.seconds == Approx(least).epsilon(kSlack));
     REQUIRE(seconds_of(planned, found) == Approx(least).epsilon(kSlack));
-    for (const auto& node : found.nodes) {
+    for (size_t n = 0; n < found.nodes.size(); ++n) {
+      const auto& node = found.nodes[n];
       const auto is_split = [](const AxisChoice& c) { return c.kind == AxisChoice::Kind::kFactor; };
       split += std::any_of(node.choices.begin(), node.choices.end(), is_split);
     }

@@ -5,8 +5,10 @@
 #include "ir/error.h"
 #include "ir/graph.h"
 #include "plan/assign.h"
+#include "plan/pairs.h"
 #include "plan/planner.h"
 #include "plan/split_lists.h"
+#include "plan/timeline.h"
 
 using namespace moai;
 
@@ -145,6 +147,49 @@ TEST_CASE("turns over time share the batch, and memory with it") {
   const auto once = p.assign(1e12), often = p.assign(1e12, 4);
   CHECK(often.seconds >= once.seconds);
   CHECK(often.bytes < once.bytes);
+}
+
+TEST_CASE("an update lies in what it updates, and brings it back to where it began") {
+  const Planned p(R"(graph(%s: f32[64,8], %x: f32[64,8]) {
+    %r: f32[64,8] = aten.relu(%x)
+    %u: f32[64,8] = update(%s, %r, [64,8]{8,1}, offset=0)
+    return %u
+  })",
+                  "h100:2", {2});
+  const auto state = p.graph.inputs()[0], updated = p.graph.outputs()[0];
+  CHECK(p.step.base[updated] == state);
+  CHECK(p.step.last_use[state] == static_cast<ir::NodeId>(p.graph.nodes().size()));
+
+  // Split while it is made, whole between steps.
+  plan::Assignment split;
+  split.inputs = {{{}}, {{}}};
+  for (ir::NodeId n = 0; n < 2; ++n) {
+    for (const auto& option : plan::options_of(p.graph, p.frame, n, p.mesh)) {
+      if (option.results[0][0].kind != plan::Split::Kind::kShard) continue;
+      split.nodes.push_back(option);
+      break;
+    }
+  }
+  REQUIRE(split.nodes.size() == 2);
+  const double gathers = plan::convert_seconds(p.graph.type(updated), plan::leaf_sizes(p.frame, updated),
+                                               split.nodes[1].results[0], split.inputs[0], p.mesh, true);
+  REQUIRE(gathers > 0);
+  CHECK(plan::whole(p.step, p.frame, p.mesh, {}, split).spent.communicate == Approx(gathers));
+}
+
+TEST_CASE("stages may be any number that divides the devices") {
+  const auto cluster = plan::parse_cluster("h100:6");
+  CHECK(plan::pairs_of(cluster, 3)[0].sizes == std::vector<int32_t>{2});
+  CHECK(plan::turns_worth_a_try(48) == std::vector<int32_t>{1, 2, 3, 6, 12, 24, 48});
+  CHECK(plan::turns_worth_a_try(64) == std::vector<int32_t>{1, 2, 4, 8, 16, 32, 64});
+  CHECK(plan::turns_worth_a_try(1) == std::vector<int32_t>{1});
+  const auto graph = ir::parse(layered(6, 64));
+  const auto three = plan::plan_step(graph, cluster, plan::parse_pins("pp=3"));
+  REQUIRE(three.best().fits);
+  CHECK(three.best().outer.stages == 3);
+  CHECK(three.best().stage_begins.size() == static_cast<size_t>(3 * three.best().outer.chunks));
+  CHECK_THROWS_WITH(plan::plan_step(graph, cluster, plan::parse_pins("pp=4")),
+                    ContainsSubstring("pp=4 cannot be") && ContainsSubstring("a divisor of the devices"));
 }
 
 TEST_CASE("what cannot be gone through in parts says so, and what can is") {
