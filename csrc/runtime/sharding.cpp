@@ -21,10 +21,9 @@ void join_digits(std::vector<Sharding::Digits>* parts) {
   for (size_t k = 0; k < count; ++k) {
     const bool full = std::all_of(parts->begin(), parts->end(), [&](const auto& p) { return is_full(p[k]); });
     const bool outermost = joined.front().empty();
-    const bool outer_is_one =
-        !outermost && std::all_of(joined.begin(), joined.end(), [](const auto& digits) {
-          return digits.back().size == 1 && digits.back().length == 1;
-        });
+    const bool outer_is_one = !outermost && std::all_of(joined.begin(), joined.end(), [](const auto& digits) {
+      return digits.back().size == 1 && digits.back().length == 1;
+    });
     for (size_t d = 0; d < parts->size(); ++d) {
       const auto& range = (*parts)[d][k];
       if (outermost) {
