@@ -1,6 +1,7 @@
 #include "engine/load.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <limits>
 #include <unordered_map>
@@ -67,18 +68,23 @@ ir::Graph simplified(ir::Graph graph, const std::vector<ir::ValueId>& wanted) {
 }
 
 Loader::Loader(const Settings& settings, std::vector<std::unique_ptr<runtime::Backend>>& backends)
-    : backends_(backends), memory_bytes_(settings.memory_bytes) {
+    : id_([] {
+        static std::atomic<uint64_t> next{1};
+        return next.fetch_add(1);
+      }()),
+      backends_(backends),
+      memory_bytes_(settings.memory_bytes) {
   if (settings.devices > 1) chooser_ = std::make_unique<Chooser>(settings);
 }
 
 LoadedProgram& Loader::program_for(Trace& trace, const std::vector<ir::ValueId>& wanted,
                                    const std::vector<runtime::Number>& numbers,
                                    const std::vector<runtime::ShardingPtr>& lie) {
-  if (trace.loader != this) {  // another engine's, which is gone
+  if (trace.loader != id_) {  // another engine's, which is gone
     trace.programs.clear();
     trace.varying_offsets.clear();
     trace.runs = 0;
-    trace.loader = this;
+    trace.loader = id_;
   }
   LoadedProgram* found = nullptr;
   for (auto& candidate : trace.programs) {

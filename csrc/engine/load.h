@@ -37,6 +37,7 @@ class Loader {
   LoadedProgram fitting(const Trace& trace, const ir::Graph& graph,
                         const std::vector<runtime::ShardingPtr>& lie);
 
+  const uint64_t id_;  // an address may be used again
   std::vector<std::unique_ptr<runtime::Backend>>& backends_;
   int64_t memory_bytes_;              // of each device; < 0: no limit
   std::unique_ptr<Chooser> chooser_;  // of several devices

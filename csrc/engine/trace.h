@@ -48,7 +48,7 @@ struct Trace {
   std::shared_ptr<const std::vector<std::string>> lines;  // by Node::origin: the user's line, or empty
   uint64_t structure = 0;                                 // ir::structure_hash(graph)
 
-  const void* loader = nullptr;  // whose the programs are
+  uint64_t loader = 0;  // whose the programs are
   int64_t runs = 0;
   std::vector<bool> varying_offsets;  // by number: a view's offset that was seen to change
   std::vector<LoadedProgram> programs;
