@@ -119,6 +119,12 @@ def test_libraries_give_their_step(tmp_path: Path, library: str, text: str) -> N
     assert found["fits"] and found["parameters"] > 0 and found["batch"] in (8, 32)
 
 
+def test_a_large_batch_from_a_factory_is_an_input(tmp_path: Path) -> None:
+    text = BARE.format(between="pass", after="pass").replace("randn(32, width)", "randn(8192, width)")
+    found = planned(tmp_path, text)
+    assert found["batch"] == 8192 and not found["no_micro_batches"]
+
+
 def test_arguments_after_the_dashes_are_the_scripts(tmp_path: Path) -> None:
     text = BARE.format(between="pass", after="pass")
     assert planned(tmp_path, text, "--width", "128")["parameters"] == 2 * 4 * 128 * 128 + 5 * 128

@@ -26,6 +26,8 @@ from .. import _C
 aten = torch.ops.aten
 # CPU tensors from this size on have no memory.
 VIRTUAL_BYTES = 1 << 20
+# What is larger is no batch.
+BATCH_BYTES = 1 << 28
 # Steps at most: the first makes the optimizer's state, and a schedule or a warm-up may change the second.
 MOST_STEPS = 4
 # Lists of lines are for reading.
@@ -108,12 +110,12 @@ class DryMode(TorchDispatchMode):
             if source.device.type == "moai" and target not in (None, "moai"):
                 self._read()
                 return self._empty(source, kwargs.get("dtype") or source.dtype)
-            if source.device.type == "cpu" and self._is_virtual(source):
+            if source.device.type == "cpu" and self._is_weight(source):
                 return _moved(source, kwargs.get("dtype") or source.dtype)
         if packet is aten.copy_ and args[0].device.type == "cpu":
             self._read()
             return args[0] if self._is_virtual(args[0]) else args[0].zero_()
-        if packet is aten.copy_ and args[1].device.type == "cpu" and self._is_virtual(args[1]):
+        if packet is aten.copy_ and args[1].device.type == "cpu" and self._is_weight(args[1]):
             return args[0].zero_()
         try:
             out = func(*args, **kwargs)
@@ -142,6 +144,14 @@ class DryMode(TorchDispatchMode):
             line = user_line(self.script)
             if line:
                 self.made[key] = {"op": op, "shape": list(tensor.shape), "bytes": tensor.nbytes, "line": line}
+
+    def _is_weight(self, source: torch.Tensor) -> bool:
+        """Whether a tensor goes to the device without its memory. A batch goes as it is: its zeros are read, so that it
+        is an input of the step, and not something that the step makes.
+        """
+        if not self._is_virtual(source):
+            return False
+        return isinstance(source, torch.nn.Parameter) or source.nbytes > BATCH_BYTES
 
     def _read(self) -> None:
         line = user_line(self.script)
