@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "compile/local/local_op.h"
 #include "compile/local/parts.h"
 #include "ir/error.h"
 #include "plan/plan_file.h"
@@ -27,12 +26,6 @@ plan::Cluster cluster_of(const Settings& settings) {
     for (auto& kind : cluster.kinds) kind.memory_bytes = settings.memory_bytes;
   }
   return cluster;
-}
-
-std::vector<int32_t> sizes_of(const plan::Mesh& mesh) {
-  std::vector<int32_t> sizes;
-  for (const auto& axis : mesh.axes) sizes.push_back(axis.size);
-  return sizes;
 }
 
 runtime::Sharding::Digits digits_of(const std::vector<int64_t>& sizes,
@@ -81,15 +74,11 @@ Placement placement_of(const Choice& choice, ir::ValueId input, const runtime::S
 }  // namespace
 
 runtime::Sharding sharding_of(const Choice& choice, ir::ValueId value, const Placement& placement) {
-  const auto mesh = sizes_of(choice.mesh);
   Placement in_turns = placement;
-  const auto sizes =
-      compile::with_turns(choice.frame, value, {0, choice.loop.turns, choice.loop.atom}, &in_turns);
-  int32_t devices = 1;
-  for (const auto size : mesh) devices *= size;
+  const auto sizes = compile::with_turns(choice.frame, value, choice.loop, &in_turns);
   std::vector<std::vector<runtime::Sharding::Digits>> by_device;
-  for (int32_t d = 0; d < devices; ++d) {
-    const auto parts = compile::parts_of({mesh, compile::coordinates_of(mesh, d)}, sizes, in_turns);
+  for (const auto& place : compile::places_of(choice.mesh.sizes())) {
+    const auto parts = compile::parts_of(place, sizes, in_turns);
     by_device.emplace_back();
     for (size_t i = 0; i < sizes.size(); ++i) by_device.back().push_back(digits_of(sizes[i], parts[i]));
   }
@@ -131,12 +120,9 @@ Choice Chooser::at_random(const ir::Graph& graph) const {
   choice.graph = plan::split_lists(graph);
   choice.frame = plan::make_frame(choice.graph);
   choice.mesh = plan::Mesh::make(cluster_, meshes[*pins_.random % meshes.size()]);
-  const auto allowed = [&](ir::NodeId node, const plan::Option& option) {
-    return compile::has_local_form(choice.frame.rules[node], option);
-  };
   plan::SplitCounts counts;
   choice.assignment =
-      plan::random_assignment(choice.graph, choice.frame, choice.mesh, *pins_.random, allowed, &counts);
+      plan::random_assignment(choice.graph, choice.frame, choice.mesh, *pins_.random, &counts);
   choice.layout = concat("random ", *pins_.random, " on ", choice.mesh.str());
   return choice;
 }
@@ -159,22 +145,18 @@ Choice Chooser::planned(const ir::Graph& graph) {
   const plan::StepPlan found = plan_pinned(graph);
   const plan::Candidate& best = found.best();
   if (!best.fits) throw OutOfMemory(Phase::kPlan, concat("no plan of this step fits: ", best.excess));
-  plan::Step step = plan::make_step(graph);
-  if (best.outer.recompute != plan::Recompute::kNone) step = plan::make_step(step, best.outer.recompute);
   mesh_ = best.outer.mesh;
-  const int32_t turns = best.outer.micro_batches;
-  auto loop = compile::Loop::make(step, turns);
-  auto frame = plan::frame_of_turn(step.frame, step.time, turns);
-  const Prediction predicted{best.layout,
-                             best.step_seconds,
-                             best.spent.compute,
-                             best.spent.communicate,
-                             best.peak_bytes,
-                             found.mesh_gap,
-                             found.rules_seconds + found.bound_seconds + found.search_seconds};
-  return {
-      std::move(step.graph), std::move(frame), plan::Mesh::make(cluster_, best.outer.mesh),  best.assignment,
-      std::move(loop),       best.layout,      std::make_shared<const Prediction>(predicted)};
+  const Prediction predicted{
+      best.step_seconds,      best.spent.compute,
+      best.spent.communicate, best.peak_bytes,
+      found.mesh_gap,         found.rules_seconds + found.bound_seconds + found.search_seconds};
+  return {found.step->graph,
+          *found.turn,
+          plan::Mesh::make(cluster_, best.outer.mesh),
+          best.assignment,
+          compile::Loop::make(*found.step, best.outer.micro_batches),
+          best.layout,
+          std::make_shared<const Prediction>(predicted)};
 }
 
 Choice Chooser::in_place(const ir::Graph& graph, const std::vector<runtime::ShardingPtr>& lie) const {

@@ -196,9 +196,9 @@ std::vector<uint64_t> Engine::cycle() const {
   return cycles_.cycle();
 }
 
-std::pair<std::shared_ptr<const Prediction>, std::vector<double>> Engine::explained() const {
+Engine::Explained Engine::explained() const {
   const std::lock_guard<std::mutex> guard(last_lock_);
-  return {predicted_, measured_};
+  return explained_;
 }
 
 std::string Engine::dump() const {

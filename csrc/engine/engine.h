@@ -60,8 +60,13 @@ class Engine {
   // The traces that the script goes round in, by id; empty while it does not.
   std::vector<uint64_t> cycle() const;
 
-  // Of the last planned training step, and the seconds that its last runs took, the latest last; null before.
-  std::pair<std::shared_ptr<const Prediction>, std::vector<double>> explained() const;
+  // The last planned training step.
+  struct Explained {
+    std::string layout;
+    std::shared_ptr<const Prediction> predicted;  // null before the first
+    std::vector<double> seconds;                  // that its last runs took, the latest last
+  };
+  Explained explained() const;
 
   // The graph and the program that ran last, as text; empty before the first.
   std::string dump() const;
@@ -73,7 +78,7 @@ class Engine {
                           const std::vector<runtime::CellPtr>& outputs);
   std::vector<runtime::ShardingPtr> where_inputs_lie(const runtime::Run& run);
   void settle_moved();
-  void measured(const std::shared_ptr<const Prediction>& predicted, double seconds);
+  void measured(const LoadedProgram& program, double seconds);
   runtime::BlockPtr join(const std::vector<runtime::CellPtr>& parts, const runtime::Sharding& sharding);
 
   std::vector<std::unique_ptr<runtime::Device>> devices_;
@@ -89,10 +94,9 @@ class Engine {
   };
   std::vector<Moved> moved_;  // by the last run, should it have succeeded
   std::atomic<bool> dry_{false};
-  mutable std::mutex last_lock_;  // guards the next five
+  mutable std::mutex last_lock_;  // guards the next four
   CycleDetector cycles_;
-  std::shared_ptr<const Prediction> predicted_;
-  std::vector<double> measured_;
+  Explained explained_;
   std::shared_ptr<const compile::Program> last_;
   struct DryStep {
     std::shared_ptr<Trace> trace;

@@ -10,6 +10,7 @@
 #include "engine/stats.h"
 #include "ir/error.h"
 #include "ir/passes.h"
+#include "ir/view_nodes.h"
 #include "runtime/profiler.h"
 
 namespace moai::engine {
@@ -36,9 +37,9 @@ bool holds_for(const LoadedProgram& program, const std::vector<runtime::Number>&
 std::vector<int32_t> offsets_in(const ir::Graph& graph) {
   std::vector<int32_t> found;
   for (const auto& node : graph.nodes()) {
-    if (node.kind == ir::NodeKind::kOp) continue;
-    const ir::Arg& offset = node.args[node.kind == ir::NodeKind::kView ? 0 : 2];
-    if (const auto* number = std::get_if<ir::NumberRef>(&offset)) found.push_back(number->index);
+    const int32_t arg = ir::offset_arg(node);
+    const auto* number = arg == ir::kNone ? nullptr : std::get_if<ir::NumberRef>(&node.args[arg]);
+    if (number != nullptr) found.push_back(number->index);
   }
   std::sort(found.begin(), found.end());
   found.erase(std::unique(found.begin(), found.end()), found.end());
@@ -154,6 +155,7 @@ LoadedProgram Loader::lowered(const Trace& trace, const Choice& choice) const {
     loaded.inputs_lie.push_back(lies(choice.graph.inputs()[i], choice.assignment.inputs[i]));
   for (size_t o = 0; o < local.outputs.size(); ++o)
     loaded.outputs_lie.push_back(lies(choice.graph.outputs()[o], local.outputs[o]));
+  loaded.layout = choice.layout;
   loaded.predicted = choice.predicted;
   std::unordered_map<const ir::Graph*, std::shared_ptr<const compile::Program>> known;
   for (const auto& graph : local.graphs) {
@@ -161,7 +163,7 @@ LoadedProgram Loader::lowered(const Trace& trace, const Choice& choice) const {
     if (program == nullptr) {
       auto made =
           std::make_shared<compile::Program>(compile::lower(ir::strided_views(*graph), {trace.donated}));
-      for (const auto& axis : choice.mesh.axes) made->mesh.push_back(axis.size);
+      made->mesh = choice.mesh.sizes();
       compile::plan_memory(*made);
       program = std::move(made);
     }
@@ -213,10 +215,9 @@ LoadedProgram Loader::on_several(Trace& trace, const std::vector<ir::ValueId>& w
   count_compile(!planned_structures_.insert(trace.structure).second && trace.programs.empty());
   if (logs(Topic::kCompile)) {
     log(Topic::kCompile, concat("compile trace ", trace.id, " for ", backends_.size(), " devices (",
-                                loaded.predicted ? loaded.predicted->layout : std::string("as it lies"),
-                                "): ", loaded.programs[0]->instructions.size(), " instructions, arena ",
-                                loaded.programs[0]->arena_bytes, " bytes, ", wanted.size(), " outputs, ",
-                                ns_since(start) / 1000, " us"));
+                                loaded.layout, "): ", loaded.programs[0]->instructions.size(),
+                                " instructions, arena ", loaded.programs[0]->arena_bytes, " bytes, ",
+                                wanted.size(), " outputs, ", ns_since(start) / 1000, " us"));
   }
   return loaded;
 }

@@ -81,13 +81,13 @@ BlockPtr Engine::whole(const Cell& cell) {
   return join(parts, *sharding);
 }
 
-void Engine::measured(const std::shared_ptr<const Prediction>& predicted, double seconds) {
+void Engine::measured(const LoadedProgram& program, double seconds) {
   constexpr size_t kKept = 32;
   const std::lock_guard<std::mutex> guard(last_lock_);
-  if (predicted_ != predicted) measured_.clear();
-  predicted_ = predicted;
-  if (measured_.size() == kKept) measured_.erase(measured_.begin());
-  measured_.push_back(seconds);
+  if (explained_.predicted != program.predicted) explained_ = {program.layout, program.predicted, {}};
+  auto& all = explained_.seconds;
+  if (all.size() == kKept) all.erase(all.begin());
+  all.push_back(seconds);
 }
 
 void Engine::execute_on_several(runtime::Run& run, LoadedProgram& program,
@@ -139,7 +139,7 @@ void Engine::execute_on_several(runtime::Run& run, LoadedProgram& program,
     if (d != 0) return;
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
     stats().run_ns.fetch_add(static_cast<int64_t>(took.count() * 1e9), std::memory_order_relaxed);
-    if (program.predicted) measured(program.predicted, took.count());
+    if (program.predicted) measured(program, took.count());
   };
 }
 

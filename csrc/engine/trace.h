@@ -14,7 +14,6 @@ namespace moai::engine {
 
 // What a planned training step was predicted to take. Seconds and bytes of one device.
 struct Prediction {
-  std::string layout;  // in words
   double step_seconds = 0;
   double compute_seconds = 0;
   double communicate_seconds = 0;
@@ -35,6 +34,7 @@ struct LoadedProgram {
   std::vector<runtime::ShardingPtr> inputs_lie;
   std::vector<runtime::ShardingPtr> outputs_lie;
   std::vector<std::pair<int32_t, int64_t>> offsets;
+  std::string layout;                           // in words
   std::shared_ptr<const Prediction> predicted;  // of a training step that was not split at random
 };
 

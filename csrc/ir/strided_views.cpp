@@ -1,26 +1,11 @@
-#include <algorithm>
-#include <optional>
-
 #include "ir/error.h"
 #include "ir/passes.h"
 #include "ir/rewrite.h"
-#include "ir/view.h"
+#include "ir/view_nodes.h"
 
 namespace moai::ir {
 
 namespace {
-
-std::optional<ViewStep> step_of(const Node& node) {
-  const auto list = [&] { return std::get<Dims>(node.args[1]); };
-  const std::string& name = node.op.str();
-  if (name == "moai.reshape") return ViewStep{ViewStep::Kind::kReshape, list()};
-  if (name == "moai.permute") return ViewStep{ViewStep::Kind::kPermute, list()};
-  if (name == "moai.expand") return ViewStep{ViewStep::Kind::kExpand, list()};
-  if (name != "moai.slice") return std::nullopt;
-  ViewStep step{ViewStep::Kind::kSlice, {}};
-  for (size_t i = 1; i < node.args.size(); ++i) step.dims.push_back(std::get<int64_t>(node.args[i]));
-  return step;
-}
 
 // Strides of dims of one element mean nothing, and none do where there are no elements.
 bool is_same_view(const Type& a, const Type& b) {
@@ -42,11 +27,6 @@ Node like(const Node& node, NodeKind kind, ValueId operand, std::vector<Arg> arg
   return made;
 }
 
-Arg* offset_of(Node* node) {
-  if (node->kind == NodeKind::kView) return &node->args[0];
-  return node->kind == NodeKind::kUpdate ? &node->args[2] : nullptr;
-}
-
 }  // namespace
 
 Graph strided_views(const Graph& graph) {
@@ -54,7 +34,7 @@ Graph strided_views(const Graph& graph) {
   for (size_t i = 0; i < graph.nodes().size(); ++i) {
     const auto id = static_cast<NodeId>(i);
     const Node& node = graph.node(id);
-    const auto step = step_of(node);
+    const auto step = step_of(node.op, node.args);
     if (!step) {
       rewrite.keep(id);
       continue;
@@ -85,10 +65,9 @@ Graph fixed_offsets(const Graph& graph, const std::vector<int64_t>& numbers,
   Rewrite rewrite(graph);
   for (size_t i = 0; i < graph.nodes().size(); ++i) {
     Node node = rewrite.renamed(static_cast<NodeId>(i));
-    if (Arg* offset = offset_of(&node)) {
-      const auto* number = std::get_if<NumberRef>(offset);
-      if (number != nullptr && !varies[number->index]) *offset = numbers[number->index];
-    }
+    const int32_t arg = offset_arg(node);
+    const auto* number = arg == kNone ? nullptr : std::get_if<NumberRef>(&node.args[arg]);
+    if (number != nullptr && !varies[number->index]) node.args[arg] = numbers[number->index];
     rewrite.keep(static_cast<NodeId>(i), std::move(node));
   }
   return rewrite.finish();

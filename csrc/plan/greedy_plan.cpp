@@ -32,7 +32,7 @@ Placement smallest(const ir::Graph& graph, const Frame& frame, const Mesh& mesh,
 }  // namespace
 
 Assignment greedy_assignment(const ir::Graph& graph, const Frame& frame, const Mesh& mesh,
-                             const Splits& splits, bool sharded, const Allowed& allowed) {
+                             const Splits& splits, bool sharded) {
   Assignment out;
   for (const auto input : graph.inputs())
     out.inputs.push_back(smallest(graph, frame, mesh, input, splits, sharded));
@@ -41,7 +41,7 @@ Assignment greedy_assignment(const ir::Graph& graph, const Frame& frame, const M
     Option best;
     double least = kInfinity;
     for (auto& option : options_of(graph, frame, static_cast<ir::NodeId>(n), mesh)) {
-      bool may = allowed(static_cast<ir::NodeId>(n), option);
+      bool may = true;
       for (const auto& choice : option.choices) {
         if (choice.kind == AxisChoice::Kind::kFactor)
           may = may && splits(frame.node_factors[n][choice.factor][choice.leaf]);

@@ -10,7 +10,6 @@ namespace moai::plan {
 // as is cheapest where its operands lie, without looking ahead. Inputs lie in the smallest parts that these
 // atoms give or, where `sharded`, that any of their atoms give.
 Assignment greedy_assignment(const ir::Graph& graph, const Frame& frame, const Mesh& mesh,
-                             const std::function<bool(int32_t atom)>& splits, bool sharded,
-                             const Allowed& allowed);
+                             const std::function<bool(int32_t atom)>& splits, bool sharded);
 
 }  // namespace moai::plan

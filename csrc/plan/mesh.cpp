@@ -61,7 +61,8 @@ double largest_share(int64_t size, int32_t parts) {
   return static_cast<double>((size + parts - 1) / parts) / static_cast<double>(size);
 }
 
-Mesh Mesh::make(const Cluster& cluster, const std::vector<int32_t>& sizes) {
+Mesh Mesh::make(const Cluster& cluster, const std::vector<int32_t>& sizes,
+                const std::vector<uint8_t>& splits) {
   Mesh mesh;
   mesh.cluster = &cluster;
   mesh.axes.resize(sizes.size());
@@ -69,10 +70,17 @@ Mesh Mesh::make(const Cluster& cluster, const std::vector<int32_t>& sizes) {
   for (size_t a = sizes.size(); a-- > 0;) {
     mesh.axes[a].size = sizes[a];
     mesh.axes[a].group = axis_group(cluster, stride, sizes[a]);
+    if (!splits.empty()) mesh.axes[a].splits = splits[a];
     stride *= sizes[a];
   }
   MOAI_ASSERT(stride <= cluster.device_count(), "the mesh has ", stride, " devices");
   return mesh;
+}
+
+std::vector<int32_t> Mesh::sizes() const {
+  std::vector<int32_t> all;
+  for (const auto& axis : axes) all.push_back(axis.size);
+  return all;
 }
 
 std::string Mesh::str() const {

@@ -28,8 +28,11 @@ struct Mesh {
   const Cluster* cluster = nullptr;
   std::vector<Axis> axes;  // outermost first
 
-  // `sizes` multiply to at most the cluster's devices. Trips MOAI_ASSERT on more.
-  static Mesh make(const Cluster& cluster, const std::vector<int32_t>& sizes);
+  // `sizes` multiply to at most the cluster's devices. Trips MOAI_ASSERT on more. `splits`: by axis; empty
+  // where each may split whatever is there.
+  static Mesh make(const Cluster& cluster, const std::vector<int32_t>& sizes,
+                   const std::vector<uint8_t>& splits = {});
+  std::vector<int32_t> sizes() const;
   std::string str() const;  // "4 x 8"
 };
 

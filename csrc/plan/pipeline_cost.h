@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "plan/picture.h"
 #include "plan/planner.h"
 
 namespace moai::plan {

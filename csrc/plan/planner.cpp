@@ -94,7 +94,7 @@ class Planner {
         pins_(settled(pins)),
         memory_(static_cast<double>(cluster_.smallest_memory())) {
     const auto start = Clock::now();
-    steps_[0] = std::make_unique<Step>(make_step(graph));
+    steps_[0] = std::make_shared<const Step>(make_step(graph));
     plan_.kept_whole = kept_whole(base().graph, base().frame);
     plan_.no_turns = base().time.obstacle;
     for (const auto& rule : base().frame.rules) plan_.flops += rule.flops;
@@ -138,16 +138,21 @@ class Planner {
 
   const Step& base() const { return *steps_[0]; }
 
-  const Step& step(Recompute policy) {
+  const Step& step(Recompute policy) { return *shared_step(policy); }
+
+  const std::shared_ptr<const Step>& shared_step(Recompute policy) {
     auto& made = steps_[static_cast<size_t>(policy)];
-    if (!made) made = std::make_unique<Step>(make_step(base(), policy));
-    return *made;
+    if (!made) made = std::make_shared<const Step>(make_step(base(), policy));
+    return made;
   }
 
-  const Frame& turn(Recompute policy, int32_t turns) {
+  const Frame& turn(Recompute policy, int32_t turns) { return *shared_turn(policy, turns); }
+
+  const std::shared_ptr<const Frame>& shared_turn(Recompute policy, int32_t turns) {
     auto& made = turns_[{policy, turns}];
-    if (!made) made = std::make_unique<Frame>(frame_of_turn(step(policy).frame, step(policy).time, turns));
-    return *made;
+    if (!made)
+      made = std::make_shared<const Frame>(frame_of_turn(step(policy).frame, step(policy).time, turns));
+    return made;
   }
 
   static Pair pair_of(const OuterChoice& outer) {
@@ -158,11 +163,7 @@ class Planner {
     return pair;
   }
 
-  Mesh mesh_of(const Pair& pair) const {
-    Mesh mesh = Mesh::make(cluster_, pair.sizes);
-    for (size_t a = 0; a < mesh.axes.size(); ++a) mesh.axes[a].splits = pair.splits[a];
-    return mesh;
-  }
+  Mesh mesh_of(const Pair& pair) const { return Mesh::make(cluster_, pair.sizes, pair.splits); }
 
   std::vector<Pair> pinned_pairs() const {
     int64_t devices = 1;
@@ -558,8 +559,7 @@ class Planner {
 
   void draw(Candidate* out, const Mesh& mesh, const Terms& terms) {
     SplitCounts counts;
-    const auto any = [](ir::NodeId, const Option&) { return true; };
-    out->assignment = random_assignment(base().graph, base().frame, mesh, *pins_.random, any, &counts);
+    out->assignment = random_assignment(base().graph, base().frame, mesh, *pins_.random, &counts);
     const std::vector<double> live = live_bytes(base(), base().frame, mesh, terms, out->assignment);
     out->assignment.bytes = *std::max_element(live.begin(), live.end());
     out->fits = out->assignment.fits = out->assignment.bytes <= memory_;
@@ -637,29 +637,9 @@ class Planner {
       candidate.axes = axis_uses(step(candidate.outer.recompute), mesh, candidate.assignment);
       candidate.layout = words(candidate, state_bytes);
     }
-    Candidate& best = plan_.candidates.front();
-    if (!best.fits) return;
-    const Mesh mesh = mesh_of(pair_of(best.outer));
-    plan_.saved = save_plan(step(best.outer.recompute), best.outer, best.assignment);
-    best.tensors = tensor_groups(step(best.outer.recompute), mesh, best.axes, best.assignment);
-    explain(&best, mesh);
-  }
-
-  // Where the time of the best goes, and how its step goes.
-  void explain(Candidate* best, const Mesh& mesh) {
-    const OuterChoice& outer = best->outer;
-    const Step& made = step(outer.recompute);
-    const Frame& frame = turn(outer.recompute, outer.micro_batches);
-    const Terms terms = terms_of(pair_of(outer), outer.micro_batches);
-    best->breakdown = breakdown(made, frame, mesh, terms, best->assignment);
-    if (outer.stages > 1) {
-      const auto line = stretches(made, frame, mesh, best->assignment);
-      best->picture = pipeline_cost(line, outer, cluster_, memory_, true).picture;
-    } else {
-      best->picture = picture_of(made, Timeline(made, frame, mesh, best->assignment),
-                                 whole(made, frame, mesh, terms, best->assignment), outer.micro_batches,
-                                 live_bytes(made, frame, mesh, terms, best->assignment));
-    }
+    const Candidate& best = plan_.best();
+    plan_.step = shared_step(best.outer.recompute);
+    plan_.turn = shared_turn(best.outer.recompute, best.outer.micro_batches);
   }
 
   // A best plan of which only a rough proof is known.
@@ -700,8 +680,8 @@ class Planner {
   Cluster cluster_;  // its devices equal
   Pins pins_;
   double memory_;
-  std::unique_ptr<Step> steps_[3];
-  std::map<std::pair<Recompute, int32_t>, std::unique_ptr<Frame>> turns_;
+  std::shared_ptr<const Step> steps_[3];
+  std::map<std::pair<Recompute, int32_t>, std::shared_ptr<const Frame>> turns_;
   std::map<std::pair<int32_t, int32_t>, double> computing_;  // by stages and turns
   std::vector<Pair> pairs_;
   double best_seconds_ = kInfinity;

@@ -5,9 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "plan/breakdown.h"
 #include "plan/layout.h"
-#include "plan/picture.h"
 #include "plan/pipeline/schedule.h"
 #include "plan/timeline.h"
 
@@ -66,10 +64,7 @@ struct Candidate {
   Bytes bytes;                        // at the peak, of the fullest stage
   std::vector<int32_t> stage_begins;  // by virtual stage: its first stretch of forward
   std::vector<AxisUse> axes;
-  std::vector<TensorGroup> tensors;  // of the best alone
-  Breakdown breakdown;               // of the best alone
-  Picture picture;                   // of the best alone
-  std::string layout;                // in words: "data 8 x tensor 8; states in 64 parts"
+  std::string layout;  // in words: "data 8 x tensor 8; states in 64 parts"
 };
 
 struct StepPlan {
@@ -83,9 +78,10 @@ struct StepPlan {
   double flops = 0;       // of the step as recorded
   int64_t batch = 0;      // samples in it; 0 where no input is a batch
   std::string no_turns;   // why the batch cannot be gone through in parts; empty where it can
-  std::string saved;      // the best one as JSON (plan_file.h); empty where none fits
   KeptWhole kept_whole;
-  double rules_seconds = 0;  // wall time
+  std::shared_ptr<const Step> step;   // what the best one's assignment is of: with its recomputation
+  std::shared_ptr<const Frame> turn;  // of one of its turns
+  double rules_seconds = 0;           // wall time
   double bound_seconds = 0;
   double search_seconds = 0;
 

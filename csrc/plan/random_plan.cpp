@@ -48,9 +48,8 @@ std::set<std::string> names_of(const ir::Graph& graph, const Frame& frame, ir::N
 
 class Draw {
  public:
-  Draw(const ir::Graph& graph, const Frame& frame, const Mesh& mesh, uint64_t seed, const Allowed& allowed,
-       SplitCounts* counts)
-      : graph_(graph), frame_(frame), mesh_(mesh), random_(seed), allowed_(allowed), counts_(*counts) {}
+  Draw(const ir::Graph& graph, const Frame& frame, const Mesh& mesh, uint64_t seed, SplitCounts* counts)
+      : graph_(graph), frame_(frame), mesh_(mesh), random_(seed), counts_(*counts) {}
 
   Assignment run() {
     for (const auto input : graph_.inputs()) {
@@ -78,7 +77,7 @@ class Draw {
   Option option(ir::NodeId node) {
     std::vector<Option> whole, split;
     for (auto& option : options_of(graph_, frame_, node, mesh_)) {
-      if (!allowed_(node, option) || !can_have(node, option)) continue;
+      if (!can_have(node, option)) continue;
       (is_split(option) ? split : whole).push_back(std::move(option));
     }
     MOAI_ASSERT(!whole.empty(), "a node that cannot be whole");
@@ -106,7 +105,6 @@ class Draw {
   const Frame& frame_;
   const Mesh& mesh_;
   Random random_;
-  const Allowed& allowed_;
   SplitCounts& counts_;
   Assignment out_;
 };
@@ -140,8 +138,8 @@ SplitCounts possible_splits(const ir::Graph& graph, const Frame& frame, const Me
 }
 
 Assignment random_assignment(const ir::Graph& graph, const Frame& frame, const Mesh& mesh, uint64_t seed,
-                             const Allowed& allowed, SplitCounts* counts) {
-  return Draw(graph, frame, mesh, seed, allowed, counts).run();
+                             SplitCounts* counts) {
+  return Draw(graph, frame, mesh, seed, counts).run();
 }
 
 }  // namespace moai::plan

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <map>
 #include <string>
 
@@ -23,13 +22,10 @@ SplitCounts possible_splits(const ir::Graph& graph, const Frame& frame, const Me
 // Whether any axis has a part in it.
 bool is_split(const Option& option);
 
-// Which options may be drawn.
-using Allowed = std::function<bool(ir::NodeId, const Option&)>;
-
 // Any valid plan: for every node an option at random, nine in ten nodes split where they can be, rarely used
 // splits (by `counts`, which it adds to) more often; any placement of the inputs. What is drawn can be
 // converted to all that is asked of it. Deterministic by seed and counts.
 Assignment random_assignment(const ir::Graph& graph, const Frame& frame, const Mesh& mesh, uint64_t seed,
-                             const Allowed& allowed, SplitCounts* counts);
+                             SplitCounts* counts);
 
 }  // namespace moai::plan

@@ -5,7 +5,6 @@
 #include <set>
 #include <unordered_map>
 
-#include "compile/local/local_op.h"
 #include "compile/local/partition.h"
 #include "compile/local/parts.h"
 #include "compile/local/verify_local_graphs.h"
@@ -30,9 +29,7 @@ struct Whole {
       : graph(plan::split_lists(ir::parse(text))), sizes(mesh_sizes) {
     ir::verify(graph);
     frame = plan::make_frame(graph);
-    int32_t devices = 1;
-    for (const auto size : sizes) devices *= size;
-    cluster = plan::parse_cluster(concat("h100:", devices, "x1"));
+    cluster = plan::parse_cluster(concat("h100:", compile::places_of(sizes).size(), "x1"));
     mesh = plan::Mesh::make(cluster, sizes);
   }
   ir::Graph graph;
@@ -45,11 +42,8 @@ struct Whole {
 // Where a value's parts lie: by device and dim, for each atom (whole size, start, length).
 py::list parts(const Whole& whole, ir::ValueId value, const Placement& placement) {
   py::list by_device;
-  int32_t devices = 1;
-  for (const auto size : whole.sizes) devices *= size;
   const auto sizes = plan::leaf_sizes(whole.frame, value);
-  for (int32_t d = 0; d < devices; ++d) {
-    const compile::Place place{whole.sizes, compile::coordinates_of(whole.sizes, d)};
+  for (const auto& place : compile::places_of(whole.sizes)) {
     const auto parts = compile::parts_of(place, sizes, placement);
     std::vector<std::vector<std::tuple<int64_t, int64_t, int64_t>>> dims;
     for (size_t i = 0; i < parts.size(); ++i) {
@@ -97,20 +91,13 @@ py::dict run(const Whole& whole, const plan::Assignment& assignment) {
   return out;
 }
 
-plan::Allowed with_local_form(const Whole& whole) {
-  return [&whole](ir::NodeId node, const plan::Option& option) {
-    return compile::has_local_form(whole.frame.rules[node], option);
-  };
-}
-
 }  // namespace
 
 void bind_local_graphs(py::module_& m) {
   m.def("random_local_graphs", [](const std::string& text, const std::vector<int32_t>& mesh, uint64_t seed,
                                   plan::SplitCounts counts) {
     const Whole whole(text, mesh);
-    const auto plan =
-        plan::random_assignment(whole.graph, whole.frame, whole.mesh, seed, with_local_form(whole), &counts);
+    const auto plan = plan::random_assignment(whole.graph, whole.frame, whole.mesh, seed, &counts);
     return py::make_tuple(run(whole, plan), counts);
   });
   m.def("possible_splits", [](const std::string& text, const std::vector<int32_t>& mesh) {
@@ -129,8 +116,7 @@ void bind_local_graphs(py::module_& m) {
             atoms.insert(leaves.begin(), leaves.end());
           }
           const auto splits = [&](int32_t atom) { return (atoms.count(atom) != 0) != others; };
-          return run(whole, plan::greedy_assignment(whole.graph, whole.frame, whole.mesh, splits, sharded,
-                                                    with_local_form(whole)));
+          return run(whole, plan::greedy_assignment(whole.graph, whole.frame, whole.mesh, splits, sharded));
         });
   // The planner's own choice, where memory is no limit.
   m.def("planned_local_graphs", [](const std::string& text, const std::vector<int32_t>& mesh) {
@@ -146,7 +132,6 @@ void bind_local_graphs(py::module_& m) {
     MOAI_ASSERT(whole.graph.nodes().size() == 1, "the graph of one node");
     py::list out;
     for (auto& option : plan::options_of(whole.graph, whole.frame, 0, whole.mesh)) {
-      if (!compile::has_local_form(whole.frame.rules[0], option)) continue;
       plan::Assignment plan;
       plan.inputs.assign(whole.graph.inputs().size(), Placement(mesh.size()));
       const auto& operands = whole.graph.node(0).operands;

@@ -117,10 +117,10 @@ PYBIND11_MODULE(_C, m) {
   // The plan of the last planned training step, and the seconds of its last runs; None before the first.
   m.def("explained", []() -> py::object {
     if (!engine::engine_exists()) return py::none();
-    const auto [predicted, seconds] = engine::engine().explained();
+    const auto [layout, predicted, seconds] = engine::engine().explained();
     if (predicted == nullptr) return py::none();
     py::dict out;
-    out["layout"] = predicted->layout;
+    out["layout"] = layout;
     out["step_time_s"] = predicted->step_seconds;
     out["compute_s"] = predicted->compute_seconds;
     out["communicate_s"] = predicted->communicate_seconds;

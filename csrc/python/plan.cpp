@@ -2,6 +2,7 @@
 #include <pybind11/stl.h>
 
 #include "ir/graph.h"
+#include "plan/explain.h"
 #include "plan/plan_file.h"
 #include "plan/planner.h"
 #include "python/bindings.h"
@@ -99,10 +100,11 @@ py::dict dict_of(const plan::Picture& picture) {
   return out;
 }
 
-py::dict dict_of(const plan::Candidate& candidate) {
+// `told`: of the best; empty of the others.
+py::dict dict_of(const plan::Candidate& candidate, const plan::Explanation& told = {}) {
   py::list axes, tensors;
   for (const auto& axis : candidate.axes) axes.append(dict_of(axis));
-  for (const auto& group : candidate.tensors) {
+  for (const auto& group : told.tensors) {
     py::dict one;
     one["type"] = group.type;
     one["role"] = name_of(group.role);
@@ -139,8 +141,8 @@ py::dict dict_of(const plan::Candidate& candidate) {
   out["options"] = found.options;
   out["exact"] = found.exact;
   out["excess"] = candidate.excess;
-  out["breakdown"] = dict_of(candidate.breakdown, candidate.axes);
-  out["picture"] = dict_of(candidate.picture);
+  out["breakdown"] = dict_of(told.breakdown, candidate.axes);
+  out["picture"] = dict_of(told.picture);
   return out;
 }
 
@@ -153,6 +155,7 @@ void bind_plan(py::module_& m) {
          const std::string& saved) {
         const plan::Cluster cluster = plan::parse_cluster(cluster_text);
         plan::StepPlan found;
+        plan::Explanation told;
         {
           const py::gil_scoped_release release;
           const ir::Graph graph = ir::parse(text);
@@ -160,12 +163,14 @@ void bind_plan(py::module_& m) {
           plan::Pins pins = plan::parse_pins(pins_text);
           if (!saved.empty()) pins.saved = std::make_shared<const plan::SavedPlan>(plan::load_plan(saved));
           found = plan::plan_step(graph, cluster, pins);
+          told = plan::explain(found, cluster);
         }
         py::list candidates;
-        for (const auto& candidate : found.candidates) candidates.append(dict_of(candidate));
+        for (const auto& candidate : found.candidates)
+          candidates.append(candidates.empty() ? dict_of(candidate, told) : dict_of(candidate));
         py::dict out;
         out["candidates"] = candidates;
-        out["saved"] = found.saved;
+        out["saved"] = told.saved;
         out["lower_bound"] = found.lower_bound;
         out["gap"] = found.gap;
         out["mesh_gap"] = found.mesh_gap;

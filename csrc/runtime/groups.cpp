@@ -26,10 +26,11 @@ int64_t sum(const std::vector<int64_t>& sizes) {
 
 }  // namespace
 
-BoundCollective Groups::bind(const ir::Graph& graph, ir::NodeId id, const std::vector<int32_t>& mesh) {
+std::optional<BoundCollective> Groups::bind(const ir::Graph& graph, ir::NodeId id,
+                                            const std::vector<int32_t>& mesh) {
   using K = compile::Collective::Kind;
   const auto read = compile::read_collective(graph, id);
-  MOAI_ASSERT(read.has_value(), ir::print(graph, id), " is no collective");
+  if (!read) return std::nullopt;
   const compile::Collective& c = *read;
   const ir::Node& node = graph.node(id);
   const ir::Type& in = graph.type(node.operands[0]);

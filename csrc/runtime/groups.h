@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "ir/graph.h"
@@ -22,8 +24,10 @@ class Groups {
   // `transport`: null where there is one device; its programs have no collectives.
   Groups(Transport* transport, int device) : transport_(transport), device_(device) {}
 
-  // The collective of a node of this device's graph (compile/local/collective.h), on a mesh of all devices.
-  BoundCollective bind(const ir::Graph& graph, ir::NodeId node, const std::vector<int32_t>& mesh);
+  // The collective of a node of this device's graph (compile/local/collective.h), on a mesh of all devices;
+  // nothing of a node that is none.
+  std::optional<BoundCollective> bind(const ir::Graph& graph, ir::NodeId node,
+                                      const std::vector<int32_t>& mesh);
   // Of all devices, apart from the others.
   Communicator& everyone();
 

@@ -12,7 +12,6 @@
 #include <thread>
 #include <unordered_set>
 
-#include "compile/local/collective.h"
 #include "compile/program.h"
 #include "ir/error.h"
 #include "kernels/cpu/call.h"
@@ -99,8 +98,8 @@ class CpuExecutable final : public runtime::Executable {
     make_slots();
     make_tensors();
     for (const auto& instruction : program_->instructions) {
-      calls_.push_back(make_call(instruction));
       exchanges_.push_back(make_exchange(instruction));
+      calls_.push_back(exchanges_.back() ? nullptr : make_call(instruction));
     }
     plan_lifetimes();
   }
@@ -171,18 +170,12 @@ class CpuExecutable final : public runtime::Executable {
   }
 
   std::unique_ptr<Call> make_call(const Instruction& instruction) {
-    if (instruction.kind != Instruction::Kind::kCall || is_between_devices(instruction)) return nullptr;
+    if (instruction.kind != Instruction::Kind::kCall) return nullptr;
     std::vector<at::Tensor> operands;
     for (const int32_t access : instruction.operands) {
       operands.push_back(access == compile::kNone ? at::Tensor() : tensors_[access]);
     }
     return std::make_unique<Call>(program_->graph.node(instruction.node), program_->graph, operands);
-  }
-
-  // A collective, or the barrier.
-  bool is_between_devices(const Instruction& instruction) const {
-    if (program_->mesh.empty() || instruction.kind != Instruction::Kind::kCall) return false;
-    return is_barrier(instruction) || compile::read_collective(program_->graph, instruction.node).has_value();
   }
 
   bool is_barrier(const Instruction& instruction) const {
@@ -191,8 +184,9 @@ class CpuExecutable final : public runtime::Executable {
            program_->graph.node(instruction.node).op == barrier;
   }
 
+  // Of a collective or the barrier: nothing of other instructions.
   std::optional<runtime::BoundCollective> make_exchange(const Instruction& instruction) {
-    if (!is_between_devices(instruction)) return std::nullopt;
+    if (program_->mesh.empty() || instruction.kind != Instruction::Kind::kCall) return std::nullopt;
     if (is_barrier(instruction))
       return runtime::BoundCollective{&context_.groups.everyone(), runtime::Collective::barrier()};
     return context_.groups.bind(program_->graph, instruction.node, program_->mesh);

@@ -81,7 +81,7 @@ class DeviceGraph {
   struct There {
     Placement placement;
     ValueId local;
-    int32_t scope;  // where it may be used: see scope_of
+    int32_t scope;  // where it may be used: see scope()
   };
   static constexpr int32_t kForever = -1;
   static constexpr int32_t kNoTurn = -1;
@@ -129,7 +129,7 @@ class DeviceGraph {
     }
     const ops::Rule& rule = step_.frame.rules[v.producer];
     const auto& factors = step_.frame.node_factors[v.producer];
-    const Turn turn{0, step_.loop.turns, step_.loop.atom};
+    const Turn turn = step_.loop.turn();
     for (size_t f = 0; f < factors.size(); ++f) {
       if (turn.leaf_of(factors[f]) >= 0) sums_.carry(whole_, value, rule.combine[v.index][f], turn.count);
     }
@@ -155,11 +155,6 @@ class DeviceGraph {
 
   // --- Nodes --------------------------------------------------------------------------------------
 
-  Turn turn() const {
-    if (step_.loop.turns == 1 || turn_ == kNoTurn) return {};
-    return {turn_, step_.loop.turns, step_.loop.atom};
-  }
-
   LocalOp local_op(NodeId id) const {
     return {whole_,
             whole_.node(id),
@@ -168,7 +163,7 @@ class DeviceGraph {
             step_.frame.node_factors[id],
             step_.assignment.nodes[id],
             place_,
-            phase_[id] == Phase::kLoop ? turn() : Turn{}};
+            phase_[id] == Phase::kLoop ? step_.loop.turn(turn_) : Turn{}};
   }
 
   void write(NodeId id) {
@@ -179,14 +174,7 @@ class DeviceGraph {
     b_.set_source(node);
     section_ = static_cast<int32_t>(node.section);
     if (id >= step_.loop.end && step_.loop.turns > 1) section_ = 2;
-    std::vector<ValueId> operands;
-    for (size_t o = 0; o < node.operands.size(); ++o) {
-      const ValueId there = bring(node.operands[o], option.operands[o]);
-      const bool is_memory = node.kind != ir::NodeKind::kOp && o == 0;  // which a strided region is of
-      operands.push_back(is_memory ? as_it_is_kept(node.operands[o], there)
-                                   : as_kernels_take_it(node, node.operands[o], there));
-    }
-    const auto results = write_local_op(b_, local_op(id), std::move(operands));
+    const auto results = write_local_op(b_, local_op(id), operands_of(id));
     for (size_t r = 0; r < results.size(); ++r) {
       const ValueId value = node.results[r];
       if (is_ahead(value)) continue;
@@ -197,6 +185,19 @@ class DeviceGraph {
       const ValueId weight = r + 1 < results.size() ? results[r + 1] : ir::kNone;
       sums_.add(b_, value, results[r], weight);
     }
+  }
+
+  // As the node's option asks for them.
+  std::vector<ValueId> operands_of(NodeId id) {
+    const ir::Node& node = whole_.node(id);
+    std::vector<ValueId> operands;
+    for (size_t o = 0; o < node.operands.size(); ++o) {
+      const ValueId there = bring(node.operands[o], step_.assignment.nodes[id].operands[o]);
+      const bool is_memory = node.kind != ir::NodeKind::kOp && o == 0;  // which a strided region is of
+      operands.push_back(is_memory ? as_it_is_kept(node.operands[o], there)
+                                   : as_kernels_take_it(node, node.operands[o], there));
+    }
+    return operands;
   }
 
   bool is_there(ValueId value) { return !lists(value).empty(); }
@@ -240,14 +241,9 @@ class DeviceGraph {
 
   // What this turn adds to a result, computed here and not in the loop.
   ValueId part_ahead(NodeId id, size_t result) {
-    const ir::Node& node = whole_.node(id);
-    std::vector<ValueId> operands;
-    for (size_t o = 0; o < node.operands.size(); ++o) {
-      write_ahead(node.operands[o]);
-      operands.push_back(bring(node.operands[o], step_.assignment.nodes[id].operands[o]));
-    }
-    b_.set_source(node);
-    return write_local_op(b_, local_op(id), std::move(operands))[result];
+    for (const auto operand : whole_.node(id).operands) write_ahead(operand);
+    b_.set_source(whole_.node(id));
+    return write_local_op(b_, local_op(id), operands_of(id))[result];
   }
 
   // Writes what a value comes from, before its place in the order.
@@ -348,10 +344,7 @@ class DeviceGraph {
     const bool minds = node.op.str().rfind("moai.", 0) != 0 && !ops::traits(node.op).pointwise;
     if (!minds || !whole_.type(whole).is_dense() || b_.type(local).is_dense()) return local;
     const auto [it, is_new] = dense_.emplace(local, ir::kNone);
-    if (is_new) {
-      const auto order = memory_order(whole_.type(whole));
-      it->second = b_.permute(b_.contiguous(b_.permute(local, order)), inverse(order));
-    }
+    if (is_new) it->second = b_.dense(local, memory_order(whole_.type(whole)));
     return it->second;
   }
 
@@ -359,10 +352,7 @@ class DeviceGraph {
   ValueId as_it_is_kept(ValueId whole, ValueId local) {
     const ir::Type& type = whole_.type(whole);
     if (!type.is_dense()) return local;
-    const auto order = memory_order(type);
-    const ValueId ordered = b_.permute(local, order);
-    if (b_.type(ordered).is_contiguous()) return local;
-    return b_.permute(b_.contiguous(ordered), inverse(order));
+    return b_.dense(local, memory_order(type));
   }
 
   // --- Turns --------------------------------------------------------------------------------------
@@ -370,12 +360,8 @@ class DeviceGraph {
   ir::Type input_type(ValueId input) const {
     const ir::Type& whole = whole_.type(input);
     Placement placement = step_.produced(input);
-    const auto leaves = with_turns(step_.frame, input, {0, step_.loop.turns, step_.loop.atom}, &placement);
-    ir::Dims sizes;
-    for (const auto& dim : parts_of(place_, leaves, placement)) {
-      sizes.push_back(1);
-      for (const auto& part : dim) sizes.back() *= part.length;
-    }
+    const auto leaves = with_turns(step_.frame, input, step_.loop, &placement);
+    ir::Dims sizes = sizes_of(parts_of(place_, leaves, placement));
     return sizes == whole.sizes ? whole : dense_like(whole, std::move(sizes));
   }
 
@@ -386,7 +372,7 @@ class DeviceGraph {
     int64_t inner = 1;
   };
   Turned turned(ValueId value, const Placement& placement) const {
-    const Turn any{0, step_.loop.turns, step_.loop.atom};
+    const Turn any = step_.loop.turn();
     const auto parts = parts_of(place_, plan::leaf_sizes(step_.frame, value), placement);
     Turned found;
     for (size_t d = 0; d < parts.size(); ++d) {
@@ -457,7 +443,7 @@ Placement SplitStep::wanted(ValueId output) const {
 }
 
 bool SplitStep::has_turns(ValueId value) const {
-  const Turn turn{0, loop.turns, loop.atom};
+  const Turn turn = loop.turn();
   const auto& dims = frame.value_dims[value];
   return std::any_of(dims.begin(), dims.end(), [&](const auto& dim) { return turn.leaf_of(dim) >= 0; });
 }

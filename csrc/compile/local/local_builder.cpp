@@ -117,6 +117,16 @@ ValueId LocalBuilder::contiguous(ValueId x) {
   return add("aten.clone", {x}, {int64_t{0}}, Type::contiguous(type(x).dtype, type(x).sizes));
 }
 
+ValueId LocalBuilder::dense(ValueId x, const Dims& order) {
+  Type ordered = type(x);
+  for (size_t d = 0; d < order.size(); ++d) {
+    ordered.sizes[d] = type(x).sizes[order[d]];
+    ordered.strides[d] = type(x).strides[order[d]];
+  }
+  if (ordered.is_contiguous()) return x;
+  return permute(contiguous(permute(x, order)), inverse(order));
+}
+
 ValueId LocalBuilder::to_dtype(ValueId x, ir::DType dtype) {
   if (type(x).dtype == dtype) return x;
   return pointwise(

@@ -38,6 +38,8 @@ class LocalBuilder {
   ir::ValueId permute(ir::ValueId x, const ir::Dims& order);
 
   ir::ValueId contiguous(ir::ValueId x);
+  // Dense, its dims in memory in this order.
+  ir::ValueId dense(ir::ValueId x, const ir::Dims& order);
   ir::ValueId to_dtype(ir::ValueId x, ir::DType dtype);
   ir::ValueId full(ir::DType dtype, const ir::Dims& sizes, double value);
   // `x` within zeros: `before` and `after` more of them along `dim`.

@@ -6,7 +6,7 @@
 
 #include "compile/local/grouped_product.h"
 #include "ir/error.h"
-#include "ir/view.h"
+#include "ir/view_nodes.h"
 
 namespace moai::compile {
 
@@ -157,14 +157,7 @@ class WriteLocal {
 
   Dims local_sizes(size_t result) const {
     const auto value = op_.node.results[result];
-    const auto parts = parts_of(op_.place, plan::leaf_sizes(op_.frame, value), op_.option.results[result]);
-    Dims sizes;
-    for (const auto& dim : parts) {
-      int64_t size = 1;
-      for (const auto& part : dim) size *= part.length;
-      sizes.push_back(size);
-    }
-    return sizes;
+    return sizes_of(parts_of(op_.place, plan::leaf_sizes(op_.frame, value), op_.option.results[result]));
   }
 
   bool operands_are_whole() const {
@@ -182,30 +175,15 @@ class WriteLocal {
     if (tied != ir::kNone) return b_.type(operands_[tied]);
     if (op_.node.kind == ir::NodeKind::kUpdate) return b_.type(operands_[0]);
     Dims sizes = local_sizes(r);
-    if (const auto kind = view_kind()) {
+    if (const auto step = ir::step_of(op_.node.op, args_)) {
       if (sizes == whole.sizes && operands_are_whole()) return whole;
-      ir::ViewStep step{*kind, {}};
-      if (*kind == ir::ViewStep::Kind::kSlice) {
-        for (size_t i = 1; i < args_.size(); ++i) step.dims.push_back(std::get<int64_t>(args_[i]));
-      } else {
-        step.dims = std::get<Dims>(args_[1]);
-      }
       Type type;
       int64_t offset = 0;
-      if (ir::apply_steps(b_.type(operands_[0]), {step}, &type, &offset) && type.sizes == sizes) return type;
-      MOAI_ASSERT(*kind == ir::ViewStep::Kind::kReshape, "a local view of other sizes");
+      if (ir::apply_steps(b_.type(operands_[0]), {*step}, &type, &offset) && type.sizes == sizes) return type;
+      MOAI_ASSERT(step->kind == ir::ViewStep::Kind::kReshape, "a local view of other sizes");
       return Type::contiguous(whole.dtype, std::move(sizes));
     }
     return sizes == whole.sizes ? whole : dense_like(whole, std::move(sizes));
-  }
-
-  std::optional<ir::ViewStep::Kind> view_kind() const {
-    const auto& name = op_.node.op.str();
-    if (name == "moai.slice") return ir::ViewStep::Kind::kSlice;
-    if (name == "moai.permute") return ir::ViewStep::Kind::kPermute;
-    if (name == "moai.expand") return ir::ViewStep::Kind::kExpand;
-    if (name == "moai.reshape") return ir::ViewStep::Kind::kReshape;
-    return std::nullopt;
   }
 
   std::vector<ValueId> add_node() {
@@ -452,8 +430,6 @@ class WriteLocal {
 };
 
 }  // namespace
-
-bool has_local_form(const ops::Rule&, const plan::Option&) { return true; }
 
 ValueId write_target_weight(LocalBuilder& builder, const LocalOp& op, ValueId target, ValueId weights) {
   return WriteLocal(builder, op, {}).target_weight(target, weights);

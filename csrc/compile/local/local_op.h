@@ -33,7 +33,4 @@ std::vector<ir::ValueId> write_local_op(LocalBuilder& builder, const LocalOp& op
 ir::ValueId write_target_weight(LocalBuilder& builder, const LocalOp& op, ir::ValueId target,
                                 ir::ValueId weights);
 
-// Whether the node has a local form under this option.
-bool has_local_form(const ops::Rule& rule, const plan::Option& option);
-
 }  // namespace moai::compile

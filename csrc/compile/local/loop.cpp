@@ -22,8 +22,9 @@ int64_t Turn::leaf_of(const plan::Dim& dim) const {
   return it == dim.end() ? -1 : it - dim.begin();
 }
 
-LeafSizes with_turns(const plan::Frame& frame, ir::ValueId value, const Turn& turn,
+LeafSizes with_turns(const plan::Frame& frame, ir::ValueId value, const Loop& loop,
                      plan::Placement* placement) {
+  const Turn turn = loop.turn();
   LeafSizes sizes = plan::leaf_sizes(frame, value);
   for (size_t d = 0; d < sizes.size(); ++d) {
     const int64_t leaf = turn.leaf_of(frame.value_dims[value][d]);

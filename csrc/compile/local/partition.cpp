@@ -3,36 +3,22 @@
 #include <unordered_map>
 #include <utility>
 
-#include "compile/local/collective.h"
 #include "compile/local/device_graph.h"
 #include "compile/local/verify_local_graphs.h"
 #include "ir/error.h"
 
 namespace moai::compile {
 
-namespace {
-
-std::vector<int32_t> sizes_of(const plan::Mesh& mesh) {
-  std::vector<int32_t> sizes;
-  for (const auto& axis : mesh.axes) sizes.push_back(axis.size);
-  return sizes;
-}
-
-}  // namespace
-
 LocalGraphs partition(const ir::Graph& graph, const plan::Frame& frame, const plan::Mesh& mesh,
                       const plan::Assignment& assignment, const Loop& loop) {
   MOAI_ASSERT(assignment.nodes.size() == graph.nodes().size(), "the plan is another graph's");
   MOAI_ASSERT(assignment.inputs.size() == graph.inputs().size(), "the plan is another graph's");
   const SplitStep step{graph, frame, mesh, assignment, loop};
-  const auto sizes = sizes_of(mesh);
-  int32_t devices = 1;
-  for (const auto size : sizes) devices *= size;
+  const auto sizes = mesh.sizes();
   LocalGraphs out;
   std::unordered_map<std::string, std::shared_ptr<const ir::Graph>> known;
-  for (int32_t d = 0; d < devices; ++d) {
-    auto local =
-        std::make_shared<const ir::Graph>(write_device_graph(step, {sizes, coordinates_of(sizes, d)}));
+  for (auto& place : places_of(sizes)) {
+    auto local = std::make_shared<const ir::Graph>(write_device_graph(step, std::move(place)));
     out.graphs.push_back(known.emplace(ir::print(*local), std::move(local)).first->second);
   }
   for (const auto output : graph.outputs()) out.outputs.push_back(step.wanted(output));

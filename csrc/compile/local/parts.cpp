@@ -1,5 +1,7 @@
 #include "compile/local/parts.h"
 
+#include "compile/local/collective.h"
+
 namespace moai::compile {
 
 Part part_of(int64_t size, int64_t index, int64_t count) {
@@ -26,6 +28,14 @@ std::vector<int64_t> Place::lengths(int64_t size, const std::vector<int64_t>& ax
   return lengths;
 }
 
+std::vector<Place> places_of(const std::vector<int32_t>& mesh) {
+  int32_t devices = 1;
+  for (const auto size : mesh) devices *= size;
+  std::vector<Place> places;
+  for (int32_t d = 0; d < devices; ++d) places.push_back({mesh, coordinates_of(mesh, d)});
+  return places;
+}
+
 std::vector<int64_t> axes_of(const plan::Placement& placement, int16_t dim, int16_t leaf) {
   const plan::Split split{plan::Split::Kind::kShard, dim, leaf};
   std::vector<int64_t> axes;
@@ -44,6 +54,15 @@ std::vector<std::vector<Part>> parts_of(const Place& place, const LeafSizes& who
           place.part(whole[d][k], axes_of(placement, static_cast<int16_t>(d), static_cast<int16_t>(k))));
   }
   return parts;
+}
+
+ir::Dims sizes_of(const std::vector<std::vector<Part>>& parts) {
+  ir::Dims sizes;
+  for (const auto& dim : parts) {
+    sizes.push_back(1);
+    for (const auto& part : dim) sizes.back() *= part.length;
+  }
+  return sizes;
 }
 
 }  // namespace moai::compile

@@ -27,6 +27,9 @@ struct Place {
   std::vector<int64_t> lengths(int64_t size, const std::vector<int64_t>& axes) const;
 };
 
+// Every device of a mesh, in row-major order of coordinates.
+std::vector<Place> places_of(const std::vector<int32_t>& mesh);
+
 // The axes along which a placement shards atom `leaf` of `dim`, ascending.
 std::vector<int64_t> axes_of(const plan::Placement& placement, int16_t dim, int16_t leaf);
 
@@ -35,5 +38,8 @@ using LeafSizes = std::vector<std::vector<int64_t>>;  // by dim: the sizes of it
 // A value's parts, by dim and atom.
 std::vector<std::vector<Part>> parts_of(const Place& place, const LeafSizes& whole,
                                         const plan::Placement& placement);
+
+// The sizes of a value that has such parts.
+ir::Dims sizes_of(const std::vector<std::vector<Part>>& parts);
 
 }  // namespace moai::compile

@@ -1,0 +1,34 @@
+#include "plan/explain.h"
+
+#include "plan/pipeline_cost.h"
+#include "plan/plan_file.h"
+
+namespace moai::plan {
+
+Explanation explain(const StepPlan& found, const Cluster& cluster) {
+  const Candidate& best = found.best();
+  Explanation out;
+  if (!best.fits) return out;
+  const OuterChoice& outer = best.outer;
+  const Step& step = *found.step;
+  const Frame& turn = *found.turn;
+  const Cluster even = cluster.evened();
+  const Mesh mesh = Mesh::make(even, outer.mesh, outer.splits);
+  Terms terms;
+  terms.stages = outer.stages;
+  terms.turns = outer.micro_batches;
+  out.tensors = tensor_groups(step, mesh, best.axes, best.assignment);
+  out.saved = save_plan(step, outer, best.assignment);
+  out.breakdown = breakdown(step, turn, mesh, terms, best.assignment);
+  if (outer.stages > 1) {
+    const auto line = stretches(step, turn, mesh, best.assignment);
+    out.picture = pipeline_cost(line, outer, even, static_cast<double>(even.smallest_memory()), true).picture;
+  } else {
+    out.picture = picture_of(step, Timeline(step, turn, mesh, best.assignment),
+                             whole(step, turn, mesh, terms, best.assignment), outer.micro_batches,
+                             live_bytes(step, turn, mesh, terms, best.assignment));
+  }
+  return out;
+}
+
+}  // namespace moai::plan
