@@ -16,7 +16,8 @@ struct Device {
   int threads;
   MemoryPool memory;
 
-  Device(int index, int threads, int64_t limit_bytes);
+  // `is_only`: messages need not say which one.
+  Device(int index, int threads, int64_t limit_bytes, bool is_only = false);
 };
 
 // `count` devices that share `cores` evenly, the first ones getting what is left over, and each at least one.

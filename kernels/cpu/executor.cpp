@@ -413,9 +413,11 @@ class CpuExecutable final : public runtime::Executable {
     }
   }
 
+  std::string on_device() const { return program_->mesh.empty() ? "" : ", on " + context_.device.name; }
+
   std::string where(const Instruction& instruction) const {
     if (instruction.node >= static_cast<ir::NodeId>(program_->graph.nodes().size()))
-      return "while copying an output on " + context_.device.name;
+      return "while copying an output" + on_device();
     const ir::Node& node = program_->graph.node(instruction.node);
     std::string text = "while moai ran " + node.op.str() + "(";
     for (size_t i = 0; i < instruction.operands.size(); ++i) {
@@ -427,7 +429,7 @@ class CpuExecutable final : public runtime::Executable {
     text += ")";
     if (lines_ != nullptr && node.origin >= 0 && !(*lines_)[node.origin].empty())
       text += ", called at " + (*lines_)[node.origin];
-    return program_->mesh.empty() ? text : text + ", on " + context_.device.name;
+    return text + on_device();
   }
 
   std::shared_ptr<const Program> program_;

@@ -314,11 +314,12 @@ def test_log_lines_come_at_round_steps(steps: int, period: int) -> None:
     assert resolve(Settings(steps=steps)).log_every == period
 
 
-@on_each_device
-def test_a_signal_ends_a_real_run_with_130(data: str, device: str) -> None:
-    command = [sys.executable, "-m", "moai", "bench", "--device", device, "--model", "tiny", "--data", data]
+def assert_that_a_signal_ends_it(data: str, *options: str, **environment: str) -> None:
+    """A run that is interrupted after its third step says what was finished, and ends with 130."""
+    command = [sys.executable, "-m", "moai", "bench", "--model", "tiny", "--data", data, *options]
     command += ["--steps", "100000", "--log-every", "1"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes, env=os.environ | environment) as run:
         for line in run.stdout:
             if line.startswith("[Step 3/"):
                 run.send_signal(signal.SIGINT)
@@ -326,3 +327,8 @@ def test_a_signal_ends_a_real_run_with_130(data: str, device: str) -> None:
         said = run.stdout.read()
         assert run.wait(timeout=60) == 130
         assert "interrupted" in said and "throughput" in said and run.stderr.read() == ""
+
+
+@on_each_device
+def test_a_signal_ends_a_real_run_with_130(data: str, device: str) -> None:
+    assert_that_a_signal_ends_it(data, "--device", device)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 import torch
 from moai.bench import scaling
 from moai.bench.errors import BadInput
+from test_bench import assert_that_a_signal_ends_it
 from test_devices import devices
 from torch import nn
 
@@ -65,17 +65,7 @@ def test_numbers_of_devices_that_are_none(numbers: str) -> None:
 
 
 def test_a_signal_ends_a_run_on_several_devices(data: str) -> None:
-    command = [sys.executable, "-m", "moai", "bench", "--model", "tiny", "--data", data]
-    command += ["--steps", "100000", "--log-every", "1"]
-    env = os.environ | {"MOAI_DEVICES": "cpu:3"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as run:
-        for line in run.stdout:
-            if line.startswith("[Step 3/"):
-                run.send_signal(signal.SIGINT)
-                break
-        said = run.stdout.read()
-        assert run.wait(timeout=60) == 130
-        assert "interrupted" in said and "throughput" in said and run.stderr.read() == ""
+    assert_that_a_signal_ends_it(data, MOAI_DEVICES="cpu:3")
 
 
 def test_explain_holds_what_was_measured_beside_the_prediction() -> None:

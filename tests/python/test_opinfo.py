@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import zlib
 from pathlib import Path
 
 import moai
@@ -22,18 +19,10 @@ from opinfo_known import (
     depends_on_data,
     known,
 )
+from sampling import is_chosen
 from torch import nn
 
-SHARE = 1 if os.environ.get("MOAI_TEST_FULL") == "1" else 10
-
-
-def commit() -> str:
-    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    return subprocess.run(git, capture_output=True, text=True).stdout.strip()
-
-
-def turn(pair: tuple[str, str], commit: str = commit()) -> bool:
-    return zlib.crc32(f"{commit} {pair}".encode()) % SHARE == 0
+SHARE = 10
 
 
 def entries(pairs: list[tuple[str, str]]) -> list:
@@ -44,7 +33,7 @@ def entries(pairs: list[tuple[str, str]]) -> list:
         marks = [pytest.mark.xfail(reason=why, strict=True)] if why else []
         return pytest.param(name, dtype, marks=marks, id=f"{name}:{dtype}")
 
-    return [entry(*pair) for pair in pairs if turn(pair) or known(*pair)]
+    return [entry(*pair) for pair in pairs if is_chosen(pair, SHARE) or known(*pair)]
 
 
 def is_as_on_the_cpu(outcome: Outcome) -> None:

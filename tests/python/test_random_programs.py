@@ -7,14 +7,12 @@ to run that again.
 
 from __future__ import annotations
 
-import os
-import subprocess
 import threading
-from pathlib import Path
 
 import programs
 import pytest
 from programs import ROUNDS, Program, check, explain
+from sampling import FULL, commit
 from scenarios import assert_same
 
 CHUNKS = 10
@@ -22,11 +20,9 @@ PAIRS = 10
 
 
 def seeds() -> range:
-    if os.environ.get("MOAI_TEST_FULL") == "1":
+    if FULL:
         return range(4000)
-    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
-    first = int(commit[:6] or "0", 16)
+    first = int(commit()[:6] or "0", 16)
     return range(first, first + 100)
 
 

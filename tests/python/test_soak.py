@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import gc
-import os
 
 import moai
 import psutil
 import pytest
 import torch
+from sampling import FULL
 from torch import nn
 
-STEPS = 1000 if os.environ.get("MOAI_TEST_FULL") == "1" else 150
+STEPS = 1000 if FULL else 150
 WARM_UP = STEPS // 5
 LENGTHS = (8, 12, 16, 20)
 
