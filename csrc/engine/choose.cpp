@@ -76,13 +76,18 @@ Placement placement_of(const Choice& choice, ir::ValueId input, const runtime::S
 runtime::Sharding sharding_of(const Choice& choice, ir::ValueId value, const Placement& placement) {
   Placement in_turns = placement;
   const auto sizes = compile::with_turns(choice.frame, value, choice.loop, &in_turns);
+  const compile::GroupSet groups = choice.stages.of_value(choice.graph, value);
   std::vector<std::vector<runtime::Sharding::Digits>> by_device;
-  for (const auto& place : compile::places_of(choice.mesh.sizes())) {
-    const auto parts = compile::parts_of(place, sizes, in_turns);
-    by_device.emplace_back();
-    for (size_t i = 0; i < sizes.size(); ++i) by_device.back().push_back(digits_of(sizes[i], parts[i]));
+  std::vector<bool> holds;
+  for (int32_t group = 0; group < choice.stages.groups; ++group) {
+    for (const auto& place : compile::places_of(choice.mesh.sizes())) {
+      const auto parts = compile::parts_of(place, sizes, in_turns);
+      by_device.emplace_back();
+      for (size_t i = 0; i < sizes.size(); ++i) by_device.back().push_back(digits_of(sizes[i], parts[i]));
+      holds.push_back((groups & compile::Stages::one(group)) != 0);
+    }
   }
-  return {choice.graph.type(value), by_device};
+  return {choice.graph.type(value), by_device, holds};
 }
 
 Chooser::Chooser(const Settings& settings) : cluster_(cluster_of(settings)) {
@@ -93,12 +98,7 @@ Chooser::Chooser(const Settings& settings) : cluster_(cluster_of(settings)) {
   } else if (!text.empty() && text != "fastest") {
     pins_ = plan::parse_pins(text);
   }
-  const auto refuse = [&](const char* what) {
-    throw Error(Phase::kConfig, concat("MOAI_PLAN holds '", text, "', but ", what, " cannot be run yet"))
-        .hint("leave it to moai plan, which predicts such plans");
-  };
-  if (pins_.stages.value_or(1) > 1) refuse("pipeline stages");
-  pins_.stages = 1;
+  if (pins_.axes.empty() && !pins_.saved && !pins_.stages) pins_.stages = 1;
   pins_.solver_steps = kSolverSteps;
   pins_.solver_branches = kSolverBranches;
   for (const auto& axis : pins_.axes) mesh_.push_back(axis.size);
@@ -123,6 +123,7 @@ Choice Chooser::at_random(const ir::Graph& graph) const {
   plan::SplitCounts counts;
   choice.assignment =
       plan::random_assignment(choice.graph, choice.frame, choice.mesh, *pins_.random, &counts);
+  choice.stages = compile::Stages::none(choice.graph, {});
   choice.layout = concat("random ", *pins_.random, " on ", choice.mesh.str());
   return choice;
 }
@@ -146,22 +147,29 @@ Choice Chooser::planned(const ir::Graph& graph) {
   const plan::Candidate& best = found.best();
   if (!best.fits) throw OutOfMemory(Phase::kPlan, concat("no plan of this step fits: ", best.excess));
   mesh_ = best.outer.mesh;
+  groups_ = best.outer.stages;
   const Prediction predicted{
       best.step_seconds,      best.spent.compute,
       best.spent.communicate, best.peak_bytes,
       found.mesh_gap,         found.rules_seconds + found.bound_seconds + found.search_seconds};
+  compile::Loop loop = compile::Loop::make(*found.step, best.outer.micro_batches);
+  compile::Stages stages = groups_ > 1 ? compile::Stages::planned(*found.step, loop, groups_, best.stage_begins,
+                                                                  best.schedule)
+                                       : compile::Stages::none(found.step->graph, loop);
   return {found.step->graph,
           *found.turn,
           plan::Mesh::make(cluster_, best.outer.mesh),
           best.assignment,
-          compile::Loop::make(*found.step, best.outer.micro_batches),
+          std::move(loop),
+          std::move(stages),
           best.layout,
           std::make_shared<const Prediction>(predicted)};
 }
 
 Choice Chooser::in_place(const ir::Graph& graph, const std::vector<runtime::ShardingPtr>& lie) const {
   plan::Step step = plan::make_step(graph);
-  Choice choice{step.graph, step.frame, plan::Mesh::make(cluster_, mesh_), {}, {}, "", nullptr};
+  Choice choice{step.graph, step.frame, plan::Mesh::make(cluster_, mesh_), {}, {}, {}, "", nullptr};
+  choice.stages = stages_in_place(choice.graph, lie);
   plan::Terms terms;
   terms.memory_bytes = static_cast<double>(cluster_.smallest_memory());
   terms.steps = kSolverSteps;
@@ -174,7 +182,39 @@ Choice Chooser::in_place(const ir::Graph& graph, const std::vector<runtime::Shar
   if (!choice.assignment.fits)
     throw OutOfMemory(Phase::kPlan, concat("no plan of this step fits: ", choice.assignment.excess));
   choice.layout = concat("as it lies, on ", choice.mesh.str());
+  if (groups_ > 1) choice.layout += concat(" of each of ", groups_, " stages");
   return choice;
+}
+
+// A node runs where most of what it reads lies.
+compile::Stages Chooser::stages_in_place(const ir::Graph& graph,
+                                         const std::vector<runtime::ShardingPtr>& lie) const {
+  if (groups_ == 1) return compile::Stages::none(graph, {});
+  const auto devices = static_cast<size_t>(cluster_.device_count() / groups_);  // of a group
+  std::vector<compile::GroupSet> held(graph.inputs().size(), 0);
+  for (size_t i = 0; i < lie.size(); ++i) {
+    if (lie[i] == nullptr) continue;
+    for (int32_t group = 0; group < groups_; ++group) {
+      if (lie[i]->holds(static_cast<size_t>(group) * devices)) held[i] |= compile::Stages::one(group);
+    }
+  }
+  std::vector<int32_t> of_node;
+  std::vector<int64_t> bytes(static_cast<size_t>(groups_));
+  for (const auto& node : graph.nodes()) {
+    std::fill(bytes.begin(), bytes.end(), 0);
+    for (const auto operand : node.operands) {
+      if (operand == ir::kNone) continue;
+      const auto& value = graph.value(operand);
+      for (int32_t group = 0; group < groups_; ++group) {
+        const bool is_there = value.producer == ir::kNone
+                                  ? (held[value.index] & compile::Stages::one(group)) != 0
+                                  : of_node[value.producer] == group;
+        if (is_there) bytes[group] += graph.type(operand).bytes();
+      }
+    }
+    of_node.push_back(static_cast<int32_t>(std::max_element(bytes.begin(), bytes.end()) - bytes.begin()));
+  }
+  return compile::Stages::in_order(graph, groups_, std::move(of_node), std::move(held));
 }
 
 }  // namespace moai::engine

@@ -18,6 +18,7 @@ struct Choice {
   plan::Mesh mesh;
   plan::Assignment assignment;
   compile::Loop loop;
+  compile::Stages stages;  // each on a mesh of its own
   std::string layout;                           // in words
   std::shared_ptr<const Prediction> predicted;  // of a training step that was not split at random
 };
@@ -40,11 +41,14 @@ class Chooser {
   plan::StepPlan plan_pinned(const ir::Graph& graph) const;
   Choice planned(const ir::Graph& graph);
   Choice in_place(const ir::Graph& graph, const std::vector<runtime::ShardingPtr>& lie) const;
+  compile::Stages stages_in_place(const ir::Graph& graph, const std::vector<runtime::ShardingPtr>& lie) const;
 
   std::vector<int64_t> memory_bytes_;  // by kind of device
   plan::Cluster cluster_;              // meshes point to it: a chooser stays where it is
   plan::Pins pins_;
-  std::vector<int32_t> mesh_;  // of the last training step
+  // Of the last training step: its stages, and the mesh of each.
+  int32_t groups_ = 1;
+  std::vector<int32_t> mesh_;
 };
 
 // Where a value of a choice lies.

@@ -147,7 +147,7 @@ ir::Graph Loader::canonical(Trace& trace, const std::vector<ir::ValueId>& wanted
 LoadedProgram Loader::lowered(const Trace& trace, const Choice& choice) const {
   LoadedProgram loaded;
   const auto local =
-      compile::partition(choice.graph, choice.frame, choice.mesh, choice.assignment, choice.loop);
+      compile::partition(choice.graph, choice.frame, choice.mesh, choice.assignment, choice.loop, choice.stages);
   const auto lies = [&](ir::ValueId value, const plan::Placement& placement) {
     return std::make_shared<const runtime::Sharding>(sharding_of(choice, value, placement));
   };
@@ -163,7 +163,7 @@ LoadedProgram Loader::lowered(const Trace& trace, const Choice& choice) const {
     if (program == nullptr) {
       auto made =
           std::make_shared<compile::Program>(compile::lower(ir::strided_views(*graph), {trace.donated}));
-      made->mesh = choice.mesh.sizes();
+      made->mesh = compile::mesh_of(choice.mesh, choice.stages);
       compile::plan_memory(*made);
       program = std::move(made);
     }

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "ir/error.h"
+#include "plan/op_cost.h"
 
 namespace moai::plan {
 
@@ -183,7 +184,7 @@ class Assigner {
 
   std::vector<Option> node_options(ir::NodeId node) const {
     std::vector<Option> all = options_of(graph_, frame_, node, mesh_, &step_.roles);
-    if (terms_.uses_axes && is_contraction(node)) {
+    if (terms_.uses_axes && is_contraction(graph_, node, step_.frame.rules[node])) {
       for (size_t a = 0; a < mesh_.axes.size(); ++a) {
         // Tensor parallelism splits positions too, but not in contractions; experts' axis splits samples
         // where there are no experts.
@@ -215,15 +216,6 @@ class Assigner {
     throw Error(Phase::kPlan, concat("the plan splits ", graph_.node(node).op.str(), " by ",
                                      text.empty() ? "nothing" : text, ", which is no way to split it"))
         .hint("would work: another dimension, or \"whole\"");
-  }
-
-  // It uses its elements many times over.
-  bool is_contraction(ir::NodeId n) const {
-    double elements = 0;
-    const ir::Node& node = graph_.node(n);
-    for (const auto value : node.operands)
-      elements = std::max(elements, static_cast<double>(graph_.type(value).numel()));
-    return frame_.rules[n].flops > 8 * elements;
   }
 
   std::vector<Placement> input_options(int32_t input) const {

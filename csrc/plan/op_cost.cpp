@@ -103,4 +103,12 @@ OpCost cost_of(const ir::Graph& graph, const Frame& frame, ir::NodeId node, cons
   return Cost(graph, frame, node, option, mesh).all();
 }
 
+bool is_contraction(const ir::Graph& graph, ir::NodeId node, const ops::Rule& rule) {
+  constexpr double kMany = 8;
+  double elements = 0;
+  for (const auto value : graph.node(node).operands)
+    elements = std::max(elements, static_cast<double>(graph.type(value).numel()));
+  return rule.flops > kMany * elements;
+}
+
 }  // namespace moai::plan

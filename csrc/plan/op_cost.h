@@ -20,4 +20,7 @@ struct OpCost {
 OpCost cost_of(const ir::Graph& graph, const Frame& frame, ir::NodeId node, const Option& option,
                const Mesh& mesh);
 
+// Whether a node uses its elements many times over: products, convolutions, attention.
+bool is_contraction(const ir::Graph& graph, ir::NodeId node, const ops::Rule& rule);
+
 }  // namespace moai::plan

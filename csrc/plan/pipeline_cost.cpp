@@ -88,7 +88,8 @@ PipelineCost pipeline_cost(const std::vector<Stretch>& line, const OuterChoice& 
     stage.to_previous = stage.to_next;
     pipeline.stages.push_back(stage);
   }
-  const Schedule schedule = make_schedule(pipeline, outer.order);
+  out.schedule = std::make_shared<const Schedule>(make_schedule(pipeline, outer.order));
+  const Schedule& schedule = *out.schedule;
   const Simulation simulation = simulate(schedule, pipeline);
   size_t fullest = 0;
   for (size_t d = 0; d < simulation.devices.size(); ++d) {

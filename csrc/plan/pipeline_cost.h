@@ -1,5 +1,6 @@
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,7 @@ namespace moai::plan {
 // What an assignment takes when its line of stretches is cut into the stages of a pipeline.
 struct PipelineCost {
   std::vector<int32_t> stage_begins;  // by virtual stage: its first stretch
+  std::shared_ptr<const Schedule> schedule;
   Spent spent;                        // of the fullest stage's devices, waiting for other stages left out
   double bubble_seconds = 0;          // that they wait for other stages
   double peak_bytes = 0;              // of theirs; infinite where there are fewer stretches than stages

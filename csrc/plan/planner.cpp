@@ -592,6 +592,7 @@ class Planner {
   void simulate_pipeline(Candidate* out, const std::vector<Stretch>& line) {
     const PipelineCost cost = pipeline_cost(line, out->outer, cluster_, memory_);
     out->stage_begins = cost.stage_begins;
+    out->schedule = cost.schedule;
     out->step_seconds = cost.spent.seconds;
     out->spent = cost.spent;
     out->bubble_seconds = cost.bubble_seconds;

@@ -5,6 +5,7 @@
 
 #include "ir/error.h"
 #include "ir/rewrite.h"
+#include "plan/op_cost.h"
 #include "plan/roles.h"
 
 namespace moai::plan {
@@ -198,7 +199,7 @@ class Chooser {
   std::vector<Cut> narrow(const std::vector<double>& crossing) const {
     std::vector<Cut> places;
     for (ir::NodeId n = 1; n < roles_.forward_end; ++n) {
-      if (places.empty() || !is_cheap(n - 1)) {
+      if (places.empty() || is_contraction(graph_, n - 1, frame_.rules[n - 1])) {
         places.push_back({n, crossing[n]});
       } else if (crossing[n] < places.back().bytes) {
         places.back() = {n, crossing[n]};

@@ -1,8 +1,10 @@
 #include "runtime/groups.h"
 
+#include <algorithm>
 #include <numeric>
 
 #include "compile/local/collective.h"
+#include "compile/local/message.h"
 #include "ir/error.h"
 
 namespace moai::runtime {
@@ -11,6 +13,7 @@ namespace {
 
 constexpr int kPrograms = 0;
 constexpr int kBarriers = 1;
+constexpr int kMessages = 2;  // and above: by channel
 
 Reduce reduce_of(const std::string& name) {
   for (const Reduce reduce : {Reduce::kSum, Reduce::kProduct, Reduce::kMax, Reduce::kMin}) {
@@ -30,7 +33,7 @@ std::optional<BoundCollective> Groups::bind(const ir::Graph& graph, ir::NodeId i
                                             const std::vector<int32_t>& mesh) {
   using K = compile::Collective::Kind;
   const auto read = compile::read_collective(graph, id);
-  if (!read) return std::nullopt;
+  if (!read) return bind_message(graph, id, mesh);
   const compile::Collective& c = *read;
   const ir::Node& node = graph.node(id);
   const ir::Type& in = graph.type(node.operands[0]);
@@ -53,6 +56,25 @@ std::optional<BoundCollective> Groups::bind(const ir::Graph& graph, ir::NodeId i
       break;
   }
   bound.group = &of(compile::group_of(mesh, device_, c.axes), kPrograms);
+  return bound;
+}
+
+std::optional<BoundCollective> Groups::bind_message(const ir::Graph& graph, ir::NodeId id,
+                                                    const std::vector<int32_t>& mesh) {
+  using K = compile::Message::Kind;
+  const auto message = compile::read_message(graph, id);
+  if (!message) return std::nullopt;
+  const ir::Node& node = graph.node(id);
+  const ir::Type& type = graph.type(message->kind == K::kReceive ? node.results[0] : node.operands[0]);
+  const int peer = compile::peer_of(mesh, device_, message->group);
+  const int rank_of_peer = peer < device_ ? 0 : 1;
+  BoundCollective bound;
+  bound.group = &of({std::min(peer, device_), std::max(peer, device_)},
+                    kMessages + static_cast<int>(message->channel));
+  bound.call = message->kind == K::kReceive ? Collective::receive(type.dtype, type.sizes, rank_of_peer)
+                                            : Collective::send(type.dtype, type.sizes, rank_of_peer);
+  if (message->kind == K::kSend) bound.part = BoundCollective::Part::kStart;
+  if (message->kind == K::kSent) bound.part = BoundCollective::Part::kFinish;
   return bound;
 }
 

@@ -12,10 +12,16 @@
 
 namespace moai::runtime {
 
-// A collective of a program, made ready: what this device calls, and in which group.
+// A collective or message of a program, made ready: what this device calls, in which group, and how much of it.
 struct BoundCollective {
+  enum class Part : uint8_t {
+    kWhole,   // starts, and waits
+    kStart,   // a wait follows
+    kFinish,  // waits for the oldest in this group that was started so
+  };
   Communicator* group = nullptr;
   Collective call;
+  Part part = Part::kWhole;
 };
 
 // The groups that one device is in. Used by one thread.
@@ -24,14 +30,16 @@ class Groups {
   // `transport`: null where there is one device; its programs have no collectives.
   Groups(Transport* transport, int device) : transport_(transport), device_(device) {}
 
-  // The collective of a node of this device's graph (compile/local/collective.h), on a mesh of all devices;
-  // nothing of a node that is none.
+  // The collective or message of a node of this device's graph (compile/local/collective.h, message.h), on a
+  // mesh of all devices; nothing of a node that is none.
   std::optional<BoundCollective> bind(const ir::Graph& graph, ir::NodeId node,
                                       const std::vector<int32_t>& mesh);
   // Of all devices, apart from the others.
   Communicator& everyone();
 
  private:
+  std::optional<BoundCollective> bind_message(const ir::Graph& graph, ir::NodeId node,
+                                              const std::vector<int32_t>& mesh);
   Communicator& of(const std::vector<int>& devices, int channel);
 
   Transport* transport_;

@@ -14,18 +14,18 @@ bool is_full(const Sharding::Range& range) { return range.length == range.size; 
 
 // Joins neighbouring digits of which the inner one is full on every device: one range says the same. Digits
 // of one element say nothing.
-void join_digits(std::vector<Sharding::Digits>* parts) {
-  if (parts->empty()) return;
-  const size_t count = parts->front().size();
-  std::vector<Sharding::Digits> joined(parts->size());
+void join_digits(const std::vector<Sharding::Digits*>& parts) {
+  if (parts.empty()) return;
+  const size_t count = parts.front()->size();
+  std::vector<Sharding::Digits> joined(parts.size());
   for (size_t k = 0; k < count; ++k) {
-    const bool full = std::all_of(parts->begin(), parts->end(), [&](const auto& p) { return is_full(p[k]); });
+    const bool full = std::all_of(parts.begin(), parts.end(), [&](const auto* p) { return is_full((*p)[k]); });
     const bool outermost = joined.front().empty();
     const bool outer_is_one = !outermost && std::all_of(joined.begin(), joined.end(), [](const auto& digits) {
       return digits.back().size == 1 && digits.back().length == 1;
     });
-    for (size_t d = 0; d < parts->size(); ++d) {
-      const auto& range = (*parts)[d][k];
+    for (size_t d = 0; d < parts.size(); ++d) {
+      const auto& range = (*parts[d])[k];
       if (outermost) {
         joined[d].push_back(range);
       } else if (full) {
@@ -38,30 +38,34 @@ void join_digits(std::vector<Sharding::Digits>* parts) {
       }
     }
   }
-  *parts = std::move(joined);
+  for (size_t d = 0; d < parts.size(); ++d) *parts[d] = std::move(joined[d]);
 }
 
 }  // namespace
 
-Sharding::Sharding(const ir::Type& whole, const std::vector<std::vector<Digits>>& by_device)
+Sharding::Sharding(const ir::Type& whole, const std::vector<std::vector<Digits>>& by_device,
+                   const std::vector<bool>& holds)
     : bytes_(whole.bytes()) {
   std::vector<size_t> order(whole.sizes.size());
   std::iota(order.begin(), order.end(), size_t{0});
   std::stable_sort(order.begin(), order.end(),
                    [&](size_t a, size_t b) { return whole.strides[a] > whole.strides[b]; });
   const int64_t item = ir::element_bytes(whole.dtype);
-  for (const auto& dims : by_device) {
-    MOAI_ASSERT(dims.size() == order.size(), "a part of other dims than ", whole.str());
+  for (size_t d = 0; d < by_device.size(); ++d) {
     parts_.emplace_back();
+    if (!holds.empty() && !holds[d]) continue;
+    const auto& dims = by_device[d];
+    MOAI_ASSERT(dims.size() == order.size(), "a part of other dims than ", whole.str());
     for (const size_t dim : order)
       parts_.back().insert(parts_.back().end(), dims[dim].begin(), dims[dim].end());
     parts_.back().push_back({item, 0, item});
+    if (bytes_ == 0) parts_.back() = {{0, 0, 0}};
   }
-  if (bytes_ == 0) {
-    for (auto& part : parts_) part = {{0, 0, 0}};
-  } else {
-    join_digits(&parts_);
+  std::vector<Digits*> held;
+  for (auto& part : parts_) {
+    if (!part.empty()) held.push_back(&part);
   }
+  if (bytes_ != 0) join_digits(held);
 }
 
 Sharding Sharding::replicated(int64_t bytes, size_t devices) {
@@ -72,6 +76,7 @@ Sharding Sharding::replicated(int64_t bytes, size_t devices) {
 }
 
 int64_t Sharding::part_bytes(size_t device) const {
+  if (!holds(device)) return 0;
   int64_t bytes = 1;
   for (const auto& range : parts_[device]) bytes *= range.length;
   return bytes;

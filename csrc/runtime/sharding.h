@@ -22,14 +22,18 @@ class Sharding {
   using Digits = std::vector<Range>;  // outermost first
 
   Sharding() = default;
-  // By device and dim of a dense value, for each atom of the dim, outermost first.
-  Sharding(const ir::Type& whole, const std::vector<std::vector<Digits>>& by_device);
+  // By device and dim of a dense value, for each atom of the dim, outermost first; `holds`: by device,
+  // whether it has a part; all do where it is empty.
+  Sharding(const ir::Type& whole, const std::vector<std::vector<Digits>>& by_device,
+           const std::vector<bool>& holds = {});
   // All of it, on every device.
   static Sharding replicated(int64_t bytes, size_t devices);
 
   size_t devices() const { return parts_.size(); }
   int64_t bytes() const { return bytes_; }
   int64_t part_bytes(size_t device) const;
+  // False of a device that the value was not given to; one whose part came out empty does.
+  bool holds(size_t device) const { return !parts_[device].empty(); }
   bool has_all(size_t device) const { return part_bytes(device) == bytes_; }
   // Whether an earlier device has the same part.
   bool is_repeated(size_t device) const;
@@ -47,7 +51,7 @@ class Sharding {
   void each_run(size_t device, const Move& move) const;
 
   int64_t bytes_ = 0;
-  std::vector<Digits> parts_;  // by device; the innermost digit counts bytes
+  std::vector<Digits> parts_;  // by device; the innermost digit counts bytes; no digits: nothing
 };
 using ShardingPtr = std::shared_ptr<const Sharding>;
 

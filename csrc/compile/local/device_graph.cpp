@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <limits>
+#include <map>
 #include <unordered_map>
 #include <utility>
 
 #include "compile/local/convert.h"
 #include "compile/local/local_op.h"
+#include "compile/local/message.h"
 #include "compile/local/turn_sums.h"
 #include "ir/error.h"
 #include "ops/traits.h"
@@ -18,9 +20,11 @@ namespace moai::compile {
 // is brought to a placement once, but for weights: what is gathered of them is gathered again in each turn
 // and in backward, so that no device holds all of them at a time.
 //
-// Note [Phases]
-// With turns, a node runs in each (kLoop), once in the first one where it is needed (kOnce), or after the
-// last one (kAfter), because it reads what turns add up or because it is the optimizer's.
+// Note [Order on a device]
+// Within the loop a device runs the tasks of its group, one after the other: without a pipeline each is a whole
+// turn. All else runs in the order of the whole graph, which all devices go through: each runs the nodes of
+// its group, and a value that another group needs leaves, and arrives, when its first reader's turn has come.
+// So messages outside of the loop cannot wait for each other in a circle, and there one channel is enough.
 
 namespace {
 
@@ -29,50 +33,43 @@ using ir::ValueId;
 using plan::Placement;
 using K = plan::Split::Kind;
 
-enum class Phase : uint8_t { kLoop, kOnce, kAfter };
+constexpr int64_t kInOrder = 0;  // the channel of what is not in the loop
 
 class DeviceGraph {
  public:
-  DeviceGraph(const SplitStep& step, Place place)
+  DeviceGraph(const SplitStep& step, Place place, int32_t group)
       : step_(step),
         whole_(step.graph),
         place_(std::move(place)),
+        group_(group),
+        b_(step.stages.groups > 1 ? 1 : 0),
         at_(whole_.values().size()),
-        in_turn_(static_cast<size_t>(step.loop.turns)) {}
+        in_turn_(static_cast<size_t>(step.loop.turns)) {
+    for (size_t v = 0; v < whole_.values().size(); ++v) {
+      const auto value = static_cast<ValueId>(v);
+      has_.push_back(step_.loop.is_ahead(value) ? step_.stages.all()
+                                                : step_.stages.of_value(whole_, value));
+    }
+    for (const auto value : step_.phases.carried) carry(value);
+  }
 
   ir::Graph run() {
     b_.graph().set_numbers(whole_.numbers());
-    for (const auto input : whole_.inputs())
-      at_[input].push_back({step_.produced(input), b_.graph().add_input(input_type(input)), kForever});
-    find_phases();
-    const auto nodes = static_cast<NodeId>(whole_.nodes().size());
+    for (const auto input : whole_.inputs()) take_input(input);
     const NodeId last_raising = find_last_raising();
     const bool loops = step_.loop.turns > 1;
-    if (loops) {
-      write_sums_ahead();
-    } else if (last_raising == ir::kNone) {
-      write_barrier();
-    }
-    for (turn_ = 0; turn_ < step_.loop.turns; ++turn_) {
-      for (NodeId n = 0; n < nodes; ++n) {
-        if (phase_[n] == Phase::kAfter) continue;
-        if (phase_[n] == Phase::kLoop || turn_ == 0) write(n);
-        if (!loops && n == last_raising) write_barrier();
-      }
-    }
-    turn_ = kNoTurn;
-    sums_.finish(b_, [&](ValueId value, ValueId local) {
-      at_[value].push_back({step_.produced(value), local, kForever});
-    });
-    const bool raises_late = last_raising != ir::kNone && phase_[last_raising] == Phase::kAfter;
-    if (loops && !raises_late) write_barrier();
-    for (NodeId n = 0; n < nodes; ++n) {
-      if (phase_[n] != Phase::kAfter) continue;
-      write(n);
+    if (loops) write_loop();
+    const bool raises_here = last_raising != ir::kNone && (!loops || phase(last_raising) == Phase::kAfter);
+    if (!raises_here) write_barrier();
+    for (NodeId n = 0; n < static_cast<NodeId>(whole_.nodes().size()); ++n) {
+      if (loops && phase(n) != Phase::kAfter) continue;
+      for (size_t o = 0; o < whole_.node(n).operands.size(); ++o) exchange(n, o);
+      if (runs_here(n)) write(n);
       if (n == last_raising) write_barrier();
     }
     std::vector<ValueId> outputs;
-    for (const auto output : whole_.outputs()) outputs.push_back(kept(output));
+    for (const auto output : whole_.outputs()) outputs.push_back(is_here(output) ? kept(output) : nothing(output));
+    mail_.finish(b_);
     b_.graph().set_outputs(std::move(outputs));
     return std::move(b_.graph());
   }
@@ -86,39 +83,28 @@ class DeviceGraph {
   static constexpr int32_t kForever = -1;
   static constexpr int32_t kNoTurn = -1;
 
-  // --- Phases -------------------------------------------------------------------------------------
-
+  Phase phase(NodeId node) const { return step_.phases.of_node[node]; }
   bool in_loop(ValueId value) const {
-    const auto& v = whole_.value(value);
-    if (v.producer == ir::kNone) return step_.has_turns(value);
-    return phase_[v.producer] == Phase::kLoop && !is_ahead(value);
+    return compile::in_loop(whole_, step_.frame, step_.loop, step_.phases, value);
+  }
+  bool is_ahead(ValueId value) const { return step_.loop.is_ahead(value); }
+
+  bool runs_here(NodeId node) const { return (step_.stages.of_nodes(node) & Stages::one(group_)) != 0; }
+  // Whether what the value is when the step begins, or ends, lies here.
+  bool is_here(ValueId value) const {
+    return (step_.stages.of_value(whole_, value) & Stages::one(group_)) != 0;
   }
 
-  void find_phases() {
-    phase_.assign(whole_.nodes().size(), Phase::kOnce);
-    if (step_.loop.turns == 1) return;
-    for (size_t n = 0; n < phase_.size(); ++n) {
-      const ir::Node& node = whole_.node(static_cast<NodeId>(n));
-      if (step_.loop.repeats[n]) {
-        phase_[n] = Phase::kLoop;
-        continue;
-      }
-      bool late = static_cast<NodeId>(n) >= step_.loop.end;
-      for (const auto operand : node.operands) {
-        if (operand == ir::kNone) continue;
-        const auto producer = whole_.value(operand).producer;
-        late = late || in_loop(operand) || (producer != ir::kNone && phase_[producer] == Phase::kAfter);
-      }
-      if (!late) continue;
-      phase_[n] = Phase::kAfter;
-      for (const auto operand : node.operands) {
-        if (operand != ir::kNone && in_loop(operand)) carry(operand);
-      }
+  void take_input(ValueId input) {
+    if (!is_here(input)) {
+      b_.graph().add_input(ir::Type::contiguous(whole_.type(input).dtype, {0}));
+      return;
     }
-    for (const auto output : whole_.outputs()) {
-      if (whole_.value(output).producer != ir::kNone && in_loop(output)) carry(output);
-    }
+    at_[input].push_back({step_.produced(input), b_.graph().add_input(input_type(input)), kForever});
   }
+
+  // In the place of an output that lies on other groups.
+  ValueId nothing(ValueId output) { return b_.full(whole_.type(output).dtype, {0}, 0); }
 
   // Turns leave this value behind.
   void carry(ValueId value) {
@@ -139,18 +125,146 @@ class DeviceGraph {
     const auto& nodes = whole_.nodes();
     NodeId last = ir::kNone;
     for (size_t n = 0; n < nodes.size(); ++n) {
+      const auto id = static_cast<NodeId>(n);
       const bool raises = nodes[n].kind == ir::NodeKind::kOp && ops::traits(nodes[n].op).can_raise;
-      const bool later = last == ir::kNone || phase_[n] == Phase::kAfter || phase_[last] != Phase::kAfter;
-      if (raises && later) last = static_cast<NodeId>(n);
+      const bool later = last == ir::kNone || phase(id) == Phase::kAfter || phase(last) != Phase::kAfter;
+      if (raises && later) last = id;
     }
     return last;
   }
 
-  // No device may write over an input while another can still fail: see runtime/run.h.
+  // No device may write over an input while another can still fail: see runtime/run.h. What was sent so far
+  // is received before it.
   void write_barrier() {
+    mail_.finish(b_);
     ir::Node node;
     node.op = ir::Symbol::intern("moai.barrier");
     b_.graph().add_node(std::move(node), {});
+  }
+
+  // --- The loop -----------------------------------------------------------------------------------
+
+  void write_loop() {
+    write_sums_ahead();
+    give_inputs();
+    const plan::Schedule& schedule = *step_.stages.schedule;
+    std::map<std::pair<int32_t, plan::TaskKind>, std::vector<NodeId>> work;
+    for (NodeId n = 0; n < static_cast<NodeId>(whole_.nodes().size()); ++n) {
+      const int32_t stage = step_.stages.of_node[n];
+      if (phase(n) != Phase::kAfter && stage != Stages::kEverywhere && runs_here(n))
+        work[{stage, step_.stages.kinds[n]}].push_back(n);
+    }
+    const auto& tasks = schedule.tasks[group_];
+    for (size_t t = 0; t < tasks.size(); ++t) {
+      const plan::Task& task = tasks[t];
+      turn_ = task.micro_batch;
+      for (const auto& crossing : step_.crossings) {
+        if (crossing.to == task.stage && crosses(crossing, task)) receive(crossing);
+      }
+      mail_.finish(b_, [&](int64_t, int64_t tag) { return has_arrived(t, tag); });
+      for (const auto n : work[{task.stage, task.kind}]) {
+        if (phase(n) == Phase::kLoop || turn_ == 0) write(n);
+      }
+      for (size_t c = 0; c < step_.crossings.size(); ++c) {
+        const auto& crossing = step_.crossings[c];
+        if (crossing.from == task.stage && crosses(crossing, task)) send(c);
+      }
+    }
+    turn_ = kNoTurn;
+    mail_.finish(b_);
+    for (const auto& crossing : step_.crossings) {
+      if (crossing.once) has_[crossing.value] |= Stages::one(step_.stages.group_of(crossing.to));
+    }
+    sums_.finish(b_, [&](ValueId value, ValueId local) {
+      at_[value].push_back({step_.produced(value), local, kForever});
+    });
+  }
+
+  static bool crosses(const Crossing& crossing, const plan::Task& task) {
+    return task.kind == crossing.kind() && (!crossing.once || task.micro_batch == 0);
+  }
+
+  // What the loop reads of inputs that lie on other groups.
+  void give_inputs() {
+    for (NodeId n = 0; n < static_cast<NodeId>(whole_.nodes().size()); ++n) {
+      if (phase(n) == Phase::kAfter) continue;
+      const auto& operands = whole_.node(n).operands;
+      for (size_t o = 0; o < operands.size(); ++o) {
+        if (operands[o] != ir::kNone && whole_.value(operands[o]).producer == ir::kNone) exchange(n, o);
+      }
+    }
+    mail_.finish(b_);
+  }
+
+  // A message is known by its crossing and turn.
+  int64_t tag_of(size_t crossing) const {
+    return static_cast<int64_t>(crossing) * step_.loop.turns + turn_;
+  }
+  bool has_arrived(size_t task, int64_t tag) const {
+    const auto& crossing = step_.crossings[static_cast<size_t>(tag / step_.loop.turns)];
+    return step_.clocks.is_over(group_, task, {crossing.kind(), crossing.to,
+                                               static_cast<int32_t>(tag % step_.loop.turns)});
+  }
+
+  int64_t channel_of(const Crossing& crossing) const {
+    return 1 + int64_t{crossing.from} * step_.stages.schedule->stages() + crossing.to;
+  }
+
+  void send(size_t c) {
+    const Crossing& crossing = step_.crossings[c];
+    mail_.send(b_, ready_to_send(crossing.value, wanted_by(crossing)), step_.stages.group_of(crossing.to),
+               channel_of(crossing), tag_of(c));
+  }
+
+  void receive(const Crossing& crossing) {
+    const Placement& placement = wanted_by(crossing);
+    const ValueId local = mail_.receive(b_, type_of(crossing.value, placement),
+                                        step_.stages.group_of(crossing.from), channel_of(crossing));
+    lists(crossing.value).push_back({placement, local, kForever});
+  }
+
+  // It travels as its first reader wants it.
+  const Placement& wanted_by(const Crossing& crossing) const {
+    const auto& operands = whole_.node(crossing.reader).operands;
+    const auto at = std::find(operands.begin(), operands.end(), crossing.value) - operands.begin();
+    return step_.assignment.nodes[crossing.reader].operands[at];
+  }
+
+  // --- Outside of the loop ------------------------------------------------------------------------
+
+  // Brings an operand to the groups that run the node and do not have it. Inputs travel as they lie, for
+  // whoever gathers them does so when it needs them.
+  void exchange(NodeId id, size_t o) {
+    const ValueId value = whole_.node(id).operands[o];
+    if (value == ir::kNone) return;
+    const GroupSet missing = step_.stages.of_nodes(id) & ~has_[value];
+    if (missing == 0) return;
+    int32_t from = 0;
+    while ((has_[value] & Stages::one(from)) == 0) ++from;
+    const bool is_input = whole_.value(value).producer == ir::kNone;
+    const Placement& placement =
+        is_input ? step_.produced(value) : step_.assignment.nodes[id].operands[o];
+    for (int32_t to = 0; to < step_.stages.groups; ++to) {
+      if ((missing & Stages::one(to)) == 0) continue;
+      if (from == group_) mail_.send(b_, ready_to_send(value, placement), to, kInOrder);
+      if (to != group_) continue;
+      const ir::Type type = is_input ? input_type(value) : type_of(value, placement);
+      at_[value].push_back({placement, mail_.receive(b_, type, from, kInOrder), kForever});
+    }
+    has_[value] |= missing;
+  }
+
+  ValueId ready_to_send(ValueId value, const Placement& placement) {
+    const ValueId local = bring(value, placement);
+    return whole_.type(value).is_dense() ? as_it_is_kept(value, local) : b_.contiguous(local);
+  }
+
+  // Of what was sent so.
+  ir::Type type_of(ValueId value, const Placement& placement) const {
+    const ir::Type& whole = whole_.type(value);
+    ir::Dims sizes = sizes_of(parts_of(place_, plan::leaf_sizes(step_.frame, value), placement));
+    return whole.is_dense() ? dense_like(whole, std::move(sizes))
+                            : ir::Type::contiguous(whole.dtype, std::move(sizes));
   }
 
   // --- Nodes --------------------------------------------------------------------------------------
@@ -163,12 +277,12 @@ class DeviceGraph {
             step_.frame.node_factors[id],
             step_.assignment.nodes[id],
             place_,
-            phase_[id] == Phase::kLoop ? step_.loop.turn(turn_) : Turn{}};
+            phase(id) == Phase::kLoop ? step_.loop.turn(turn_) : Turn{}};
   }
 
   void write(NodeId id) {
     const ir::Node& node = whole_.node(id);
-    const bool loops = phase_[id] == Phase::kLoop;
+    const bool loops = phase(id) == Phase::kLoop;
     if (!node.results.empty() && is_there(node.results[0])) return;  // written ahead
     const plan::Option& option = step_.assignment.nodes[id];
     b_.set_source(node);
@@ -208,22 +322,16 @@ class DeviceGraph {
       const auto value = static_cast<ValueId>(v);
       if (!is_ahead(value)) continue;
       const NodeId id = whole_.value(value).producer;
-      const ir::Node& node = whole_.node(id);
       const plan::Option& option = step_.assignment.nodes[id];
       const auto result = static_cast<size_t>(whole_.value(value).index);
-      const bool is_loss = result == 1 && node.op.str().rfind("aten.nll_loss", 0) == 0;
       ValueId sum = ir::kNone;
       for (turn_ = 0; turn_ < step_.loop.turns; ++turn_) {
-        const ValueId part = is_loss ? target_weight(id) : part_ahead(id, result);
+        const ValueId part = is_target_weight(whole_, value) ? target_weight(id) : part_ahead(id, result);
         sum = sum == ir::kNone ? part : b_.pointwise("aten.add.Tensor", {sum, part}, {int64_t{1}});
       }
       at_[value].push_back({option.results[result], sum, kForever});
     }
-    turn_ = 0;
-  }
-
-  bool is_ahead(ValueId value) const {
-    return step_.loop.turns > 1 && step_.loop.ahead[static_cast<size_t>(value)];
+    turn_ = kNoTurn;
   }
 
   // Of a loss by targets, without the loss.
@@ -419,9 +527,11 @@ class DeviceGraph {
   const SplitStep& step_;
   const ir::Graph& whole_;
   Place place_;
+  int32_t group_;
   LocalBuilder b_;
-  std::vector<Phase> phase_;  // by node
-  int32_t turn_ = 0;
+  Mail mail_;
+  std::vector<GroupSet> has_;  // by value, outside of turns: the groups that have it by now
+  int32_t turn_ = kNoTurn;
   int32_t section_ = 0;
   std::vector<std::vector<There>> at_;  // by value; as it was produced first
   std::vector<std::unordered_map<ValueId, std::vector<There>>> in_turn_;  // by turn: what it has a part of
@@ -442,14 +552,20 @@ Placement SplitStep::wanted(ValueId output) const {
   return placement;
 }
 
-bool SplitStep::has_turns(ValueId value) const {
-  const Turn turn = loop.turn();
-  const auto& dims = frame.value_dims[value];
-  return std::any_of(dims.begin(), dims.end(), [&](const auto& dim) { return turn.leaf_of(dim) >= 0; });
-}
+SplitStep::SplitStep(const ir::Graph& g, const plan::Frame& f, const plan::Mesh& m,
+                     const plan::Assignment& a, const Loop& l, const Stages& s)
+    : graph(g),
+      frame(f),
+      mesh(m),
+      assignment(a),
+      loop(l),
+      stages(s),
+      phases(find_phases(g, f, l)),
+      crossings(find_crossings(g, s, l, phases)),
+      clocks(s, crossings) {}
 
-ir::Graph write_device_graph(const SplitStep& step, Place place) {
-  return DeviceGraph(step, std::move(place)).run();
+ir::Graph write_device_graph(const SplitStep& step, Place place, int32_t group) {
+  return DeviceGraph(step, std::move(place), group).run();
 }
 
 }  // namespace moai::compile

@@ -83,6 +83,17 @@ ValueId LocalBuilder::add_call(const char* op, std::vector<ValueId> operands, st
   return graph_.node(graph_.add_node(std::move(node), std::move(types))).results[0];
 }
 
+void LocalBuilder::add_without_result(const char* op, ValueId operand, std::vector<ir::Arg> more) {
+  ir::Node node;
+  node.section = section_;
+  node.origin = origin_;
+  node.op = ir::Symbol::intern(op);
+  node.operands = {operand};
+  node.args = {ir::OperandRef{0}};
+  node.args.insert(node.args.end(), more.begin(), more.end());
+  graph_.add_node(std::move(node), {});
+}
+
 ValueId LocalBuilder::pointwise(const char* op, std::vector<ValueId> operands, std::vector<ir::Arg> more) {
   const ir::DType dtype = type(operands[0]).dtype;
   return pointwise(op, std::move(operands), std::move(more), dtype);
@@ -184,7 +195,9 @@ ValueId LocalBuilder::collective(ValueId x, const Collective& call, size_t own) 
   if (call.kind == K::kAllGather) sizes[call.dim] = sum(call.sizes);
   if (call.kind == K::kReduceScatter || call.kind == K::kAllToAll) sizes[call.dim] = call.sizes[own];
   if (call.kind == K::kAllToAll) sizes[call.joined_dim] = sum(call.joined_sizes);
-  auto args = args_of(call);
+  Collective outer = call;
+  for (auto& axis : outer.axes) axis += outer_axes_;
+  auto args = args_of(outer);
   args.erase(args.begin());
   return add(collective_name(call.kind), {x}, std::move(args), Type::contiguous(type(x).dtype, sizes));
 }

@@ -12,6 +12,9 @@ namespace moai::compile {
 // change nothing add no node.
 class LocalBuilder {
  public:
+  // `outer_axes`: of the mesh that collectives speak of, before those of the device's own group.
+  explicit LocalBuilder(int64_t outer_axes = 0) : outer_axes_(outer_axes) {}
+
   // What follows belongs to this node of the whole graph.
   void set_source(const ir::Node& node) {
     section_ = node.section;
@@ -27,6 +30,7 @@ class LocalBuilder {
   // The arguments name the operands themselves.
   ir::ValueId add_call(const char* op, std::vector<ir::ValueId> operands, std::vector<ir::Arg> args,
                        ir::Type result);
+  void add_without_result(const char* op, ir::ValueId operand, std::vector<ir::Arg> more);
   // An op whose result is of the first operand's sizes, laid out as that one is but dense.
   ir::ValueId pointwise(const char* op, std::vector<ir::ValueId> operands, std::vector<ir::Arg> more = {});
   ir::ValueId pointwise(const char* op, std::vector<ir::ValueId> operands, std::vector<ir::Arg> more,
@@ -48,10 +52,11 @@ class LocalBuilder {
   ir::ValueId concatenate(const std::vector<ir::ValueId>& parts, int64_t dim);
   // The result is contiguous.
   ir::ValueId index_select(ir::ValueId x, int64_t dim, ir::ValueId index);
-  // `own`: this device's position in the group.
+  // `own`: this device's position in the group; the axes are of the device's own group.
   ir::ValueId collective(ir::ValueId x, const Collective& collective, size_t own);
 
  private:
+  int64_t outer_axes_;
   ir::Graph graph_;
   ir::Section section_ = ir::Section::kForward;
   int32_t origin_ = ir::kNone;

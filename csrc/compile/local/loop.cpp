@@ -22,6 +22,12 @@ int64_t Turn::leaf_of(const plan::Dim& dim) const {
   return it == dim.end() ? -1 : it - dim.begin();
 }
 
+bool is_target_weight(const ir::Graph& graph, ir::ValueId value) {
+  const auto& v = graph.value(value);
+  return v.index == 1 && v.producer != ir::kNone &&
+         graph.node(v.producer).op.str().rfind("aten.nll_loss", 0) == 0;
+}
+
 LeafSizes with_turns(const plan::Frame& frame, ir::ValueId value, const Loop& loop,
                      plan::Placement* placement) {
   const Turn turn = loop.turn();

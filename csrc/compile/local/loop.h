@@ -27,10 +27,15 @@ struct Loop {
   ir::NodeId end = 0;         // nodes from here on run after the last turn
 
   Turn turn(int32_t index = 0) const { return {index, turns, atom}; }
+  bool is_ahead(ir::ValueId value) const { return turns > 1 && ahead[static_cast<size_t>(value)]; }
 
   // Throws Error(Phase::kCompile) where the step cannot be gone through so.
   static Loop make(const plan::Step& step, int32_t turns);
 };
+
+// Whether a value is the second result of a loss by targets, what its mean is divided by: it follows from the
+// targets and their weights, without the loss.
+bool is_target_weight(const ir::Graph& graph, ir::ValueId value);
 
 // Of a frame of one turn, the sizes of a value's atoms in the whole step, with the turns as an atom of their
 // own, outside the batch's; the placement of the value's parts comes along.

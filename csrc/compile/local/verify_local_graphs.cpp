@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <iterator>
+#include <map>
 #include <set>
+#include <tuple>
 
 #include "compile/local/collective.h"
+#include "compile/local/message.h"
 #include "ir/error.h"
 
 namespace moai::compile {
@@ -18,7 +21,11 @@ constexpr const char* kReductions[] = {"sum", "product", "max", "min"};
 class Verifier {
  public:
   Verifier(const std::vector<std::shared_ptr<const ir::Graph>>& graphs, const std::vector<int32_t>& mesh)
-      : graphs_(graphs), mesh_(mesh), waits_at_(graphs.size(), 0), calls_(graphs.size()) {}
+      : graphs_(graphs),
+        mesh_(mesh),
+        waits_at_(graphs.size(), 0),
+        calls_(graphs.size()),
+        messages_(graphs.size()) {}
 
   void run() {
     std::set<const ir::Graph*> seen;
@@ -33,6 +40,14 @@ class Verifier {
     while (!ready.empty()) {
       const int32_t d = ready.back();
       ready.pop_back();
+      if (messages_[d]) {
+        if (!goes_on(d)) continue;
+        ready.push_back(d);
+        ready.push_back(peer_of(mesh_, d, messages_[d]->group));
+        ++waits_at_[d];
+        advance(d);
+        continue;
+      }
       if (!calls_[d]) continue;
       const auto group = group_of(mesh_, d, calls_[d]->axes);
       const bool all_here = std::all_of(group.begin(), group.end(), [&](int32_t member) {
@@ -48,13 +63,19 @@ class Verifier {
     }
     for (int32_t d = 0; d < devices; ++d) {
       if (calls_[d]) stuck(d);
+      if (messages_[d]) stuck_at_message(d);
+    }
+    for (const auto& [channel, on_its_way] : channels_) {
+      if (on_its_way.sent.size() > on_its_way.received)
+        malformed(channel.from, concat("device ", channel.to, " never receives what device ", channel.from,
+                                       " sends on channel ", channel.number));
     }
   }
 
  private:
   const ir::Graph& graph(int32_t device) const { return *graphs_[device]; }
   std::string line(int32_t device) const {
-    if (!calls_[device]) return concat("device ", device, " has ended");
+    if (!calls_[device] && !messages_[device]) return concat("device ", device, " has ended");
     return concat("device ", device, ", node ", waits_at_[device], ": ",
                   ir::print(graph(device), waits_at_[device]));
   }
@@ -62,8 +83,14 @@ class Verifier {
   void advance(int32_t device) {
     auto& at = waits_at_[device];
     calls_[device].reset();
+    messages_[device].reset();
     for (; at < static_cast<ir::NodeId>(graph(device).nodes().size()); ++at) {
       if ((calls_[device] = read_collective(graph(device), at))) break;
+      if (!(messages_[device] = read_message(graph(device), at))) continue;
+      const int64_t group = messages_[device]->group;
+      if (group < 0 || group >= mesh_[0] || peer_of(mesh_, device, group) == device)
+        malformed(device, concat("there is no group ", group, " to speak with"));
+      break;
     }
     if (!calls_[device]) return;
     const Collective& call = *calls_[device];
@@ -81,6 +108,54 @@ class Verifier {
     if (call.kind != K::kAllToAll) return;
     check_parts(device, call.joined_dim, call.joined_sizes, members);
     if (call.dim == call.joined_dim) malformed(device, "a collective cuts and joins one dim");
+  }
+
+  // Values of one channel, in their order.
+  struct Channel {
+    std::vector<const ir::Type*> sent;
+    size_t received = 0;
+    size_t ended = 0;  // by who sent them
+  };
+  struct ChannelId {
+    int32_t from, to;
+    int64_t number;
+    bool operator<(const ChannelId& o) const {
+      return std::tie(from, to, number) < std::tie(o.from, o.to, o.number);
+    }
+  };
+
+  // Whether a device at a message need not wait; then the message is over.
+  bool goes_on(int32_t device) {
+    const Message& message = *messages_[device];
+    const int32_t peer = peer_of(mesh_, device, message.group);
+    const ir::Node& node = graph(device).node(waits_at_[device]);
+    const bool receives = message.kind == Message::Kind::kReceive;
+    Channel& channel =
+        channels_[receives ? ChannelId{peer, device, message.channel} : ChannelId{device, peer, message.channel}];
+    if (message.kind == Message::Kind::kSend) {
+      channel.sent.push_back(&operand(device));
+      if (!channel.sent.back()->is_dense()) malformed(device, "what is sent is not dense");
+      return true;
+    }
+    if (receives) {
+      if (channel.received == channel.sent.size()) return false;
+      const ir::Type& type = graph(device).type(node.results[0]);
+      if (type != *channel.sent[channel.received])
+        malformed(device, concat("device ", peer, " sends ", channel.sent[channel.received]->str()));
+      ++channel.received;
+      return true;
+    }
+    if (channel.ended == channel.sent.size()) malformed(device, "nothing was sent there that is not ended");
+    if (channel.received <= channel.ended) return false;
+    if (&operand(device) != channel.sent[channel.ended]) malformed(device, "an older value was sent there");
+    ++channel.ended;
+    return true;
+  }
+
+  [[noreturn]] void stuck_at_message(int32_t device) const {
+    throw Error(Phase::kCompile, "a device waits for ever for a message, or for one to be received")
+        .detail(line(device))
+        .detail(line(peer_of(mesh_, device, messages_[device]->group)));
   }
 
   void check_parts(int32_t device, int64_t dim, const std::vector<int64_t>& sizes, size_t members) const {
@@ -165,6 +240,8 @@ class Verifier {
   const std::vector<int32_t>& mesh_;
   std::vector<ir::NodeId> waits_at_;              // by device: its next collective
   std::vector<std::optional<Collective>> calls_;  // by device: that one; nothing at the end
+  std::vector<std::optional<Message>> messages_;  // by device: where it waits at one
+  std::map<ChannelId, Channel> channels_;
 };
 
 }  // namespace
