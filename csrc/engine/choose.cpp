@@ -98,7 +98,6 @@ Chooser::Chooser(const Settings& settings) : cluster_(cluster_of(settings)) {
   } else if (!text.empty() && text != "fastest") {
     pins_ = plan::parse_pins(text);
   }
-  if (pins_.axes.empty() && !pins_.saved && !pins_.stages) pins_.stages = 1;
   pins_.solver_steps = kSolverSteps;
   pins_.solver_branches = kSolverBranches;
   for (const auto& axis : pins_.axes) mesh_.push_back(axis.size);
@@ -113,18 +112,32 @@ Choice Chooser::choose(const ir::Graph& graph, const std::vector<runtime::Shardi
 }
 
 Choice Chooser::at_random(const ir::Graph& graph) const {
-  std::vector<std::vector<int32_t>> meshes;
-  std::vector<int32_t> mesh;
-  meshes_of(cluster_.device_count(), &mesh, &meshes);
+  struct Shape {
+    int32_t groups;
+    std::vector<int32_t> mesh;
+  };
+  std::vector<Shape> shapes;
+  const int32_t devices = cluster_.device_count();
+  for (int32_t groups = 1; groups <= devices; ++groups) {
+    if (devices % groups != 0) continue;
+    std::vector<std::vector<int32_t>> meshes;
+    std::vector<int32_t> mesh;
+    meshes_of(devices / groups, &mesh, &meshes);
+    for (auto& one : meshes) shapes.push_back({groups, std::move(one)});
+  }
+  const uint64_t seed = *pins_.random;
+  const Shape& shape = shapes[seed % shapes.size()];
   Choice choice;
   choice.graph = plan::split_lists(graph);
   choice.frame = plan::make_frame(choice.graph);
-  choice.mesh = plan::Mesh::make(cluster_, meshes[*pins_.random % meshes.size()]);
+  choice.mesh = plan::Mesh::make(cluster_, shape.mesh);
   plan::SplitCounts counts;
-  choice.assignment =
-      plan::random_assignment(choice.graph, choice.frame, choice.mesh, *pins_.random, &counts);
-  choice.stages = compile::Stages::none(choice.graph, {});
-  choice.layout = concat("random ", *pins_.random, " on ", choice.mesh.str());
+  choice.assignment = plan::random_assignment(choice.graph, choice.frame, choice.mesh, seed, &counts);
+  choice.stages = compile::Stages::in_order(
+      choice.graph, shape.groups, plan::random_groups(choice.graph.nodes().size(), shape.groups, seed),
+      std::vector<compile::GroupSet>(choice.graph.inputs().size(), 0));
+  choice.layout = concat("random ", seed, " on ", shape.groups > 1 ? concat(shape.groups, " stages of ") : "",
+                         choice.mesh.str());
   return choice;
 }
 
@@ -153,9 +166,9 @@ Choice Chooser::planned(const ir::Graph& graph) {
       best.spent.communicate, best.peak_bytes,
       found.mesh_gap,         found.rules_seconds + found.bound_seconds + found.search_seconds};
   compile::Loop loop = compile::Loop::make(*found.step, best.outer.micro_batches);
-  compile::Stages stages = groups_ > 1 ? compile::Stages::planned(*found.step, loop, groups_, best.stage_begins,
-                                                                  best.schedule)
-                                       : compile::Stages::none(found.step->graph, loop);
+  compile::Stages stages =
+      groups_ > 1 ? compile::Stages::planned(*found.step, loop, groups_, best.stage_begins, best.schedule)
+                  : compile::Stages::none(found.step->graph, loop);
   return {found.step->graph,
           *found.turn,
           plan::Mesh::make(cluster_, best.outer.mesh),

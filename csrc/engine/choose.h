@@ -18,7 +18,7 @@ struct Choice {
   plan::Mesh mesh;
   plan::Assignment assignment;
   compile::Loop loop;
-  compile::Stages stages;  // each on a mesh of its own
+  compile::Stages stages;                       // each on a mesh of its own
   std::string layout;                           // in words
   std::shared_ptr<const Prediction> predicted;  // of a training step that was not split at random
 };

@@ -146,8 +146,8 @@ ir::Graph Loader::canonical(Trace& trace, const std::vector<ir::ValueId>& wanted
 // A program for each device, not made ready yet.
 LoadedProgram Loader::lowered(const Trace& trace, const Choice& choice) const {
   LoadedProgram loaded;
-  const auto local =
-      compile::partition(choice.graph, choice.frame, choice.mesh, choice.assignment, choice.loop, choice.stages);
+  const auto local = compile::partition(choice.graph, choice.frame, choice.mesh, choice.assignment,
+                                        choice.loop, choice.stages);
   const auto lies = [&](ir::ValueId value, const plan::Placement& placement) {
     return std::make_shared<const runtime::Sharding>(sharding_of(choice, value, placement));
   };

@@ -13,9 +13,9 @@ namespace moai::plan {
 struct PipelineCost {
   std::vector<int32_t> stage_begins;  // by virtual stage: its first stretch
   std::shared_ptr<const Schedule> schedule;
-  Spent spent;                        // of the fullest stage's devices, waiting for other stages left out
-  double bubble_seconds = 0;          // that they wait for other stages
-  double peak_bytes = 0;              // of theirs; infinite where there are fewer stretches than stages
+  Spent spent;                // of the fullest stage's devices, waiting for other stages left out
+  double bubble_seconds = 0;  // that they wait for other stages
+  double peak_bytes = 0;      // of theirs; infinite where there are fewer stretches than stages
   Bytes bytes;
   Picture picture;
   std::string excess;  // why there is no such pipeline; empty where there is

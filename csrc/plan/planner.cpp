@@ -192,7 +192,7 @@ class Planner {
       const int32_t most = std::min({kMostStages, devices, base().stretches()});
       for (int32_t stages = 1; stages <= most; ++stages) {
         if ((pins_.stages && *pins_.stages != stages) || devices % stages != 0) continue;
-        if (stages > 1 && !has_turns()) continue;
+        if (stages > 1 && !has_turns() && !pins_.stages) continue;
         for (auto& pair : plan::pairs_of(cluster_, stages)) pairs_.push_back(std::move(pair));
       }
     }
@@ -550,7 +550,7 @@ class Planner {
       out->peak_bytes = out->assignment.bytes;
       if (!out->fits) return;
       simulate(out, mesh, terms);
-      if (out->peak_bytes <= memory_ * (1 + 1e-9)) return;
+      if (!out->excess.empty() || out->peak_bytes <= memory_ * (1 + 1e-9)) return;
       out->fits = false;
       out->excess = concat("memory of the fullest stage: ", out->peak_bytes, " bytes, limit ", memory_);
       terms.memory_bytes *= 0.98 * memory_ / out->peak_bytes;

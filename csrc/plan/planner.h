@@ -61,8 +61,8 @@ struct Candidate {
   Spent spent;                // of the fullest stage's devices
   double bubble_seconds = 0;  // that they wait for other stages
   double peak_bytes = 0;
-  Bytes bytes;                        // at the peak, of the fullest stage
-  std::vector<int32_t> stage_begins;  // by virtual stage: its first stretch of forward
+  Bytes bytes;                               // at the peak, of the fullest stage
+  std::vector<int32_t> stage_begins;         // by virtual stage: its first stretch of forward
   std::shared_ptr<const Schedule> schedule;  // of a pipeline
   std::vector<AxisUse> axes;
   std::string layout;  // in words: "data 8 x tensor 8; states in 64 parts"

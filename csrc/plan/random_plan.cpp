@@ -142,4 +142,15 @@ Assignment random_assignment(const ir::Graph& graph, const Frame& frame, const M
   return Draw(graph, frame, mesh, seed, counts).run();
 }
 
+std::vector<int32_t> random_groups(size_t nodes, int32_t groups, uint64_t seed) {
+  constexpr double kMovesOn = 0.15;
+  Random random(seed);
+  std::vector<int32_t> group(nodes, 0);
+  for (size_t n = 0; n < nodes; ++n) {
+    const bool moves = n == 0 || random.uniform() < kMovesOn;
+    group[n] = moves ? static_cast<int32_t>(random.below(static_cast<size_t>(groups))) : group[n - 1];
+  }
+  return group;
+}
+
 }  // namespace moai::plan

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "plan/assign.h"
 
@@ -27,5 +28,9 @@ bool is_split(const Option& option);
 // converted to all that is asked of it. Deterministic by seed and counts.
 Assignment random_assignment(const ir::Graph& graph, const Frame& frame, const Mesh& mesh, uint64_t seed,
                              SplitCounts* counts);
+
+// Any stages of a pipeline that runs a graph's nodes in their order: by node, one of so many groups.
+// Neighbours are mostly together. Deterministic by seed.
+std::vector<int32_t> random_groups(size_t nodes, int32_t groups, uint64_t seed);
 
 }  // namespace moai::plan

@@ -69,8 +69,8 @@ std::optional<BoundCollective> Groups::bind_message(const ir::Graph& graph, ir::
   const int peer = compile::peer_of(mesh, device_, message->group);
   const int rank_of_peer = peer < device_ ? 0 : 1;
   BoundCollective bound;
-  bound.group = &of({std::min(peer, device_), std::max(peer, device_)},
-                    kMessages + static_cast<int>(message->channel));
+  bound.group =
+      &of({std::min(peer, device_), std::max(peer, device_)}, kMessages + static_cast<int>(message->channel));
   bound.call = message->kind == K::kReceive ? Collective::receive(type.dtype, type.sizes, rank_of_peer)
                                             : Collective::send(type.dtype, type.sizes, rank_of_peer);
   if (message->kind == K::kSend) bound.part = BoundCollective::Part::kStart;

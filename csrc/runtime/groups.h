@@ -12,7 +12,8 @@
 
 namespace moai::runtime {
 
-// A collective or message of a program, made ready: what this device calls, in which group, and how much of it.
+// A collective or message of a program, made ready: what this device calls, in which group, and how much of
+// it.
 struct BoundCollective {
   enum class Part : uint8_t {
     kWhole,   // starts, and waits

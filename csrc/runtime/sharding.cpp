@@ -19,7 +19,8 @@ void join_digits(const std::vector<Sharding::Digits*>& parts) {
   const size_t count = parts.front()->size();
   std::vector<Sharding::Digits> joined(parts.size());
   for (size_t k = 0; k < count; ++k) {
-    const bool full = std::all_of(parts.begin(), parts.end(), [&](const auto* p) { return is_full((*p)[k]); });
+    const bool full =
+        std::all_of(parts.begin(), parts.end(), [&](const auto* p) { return is_full((*p)[k]); });
     const bool outermost = joined.front().empty();
     const bool outer_is_one = !outermost && std::all_of(joined.begin(), joined.end(), [](const auto& digits) {
       return digits.back().size == 1 && digits.back().length == 1;

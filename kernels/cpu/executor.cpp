@@ -451,8 +451,8 @@ class CpuExecutable final : public runtime::Executable {
   std::vector<Slot> slots_;          // by buffer
   std::vector<at::Tensor> tensors_;  // by access
   std::vector<Dynamic> dynamic_offsets_;
-  std::vector<std::unique_ptr<Call>> calls_;                        // by instruction
-  std::vector<std::optional<runtime::BoundCollective>> exchanges_;  // by instruction
+  std::vector<std::unique_ptr<Call>> calls_;                                       // by instruction
+  std::vector<std::optional<runtime::BoundCollective>> exchanges_;                 // by instruction
   std::unordered_map<runtime::Communicator*, std::deque<runtime::WorkPtr>> sent_;  // on their way, by channel
   std::vector<std::vector<int32_t>> begins_;  // buffers to allocate before an instruction
   std::vector<std::vector<int32_t>> ends_;    // buffers to free after it

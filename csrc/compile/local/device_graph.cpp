@@ -21,10 +21,11 @@ namespace moai::compile {
 // and in backward, so that no device holds all of them at a time.
 //
 // Note [Order on a device]
-// Within the loop a device runs the tasks of its group, one after the other: without a pipeline each is a whole
-// turn. All else runs in the order of the whole graph, which all devices go through: each runs the nodes of
-// its group, and a value that another group needs leaves, and arrives, when its first reader's turn has come.
-// So messages outside of the loop cannot wait for each other in a circle, and there one channel is enough.
+// Within the loop a device runs the tasks of its group, one after the other: without a pipeline each is a
+// whole turn. All else runs in the order of the whole graph, which all devices go through: each runs the
+// nodes of its group, and a value that another group needs leaves, and arrives, when its first reader's turn
+// has come. So messages outside of the loop cannot wait for each other in a circle, and there one channel is
+// enough.
 
 namespace {
 
@@ -47,8 +48,7 @@ class DeviceGraph {
         in_turn_(static_cast<size_t>(step.loop.turns)) {
     for (size_t v = 0; v < whole_.values().size(); ++v) {
       const auto value = static_cast<ValueId>(v);
-      has_.push_back(step_.loop.is_ahead(value) ? step_.stages.all()
-                                                : step_.stages.of_value(whole_, value));
+      has_.push_back(step_.loop.is_ahead(value) ? step_.stages.all() : step_.stages.of_value(whole_, value));
     }
     for (const auto value : step_.phases.carried) carry(value);
   }
@@ -68,7 +68,8 @@ class DeviceGraph {
       if (n == last_raising) write_barrier();
     }
     std::vector<ValueId> outputs;
-    for (const auto output : whole_.outputs()) outputs.push_back(is_here(output) ? kept(output) : nothing(output));
+    for (const auto output : whole_.outputs())
+      outputs.push_back(is_here(output) ? kept(output) : nothing(output));
     mail_.finish(b_);
     b_.graph().set_outputs(std::move(outputs));
     return std::move(b_.graph());
@@ -197,13 +198,11 @@ class DeviceGraph {
   }
 
   // A message is known by its crossing and turn.
-  int64_t tag_of(size_t crossing) const {
-    return static_cast<int64_t>(crossing) * step_.loop.turns + turn_;
-  }
+  int64_t tag_of(size_t crossing) const { return static_cast<int64_t>(crossing) * step_.loop.turns + turn_; }
   bool has_arrived(size_t task, int64_t tag) const {
     const auto& crossing = step_.crossings[static_cast<size_t>(tag / step_.loop.turns)];
-    return step_.clocks.is_over(group_, task, {crossing.kind(), crossing.to,
-                                               static_cast<int32_t>(tag % step_.loop.turns)});
+    return step_.clocks.is_over(group_, task,
+                                {crossing.kind(), crossing.to, static_cast<int32_t>(tag % step_.loop.turns)});
   }
 
   int64_t channel_of(const Crossing& crossing) const {
@@ -242,8 +241,7 @@ class DeviceGraph {
     int32_t from = 0;
     while ((has_[value] & Stages::one(from)) == 0) ++from;
     const bool is_input = whole_.value(value).producer == ir::kNone;
-    const Placement& placement =
-        is_input ? step_.produced(value) : step_.assignment.nodes[id].operands[o];
+    const Placement& placement = is_input ? step_.produced(value) : step_.assignment.nodes[id].operands[o];
     for (int32_t to = 0; to < step_.stages.groups; ++to) {
       if ((missing & Stages::one(to)) == 0) continue;
       if (from == group_) mail_.send(b_, ready_to_send(value, placement), to, kInOrder);
@@ -552,8 +550,8 @@ Placement SplitStep::wanted(ValueId output) const {
   return placement;
 }
 
-SplitStep::SplitStep(const ir::Graph& g, const plan::Frame& f, const plan::Mesh& m,
-                     const plan::Assignment& a, const Loop& l, const Stages& s)
+SplitStep::SplitStep(const ir::Graph& g, const plan::Frame& f, const plan::Mesh& m, const plan::Assignment& a,
+                     const Loop& l, const Stages& s)
     : graph(g),
       frame(f),
       mesh(m),

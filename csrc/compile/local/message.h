@@ -15,8 +15,8 @@ namespace moai::compile {
 // one at its own place in another stage's group.
 //
 //   moai.send(x, group, channel)     begins to give x, and goes on
-//   moai.sent(x, group, channel)     waits until the oldest value that was sent there, which is x, has arrived
-//   moai.receive(group, channel)     waits for the next value from there
+//   moai.sent(x, group, channel)     waits until the oldest value that was sent there, which is x, has
+//   arrived moai.receive(group, channel)     waits for the next value from there
 //
 // What is sent on one channel arrives in that order; channels know nothing of each other. x is dense.
 struct Message {

@@ -14,8 +14,8 @@ namespace moai::compile {
 
 // What each device of a mesh runs.
 struct LocalGraphs {
-  // By device, in row-major order of coordinates on mesh_of; devices that run the same share one. They take the whole
-  // graph's inputs, numbers and outputs, each as its placement has it.
+  // By device, in row-major order of coordinates on mesh_of; devices that run the same share one. They take
+  // the whole graph's inputs, numbers and outputs, each as its placement has it.
   std::vector<std::shared_ptr<const ir::Graph>> graphs;
   std::vector<plan::Placement> outputs;  // replicated or sharded; what updates an input lies where that does
 };
@@ -25,7 +25,8 @@ struct LocalGraphs {
 // brought to one placement once, from wherever it already lies at the least cost. Parts may be uneven.
 //
 // * `graph` is whole, its views canonical and its lists split; `frame` is its frame.
-// * `assignment` gives an option for each node and a placement for each input, on `mesh`, which each stage has
+// * `assignment` gives an option for each node and a placement for each input, on `mesh`, which each stage
+// has
 //   one of. What lies on other groups is a part of no elements.
 //
 // A sampler of a part gets one more argument, a list: for each atom of the result (outermost first) the whole

@@ -208,10 +208,12 @@ std::vector<Crossing> find_crossings(const ir::Graph& graph, const Stages& stage
       if (producer == ir::kNone || loop.is_ahead(operand)) continue;
       const int32_t from = stages.of_node[producer];
       if (from == Stages::kEverywhere || from == to) continue;
-      const bool is_made_later = stages.kinds[n] == TaskKind::kForward ? from > to
-                                 : stages.kinds[producer] != TaskKind::kForward && from < to;
+      const bool is_made_later = stages.kinds[n] == TaskKind::kForward
+                                     ? from > to
+                                     : stages.kinds[producer] != TaskKind::kForward && from < to;
       if (is_made_later) {
-        throw Error(moai::Phase::kCompile, concat("stage ", to, " of the pipeline needs what stage ", from, " makes later"))
+        throw Error(moai::Phase::kCompile,
+                    concat("stage ", to, " of the pipeline needs what stage ", from, " makes later"))
             .detail(ir::print(graph, n));
       }
       if (stages.group_of(from) == stages.group_of(to)) continue;

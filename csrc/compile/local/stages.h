@@ -22,9 +22,9 @@ struct Stages {
   static constexpr int32_t kEverywhere = -1;
 
   int32_t groups = 1;
-  std::vector<int32_t> of_node;          // its stage; kEverywhere: small, and runs on all groups
-  std::vector<plan::TaskKind> kinds;     // by node of the loop: the task that it is part of
-  std::vector<GroupSet> of_input;        // which groups hold it
+  std::vector<int32_t> of_node;                    // its stage; kEverywhere: small, and runs on all groups
+  std::vector<plan::TaskKind> kinds;               // by node of the loop: the task that it is part of
+  std::vector<GroupSet> of_input;                  // which groups hold it
   std::shared_ptr<const plan::Schedule> schedule;  // of the loop's tasks; null where there is no loop
 
   GroupSet all() const { return groups == 64 ? ~GroupSet{0} : (GroupSet{1} << groups) - 1; }
@@ -39,8 +39,7 @@ struct Stages {
   // As planned. `begins`: by stage, its first stretch of forward. What turns need of others is always made by
   // an earlier task (Note [Messages of a pipeline]); nodes are moved to another stage where that takes it.
   static Stages planned(const plan::Step& step, const Loop& loop, int32_t groups,
-                        const std::vector<int32_t>& begins,
-                        std::shared_ptr<const plan::Schedule> schedule);
+                        const std::vector<int32_t>& begins, std::shared_ptr<const plan::Schedule> schedule);
   // `of_node`: its group. No turns: nodes run in their order. `held`: by input, the groups that hold it; none
   // where it lies nowhere yet.
   static Stages in_order(const ir::Graph& graph, int32_t groups, std::vector<int32_t> of_node,
@@ -82,7 +81,8 @@ class TaskClocks {
     size_t group;
     int32_t index;
   };
-  std::vector<std::vector<std::vector<int32_t>>> known_;  // by group and task: tasks of each group that are over
+  std::vector<std::vector<std::vector<int32_t>>>
+      known_;  // by group and task: tasks of each group that are over
   std::map<Key, Position> positions_;
 };
 
