@@ -112,6 +112,8 @@ PINNED = [
     (4, "tp=2,dp=2"),
     (3, "dp=3,zero=3"),
     (2, "dp=2,micro=3,recompute=full"),
+    (2, "pp=2,micro=3"),
+    (4, "pp=2,tp=2"),
     (2, "fastest"),
 ]
 

@@ -1,13 +1,12 @@
 #include "compile/local/device_graph.h"
 
 #include <algorithm>
-#include <limits>
 #include <map>
 #include <unordered_map>
 #include <utility>
 
-#include "compile/local/convert.h"
 #include "compile/local/local_op.h"
+#include "compile/local/local_values.h"
 #include "compile/local/message.h"
 #include "compile/local/turn_sums.h"
 #include "ir/error.h"
@@ -15,11 +14,6 @@
 
 namespace moai::compile {
 
-// Note [Where a device's values are]
-// A value of the whole graph may be on a device under several placements, each a value of the local graph. It
-// is brought to a placement once, but for weights: what is gathered of them is gathered again in each turn
-// and in backward, so that no device holds all of them at a time.
-//
 // Note [Order on a device]
 // Within the loop a device runs the tasks of its group, one after the other: without a pipeline each is a
 // whole turn. All else runs in the order of the whole graph, which all devices go through: each runs the
@@ -32,7 +26,6 @@ namespace {
 using ir::NodeId;
 using ir::ValueId;
 using plan::Placement;
-using K = plan::Split::Kind;
 
 constexpr int64_t kInOrder = 0;  // the channel of what is not in the loop
 
@@ -44,8 +37,7 @@ class DeviceGraph {
         place_(std::move(place)),
         group_(group),
         b_(step.stages.groups > 1 ? 1 : 0),
-        at_(whole_.values().size()),
-        in_turn_(static_cast<size_t>(step.loop.turns)) {
+        values_(step, place_, b_) {
     for (size_t v = 0; v < whole_.values().size(); ++v) {
       const auto value = static_cast<ValueId>(v);
       has_.push_back(step_.loop.is_ahead(value) ? step_.stages.all() : step_.stages.of_value(whole_, value));
@@ -76,18 +68,9 @@ class DeviceGraph {
   }
 
  private:
-  struct There {
-    Placement placement;
-    ValueId local;
-    int32_t scope;  // where it may be used: see scope()
-  };
-  static constexpr int32_t kForever = -1;
-  static constexpr int32_t kNoTurn = -1;
+  static constexpr int32_t kNoTurn = LocalValues::kNoTurn;
 
-  Phase phase(NodeId node) const { return step_.phases.of_node[node]; }
-  bool in_loop(ValueId value) const {
-    return compile::in_loop(whole_, step_.frame, step_.loop, step_.phases, value);
-  }
+  Phase phase(NodeId node) const { return step_.phase(node); }
   bool is_ahead(ValueId value) const { return step_.loop.is_ahead(value); }
 
   bool runs_here(NodeId node) const { return (step_.stages.of_nodes(node) & Stages::one(group_)) != 0; }
@@ -101,7 +84,7 @@ class DeviceGraph {
       b_.graph().add_input(ir::Type::contiguous(whole_.type(input).dtype, {0}));
       return;
     }
-    at_[input].push_back({step_.produced(input), b_.graph().add_input(input_type(input)), kForever});
+    values_.add(input, step_.produced(input), b_.graph().add_input(values_.input_type(input)));
   }
 
   // In the place of an output that lies on other groups.
@@ -158,27 +141,26 @@ class DeviceGraph {
     const auto& tasks = schedule.tasks[group_];
     for (size_t t = 0; t < tasks.size(); ++t) {
       const plan::Task& task = tasks[t];
-      turn_ = task.micro_batch;
+      values_.set_turn(task.micro_batch);
       for (const auto& crossing : step_.crossings) {
         if (crossing.to == task.stage && crosses(crossing, task)) receive(crossing);
       }
       mail_.finish(b_, [&](int64_t, int64_t tag) { return has_arrived(t, tag); });
       for (const auto n : work[{task.stage, task.kind}]) {
-        if (phase(n) == Phase::kLoop || turn_ == 0) write(n);
+        if (phase(n) == Phase::kLoop || task.micro_batch == 0) write(n);
       }
       for (size_t c = 0; c < step_.crossings.size(); ++c) {
         const auto& crossing = step_.crossings[c];
         if (crossing.from == task.stage && crosses(crossing, task)) send(c);
       }
     }
-    turn_ = kNoTurn;
+    values_.set_turn(kNoTurn);
     mail_.finish(b_);
     for (const auto& crossing : step_.crossings) {
       if (crossing.once) has_[crossing.value] |= Stages::one(step_.stages.group_of(crossing.to));
     }
-    sums_.finish(b_, [&](ValueId value, ValueId local) {
-      at_[value].push_back({step_.produced(value), local, kForever});
-    });
+    sums_.finish(
+        b_, [&](ValueId value, ValueId local) { values_.add_whole(value, step_.produced(value), local); });
   }
 
   static bool crosses(const Crossing& crossing, const plan::Task& task) {
@@ -198,7 +180,9 @@ class DeviceGraph {
   }
 
   // A message is known by its crossing and turn.
-  int64_t tag_of(size_t crossing) const { return static_cast<int64_t>(crossing) * step_.loop.turns + turn_; }
+  int64_t tag_of(size_t crossing) const {
+    return static_cast<int64_t>(crossing) * step_.loop.turns + values_.turn();
+  }
   bool has_arrived(size_t task, int64_t tag) const {
     const auto& crossing = step_.crossings[static_cast<size_t>(tag / step_.loop.turns)];
     return step_.clocks.is_over(group_, task,
@@ -211,15 +195,15 @@ class DeviceGraph {
 
   void send(size_t c) {
     const Crossing& crossing = step_.crossings[c];
-    mail_.send(b_, ready_to_send(crossing.value, wanted_by(crossing)), step_.stages.group_of(crossing.to),
-               channel_of(crossing), tag_of(c));
+    mail_.send(b_, values_.bring_to_send(crossing.value, wanted_by(crossing)),
+               step_.stages.group_of(crossing.to), channel_of(crossing), tag_of(c));
   }
 
   void receive(const Crossing& crossing) {
     const Placement& placement = wanted_by(crossing);
-    const ValueId local = mail_.receive(b_, type_of(crossing.value, placement),
+    const ValueId local = mail_.receive(b_, values_.type_of(crossing.value, placement),
                                         step_.stages.group_of(crossing.from), channel_of(crossing));
-    lists(crossing.value).push_back({placement, local, kForever});
+    values_.add(crossing.value, placement, local);
   }
 
   // It travels as its first reader wants it.
@@ -244,25 +228,12 @@ class DeviceGraph {
     const Placement& placement = is_input ? step_.produced(value) : step_.assignment.nodes[id].operands[o];
     for (int32_t to = 0; to < step_.stages.groups; ++to) {
       if ((missing & Stages::one(to)) == 0) continue;
-      if (from == group_) mail_.send(b_, ready_to_send(value, placement), to, kInOrder);
+      if (from == group_) mail_.send(b_, values_.bring_to_send(value, placement), to, kInOrder);
       if (to != group_) continue;
-      const ir::Type type = is_input ? input_type(value) : type_of(value, placement);
-      at_[value].push_back({placement, mail_.receive(b_, type, from, kInOrder), kForever});
+      const ir::Type type = is_input ? values_.input_type(value) : values_.type_of(value, placement);
+      values_.add(value, placement, mail_.receive(b_, type, from, kInOrder));
     }
     has_[value] |= missing;
-  }
-
-  ValueId ready_to_send(ValueId value, const Placement& placement) {
-    const ValueId local = bring(value, placement);
-    return whole_.type(value).is_dense() ? as_it_is_kept(value, local) : b_.contiguous(local);
-  }
-
-  // Of what was sent so.
-  ir::Type type_of(ValueId value, const Placement& placement) const {
-    const ir::Type& whole = whole_.type(value);
-    ir::Dims sizes = sizes_of(parts_of(place_, plan::leaf_sizes(step_.frame, value), placement));
-    return whole.is_dense() ? dense_like(whole, std::move(sizes))
-                            : ir::Type::contiguous(whole.dtype, std::move(sizes));
   }
 
   // --- Nodes --------------------------------------------------------------------------------------
@@ -275,25 +246,24 @@ class DeviceGraph {
             step_.frame.node_factors[id],
             step_.assignment.nodes[id],
             place_,
-            phase(id) == Phase::kLoop ? step_.loop.turn(turn_) : Turn{}};
+            phase(id) == Phase::kLoop ? step_.loop.turn(values_.turn()) : Turn{}};
   }
 
   void write(NodeId id) {
     const ir::Node& node = whole_.node(id);
     const bool loops = phase(id) == Phase::kLoop;
-    if (!node.results.empty() && is_there(node.results[0])) return;  // written ahead
+    if (!node.results.empty() && values_.has(node.results[0])) return;  // written ahead
     const plan::Option& option = step_.assignment.nodes[id];
     b_.set_source(node);
-    section_ = static_cast<int32_t>(node.section);
-    if (id >= step_.loop.end && step_.loop.turns > 1) section_ = 2;
+    values_.set_section(step_.section(id));
     const auto results = write_local_op(b_, local_op(id), operands_of(id));
     for (size_t r = 0; r < results.size(); ++r) {
       const ValueId value = node.results[r];
       if (is_ahead(value)) continue;
-      lists(value).push_back({option.results[r], results[r], kForever});
+      values_.add(value, option.results[r], results[r]);
       if (!loops) continue;
       const auto joined = joined_.find(value);
-      if (joined != joined_.end()) joined->second.push_back(bring(value, step_.wanted(value)));
+      if (joined != joined_.end()) joined->second.push_back(values_.bring(value, step_.wanted(value)));
       const ValueId weight = r + 1 < results.size() ? results[r + 1] : ir::kNone;
       sums_.add(b_, value, results[r], weight);
     }
@@ -304,15 +274,13 @@ class DeviceGraph {
     const ir::Node& node = whole_.node(id);
     std::vector<ValueId> operands;
     for (size_t o = 0; o < node.operands.size(); ++o) {
-      const ValueId there = bring(node.operands[o], step_.assignment.nodes[id].operands[o]);
+      const Placement& to = step_.assignment.nodes[id].operands[o];
       const bool is_memory = node.kind != ir::NodeKind::kOp && o == 0;  // which a strided region is of
-      operands.push_back(is_memory ? as_it_is_kept(node.operands[o], there)
-                                   : as_kernels_take_it(node, node.operands[o], there));
+      operands.push_back(is_memory ? values_.bring_dense(node.operands[o], to)
+                                   : values_.bring_to(node, node.operands[o], to));
     }
     return operands;
   }
-
-  bool is_there(ValueId value) { return !lists(value).empty(); }
 
   // Sums over the batch that turns use are had before the first one (plan::TimeAxis::ahead).
   void write_sums_ahead() {
@@ -323,13 +291,14 @@ class DeviceGraph {
       const plan::Option& option = step_.assignment.nodes[id];
       const auto result = static_cast<size_t>(whole_.value(value).index);
       ValueId sum = ir::kNone;
-      for (turn_ = 0; turn_ < step_.loop.turns; ++turn_) {
+      for (int32_t turn = 0; turn < step_.loop.turns; ++turn) {
+        values_.set_turn(turn);
         const ValueId part = is_target_weight(whole_, value) ? target_weight(id) : part_ahead(id, result);
         sum = sum == ir::kNone ? part : b_.pointwise("aten.add.Tensor", {sum, part}, {int64_t{1}});
       }
-      at_[value].push_back({option.results[result], sum, kForever});
+      values_.add_whole(value, option.results[result], sum);
     }
-    turn_ = kNoTurn;
+    values_.set_turn(kNoTurn);
   }
 
   // Of a loss by targets, without the loss.
@@ -337,10 +306,10 @@ class DeviceGraph {
     const ir::Node& node = whole_.node(id);
     const plan::Option& option = step_.assignment.nodes[id];
     write_ahead(node.operands[1]);
-    const ValueId target = bring(node.operands[1], option.operands[1]);
+    const ValueId target = values_.bring(node.operands[1], option.operands[1]);
     const bool weighted = node.operands.size() > 2;
     if (weighted) write_ahead(node.operands[2]);
-    const ValueId weights = weighted ? bring(node.operands[2], option.operands[2]) : ir::kNone;
+    const ValueId weights = weighted ? values_.bring(node.operands[2], option.operands[2]) : ir::kNone;
     b_.set_source(node);
     return write_target_weight(b_, local_op(id), target, weights);
   }
@@ -355,171 +324,19 @@ class DeviceGraph {
   // Writes what a value comes from, before its place in the order.
   void write_ahead(ValueId value) {
     const auto producer = whole_.value(value).producer;
-    if (producer == ir::kNone || is_there(value)) return;
+    if (producer == ir::kNone || values_.has(value)) return;
     for (const auto operand : whole_.node(producer).operands) {
       if (operand != ir::kNone) write_ahead(operand);
     }
     write(producer);
   }
 
-  // --- Values -------------------------------------------------------------------------------------
-
-  // Where the value is found now.
-  std::vector<There>& lists(ValueId value) {
-    if (turn_ == kNoTurn || step_.loop.turns == 1 || !in_loop(value)) return at_[value];
-    auto& here = in_turn_[turn_][value];
-    if (here.empty() && whole_.value(value).producer == ir::kNone)
-      here.push_back({step_.produced(value), slice_of_turn(value), kForever});
-    return here;
-  }
-
-  // Of a gathered weight: the turn and the section in which it was gathered.
-  int32_t scope() const { return (turn_ == kNoTurn ? step_.loop.turns : turn_) * 3 + section_; }
-
-  // The value as `to` has it: converted from where it lies at the least cost, if it does not lie there yet.
-  ValueId bring(ValueId value, const Placement& to) {
-    const auto sizes = plan::leaf_sizes(step_.frame, value);
-    double least = std::numeric_limits<double>::infinity();
-    const There* best = nullptr;
-    auto& there = lists(value);
-    for (const auto& place : there) {
-      if (place.scope != kForever && place.scope != scope()) continue;
-      if (place.placement == to) return place.local;
-      const double cost = plan::convert_seconds(whole_.type(value), sizes, place.placement, to, step_.mesh);
-      if (cost >= least) continue;
-      least = cost;
-      best = &place;
-    }
-    if (best == nullptr) {
-      const auto producer = whole_.value(value).producer;
-      Error error(moai::Phase::kCompile,
-                  concat("the plan reduces %", value, " otherwise than by a sum, and asks for a sum"));
-      if (producer != ir::kNone) error.detail(ir::print(whole_, producer));
-      throw Error(error);
-    }
-    const Placement from = best->placement;
-    const ValueId converted = convert(b_, place_, best->local, whole_.type(value), sizes, from, to,
-                                      reductions(value), weight_of(value));
-    const bool is_weight = whole_.value(value).producer == ir::kNone && !step_.has_turns(value);
-    lists(value).push_back({to, converted, is_weight && gathers(from, to) ? scope() : kForever});
-    return converted;
-  }
-
-  static bool gathers(const Placement& from, const Placement& to) {
-    for (size_t a = 0; a < from.size(); ++a) {
-      if (from[a].kind == K::kShard && to[a].kind == K::kReplicate) return true;
-    }
-    return false;
-  }
-
-  // How a value of a node is reduced, by axis.
-  std::vector<Reduction> reductions(ValueId value) const {
-    const auto& v = whole_.value(value);
-    if (v.producer == ir::kNone) return {};
-    const auto& choices = step_.assignment.nodes[v.producer].choices;
-    std::vector<Reduction> all(choices.size());
-    for (size_t a = 0; a < choices.size(); ++a) {
-      if (choices[a].kind != plan::AxisChoice::Kind::kFactor) continue;
-      const auto atom = step_.frame.node_factors[v.producer][choices[a].factor][choices[a].leaf];
-      all[a].how = step_.frame.rules[v.producer].combine[v.index][choices[a].factor];
-      all[a].size = step_.frame.atoms.size(atom);
-      for (size_t outer = 0; outer <= a; ++outer) {
-        const bool same = choices[outer].kind == choices[a].kind &&
-                          choices[outer].factor == choices[a].factor &&
-                          choices[outer].leaf == choices[a].leaf;
-        if (same) all[a].axes.push_back(static_cast<int64_t>(outer));
-      }
-    }
-    return all;
-  }
-
-  // What a mean over parts is weighted by: the node's next result, as the node left it.
-  ValueId weight_of(ValueId value) {
-    const auto& v = whole_.value(value);
-    if (v.producer == ir::kNone) return ir::kNone;
-    const auto& results = whole_.node(v.producer).results;
-    const auto next = static_cast<size_t>(v.index) + 1;
-    if (next >= results.size()) return ir::kNone;
-    const auto& there = lists(results[next]);
-    return there.empty() ? ir::kNone : there.front().local;
-  }
-
-  // A part cut out of a dense value is not dense. Views and pointwise ops do not mind; others may count on
-  // what they were recorded with, and get a copy, one for all of them.
-  ValueId as_kernels_take_it(const ir::Node& node, ValueId whole, ValueId local) {
-    const bool minds = node.op.str().rfind("moai.", 0) != 0 && !ops::traits(node.op).pointwise;
-    if (!minds || !whole_.type(whole).is_dense() || b_.type(local).is_dense()) return local;
-    const auto [it, is_new] = dense_.emplace(local, ir::kNone);
-    if (is_new) it->second = b_.dense(local, memory_order(whole_.type(whole)));
-    return it->second;
-  }
-
-  // Dense, in the order that the whole has.
-  ValueId as_it_is_kept(ValueId whole, ValueId local) {
-    const ir::Type& type = whole_.type(whole);
-    if (!type.is_dense()) return local;
-    return b_.dense(local, memory_order(type));
-  }
-
-  // --- Turns --------------------------------------------------------------------------------------
-
-  ir::Type input_type(ValueId input) const {
-    const ir::Type& whole = whole_.type(input);
-    Placement placement = step_.produced(input);
-    const auto leaves = with_turns(step_.frame, input, step_.loop, &placement);
-    ir::Dims sizes = sizes_of(parts_of(place_, leaves, placement));
-    return sizes == whole.sizes ? whole : dense_like(whole, std::move(sizes));
-  }
-
-  // The dim that turns divide, and how many elements a turn has in it inside and outside of the turns' atom.
-  struct Turned {
-    int64_t dim = -1;
-    int64_t outer = 1;
-    int64_t inner = 1;
-  };
-  Turned turned(ValueId value, const Placement& placement) const {
-    const Turn any = step_.loop.turn();
-    const auto parts = parts_of(place_, plan::leaf_sizes(step_.frame, value), placement);
-    Turned found;
-    for (size_t d = 0; d < parts.size(); ++d) {
-      const int64_t leaf = any.leaf_of(step_.frame.value_dims[value][d]);
-      if (leaf < 0) continue;
-      found.dim = static_cast<int64_t>(d);
-      for (size_t k = 0; k < parts[d].size(); ++k)
-        (static_cast<int64_t>(k) < leaf ? found.outer : found.inner) *= parts[d][k].length;
-    }
-    return found;
-  }
-
-  // What this turn has of an input.
-  ValueId slice_of_turn(ValueId input) {
-    const Turned t = turned(input, step_.produced(input));
-    ValueId x = at_[input].front().local;
-    if (t.outer == 1) return b_.slice(x, t.dim, turn_ * t.inner, t.inner);
-    ir::Dims open = b_.type(x).sizes;
-    ir::Dims merged = open;
-    open[t.dim] = t.inner;
-    open.insert(open.begin() + t.dim, {t.outer, step_.loop.turns});
-    merged[t.dim] = t.outer * t.inner;
-    return b_.reshape(b_.slice(b_.reshape(x, open), t.dim + 1, turn_, 1), merged);
-  }
-
   // An output, as the step leaves it behind.
   ValueId kept(ValueId output) {
+    const Placement wanted = step_.wanted(output);
     const auto joined = joined_.find(output);
-    if (joined == joined_.end() || whole_.value(output).producer == ir::kNone)
-      return as_it_is_kept(output, bring(output, step_.wanted(output)));
-    const Turned t = turned(output, step_.wanted(output));
-    std::vector<ValueId> parts;
-    for (const ValueId part : joined->second) {
-      ir::Dims open = b_.type(part).sizes;
-      open[t.dim] = t.inner;
-      open.insert(open.begin() + t.dim, {t.outer, 1});
-      parts.push_back(b_.reshape(part, open));
-    }
-    ir::Dims merged = b_.type(joined->second[0]).sizes;
-    merged[t.dim] *= step_.loop.turns;
-    return as_it_is_kept(output, b_.reshape(b_.concatenate(parts, t.dim + 1), merged));
+    const bool in_turns = joined != joined_.end() && whole_.value(output).producer != ir::kNone;
+    return in_turns ? values_.joined(output, wanted, joined->second) : values_.bring_dense(output, wanted);
   }
 
   const SplitStep& step_;
@@ -527,40 +344,14 @@ class DeviceGraph {
   Place place_;
   int32_t group_;
   LocalBuilder b_;
+  LocalValues values_;
   Mail mail_;
   std::vector<GroupSet> has_;  // by value, outside of turns: the groups that have it by now
-  int32_t turn_ = kNoTurn;
-  int32_t section_ = 0;
-  std::vector<std::vector<There>> at_;  // by value; as it was produced first
-  std::vector<std::unordered_map<ValueId, std::vector<There>>> in_turn_;  // by turn: what it has a part of
   TurnSums sums_;
   std::unordered_map<ValueId, std::vector<ValueId>> joined_;  // by value: what each turn left behind
-  std::unordered_map<ValueId, ValueId> dense_;                // by local value that is not: its copy that is
 };
 
 }  // namespace
-
-Placement SplitStep::wanted(ValueId output) const {
-  const ValueId input = plan::updated_input(graph, output);
-  if (input != ir::kNone) return produced(input);
-  Placement placement = produced(output);
-  for (auto& split : placement) {
-    if (split.kind != K::kShard) split = {};
-  }
-  return placement;
-}
-
-SplitStep::SplitStep(const ir::Graph& g, const plan::Frame& f, const plan::Mesh& m, const plan::Assignment& a,
-                     const Loop& l, const Stages& s)
-    : graph(g),
-      frame(f),
-      mesh(m),
-      assignment(a),
-      loop(l),
-      stages(s),
-      phases(find_phases(g, f, l)),
-      crossings(find_crossings(g, s, l, phases)),
-      clocks(s, crossings) {}
 
 ir::Graph write_device_graph(const SplitStep& step, Place place, int32_t group) {
   return DeviceGraph(step, std::move(place), group).run();
