@@ -123,11 +123,7 @@ runtime::RunPtr Engine::launch(std::shared_ptr<Trace> trace, std::vector<runtime
 void Engine::execute(Trace& trace, runtime::Run& run, const std::vector<ir::ValueId>& held) {
   settle_moved();
   for (const auto& cell : run.inputs) check_readable(cell);
-  // What is still held decides what must be kept: a cell that only this run holds is nobody's.
-  std::vector<ir::ValueId> wanted;
-  for (size_t i = 0; i < held.size(); ++i) {
-    if (run.outputs[i].use_count() > 1) wanted.push_back(held[i]);
-  }
+  std::vector<ir::ValueId> wanted = held;
   std::sort(wanted.begin(), wanted.end());
   LoadedProgram& program = loader_->program_for(trace, wanted, run.numbers, where_inputs_lie(run));
   ++trace.runs;
@@ -136,19 +132,25 @@ void Engine::execute(Trace& trace, runtime::Run& run, const std::vector<ir::Valu
     last_ = program.programs[0];
     cycles_.launched(trace.id);
   }
+  // The program is for all that was held when the step was launched, so that none is made anew when a script
+  // lets go a little later. What is kept is decided now: a cell that only this run holds is nobody's.
   std::vector<runtime::CellPtr> outputs(program.outputs.size());
   for (size_t i = 0; i < held.size(); ++i) {
     if (run.outputs[i].use_count() <= 1) continue;
     auto at = std::lower_bound(program.outputs.begin(), program.outputs.end(), held[i]);
     // A value held twice is an output twice.
     while (at != program.outputs.end() && outputs[at - program.outputs.begin()] != nullptr) ++at;
-    // A cell that died and came back is impossible; one that died since `wanted` just goes unfilled.
     if (at != program.outputs.end() && *at == held[i]) outputs[at - program.outputs.begin()] = run.outputs[i];
   }
-  if (devices_.size() > 1) return execute_on_several(run, program, outputs);
+  if (devices_.size() > 1) return execute_on_several(trace, run, program, outputs);
+  std::vector<runtime::CellPtr> old;
+  for (size_t i = 0; i < run.inputs.size(); ++i) {
+    if (trace.donated[i] && run.inputs[i]) old.push_back(run.inputs[i]);
+  }
   const Timed timed;
   program.executables[0]->run(run.inputs, run.numbers, outputs);
   timed.succeeded();
+  let_go(old);
   // Interpreted once: the next time there will be a plan, and many traces never come back.
   if (!program.programs[0]->has_arena) trace.programs.clear();
 }

@@ -74,7 +74,8 @@ class Engine {
  private:
   struct Shared;  // a launch on several devices
   void execute(Trace& trace, runtime::Run& run, const std::vector<ir::ValueId>& held);
-  void execute_on_several(runtime::Run& run, LoadedProgram& program,
+  void let_go(const std::vector<runtime::CellPtr>& old);
+  void execute_on_several(const Trace& trace, runtime::Run& run, LoadedProgram& program,
                           const std::vector<runtime::CellPtr>& outputs);
   std::vector<runtime::ShardingPtr> where_inputs_lie(const runtime::Run& run);
   void settle_moved();

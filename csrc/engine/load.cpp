@@ -55,6 +55,13 @@ int64_t bytes_of(const compile::Program& program) {
   return bytes;
 }
 
+// Of the fullest device.
+int64_t bytes_of(const std::vector<std::shared_ptr<const compile::Program>>& programs) {
+  int64_t most = 0;
+  for (const auto& program : programs) most = std::max(most, bytes_of(*program));
+  return most;
+}
+
 void count_compile(bool resized) {
   (resized ? stats().resizes : stats().compiles).fetch_add(1, std::memory_order_relaxed);
 }
@@ -156,7 +163,6 @@ LoadedProgram Loader::lowered(const Trace& trace, const Choice& choice) const {
   for (size_t o = 0; o < local.outputs.size(); ++o)
     loaded.outputs_lie.push_back(lies(choice.graph.outputs()[o], local.outputs[o]));
   loaded.layout = choice.layout;
-  loaded.predicted = choice.predicted;
   std::unordered_map<const ir::Graph*, std::shared_ptr<const compile::Program>> known;
   for (const auto& graph : local.graphs) {
     auto& program = known[graph.get()];
@@ -168,6 +174,12 @@ LoadedProgram Loader::lowered(const Trace& trace, const Choice& choice) const {
       program = std::move(made);
     }
     loaded.programs.push_back(program);
+  }
+  if (choice.predicted) {
+    // What a planner estimates, a program knows.
+    auto predicted = std::make_shared<Prediction>(*choice.predicted);
+    predicted->peak_bytes = static_cast<double>(bytes_of(loaded.programs));
+    loaded.predicted = std::move(predicted);
   }
   return loaded;
 }
@@ -188,8 +200,7 @@ LoadedProgram Loader::fitting(const Trace& trace, const ir::Graph& graph,
       if (tries == 0) throw;
       break;
     }
-    int64_t most = 0;
-    for (const auto& program : loaded.programs) most = std::max(most, bytes_of(*program));
+    const int64_t most = bytes_of(loaded.programs);
     if (most < least) {
       least = most;
       best = std::move(loaded);

@@ -24,6 +24,7 @@ using runtime::ShardingPtr;
 struct Engine::Shared {
   std::vector<std::vector<CellPtr>> inputs;   // by device and input
   std::vector<std::vector<CellPtr>> outputs;  // by device and output
+  std::vector<std::vector<CellPtr>> old;      // by device: what it has of values that the step replaces
   struct Cut {
     BlockPtr whole;
     std::vector<CellPtr> parts;
@@ -68,6 +69,13 @@ BlockPtr Engine::join(const std::vector<CellPtr>& parts, const runtime::Sharding
   return whole;
 }
 
+// A step has succeeded: its storages hold other values now. Who still has a cell of theirs kept it for the
+// case that the step fails.
+void Engine::let_go(const std::vector<CellPtr>& old) {
+  const std::lock_guard<std::mutex> guard(cells_lock_);
+  for (const auto& cell : old) cell->block = nullptr;
+}
+
 BlockPtr Engine::whole(const Cell& cell) {
   std::vector<CellPtr> parts;
   ShardingPtr sharding;
@@ -90,12 +98,13 @@ void Engine::measured(const LoadedProgram& program, double seconds) {
   all.push_back(seconds);
 }
 
-void Engine::execute_on_several(runtime::Run& run, LoadedProgram& program,
+void Engine::execute_on_several(const Trace& trace, runtime::Run& run, LoadedProgram& program,
                                 const std::vector<CellPtr>& outputs) {
   auto shared = std::make_shared<Shared>();
   const size_t devices = devices_.size();
   shared->inputs.assign(devices, std::vector<CellPtr>(run.inputs.size()));
   shared->outputs.assign(devices, std::vector<CellPtr>(outputs.size()));
+  shared->old.resize(devices);
   for (size_t i = 0; i < run.inputs.size(); ++i) {
     CellPtr& cell = run.inputs[i];
     if (cell == nullptr) continue;
@@ -108,7 +117,10 @@ void Engine::execute_on_several(runtime::Run& run, LoadedProgram& program,
       shared->cuts.push_back({whole(*cell), parts, wanted});
       if (cell.use_count() > 1) moved_.push_back({cell, parts, wanted});
     }
-    for (size_t d = 0; d < devices; ++d) shared->inputs[d][i] = std::move(parts[d]);
+    for (size_t d = 0; d < devices; ++d) {
+      if (trace.donated[i]) shared->old[d].push_back(parts[d]);
+      shared->inputs[d][i] = std::move(parts[d]);
+    }
     // What nobody else holds is the devices' to let go of when they have read it.
     if (cell.use_count() == 1) cell = nullptr;
   }
@@ -132,6 +144,7 @@ void Engine::execute_on_several(runtime::Run& run, LoadedProgram& program,
         part->state.store(Cell::State::kReady, std::memory_order_release);
       }
       program.executables[d]->run(shared->inputs[d], r.numbers, shared->outputs[d]);
+      let_go(shared->old[d]);
     } catch (...) {
       if (!shared->failed.exchange(true)) stats().failures.fetch_add(1, std::memory_order_relaxed);
       throw;

@@ -49,7 +49,7 @@ void restore_all() {
       auto strong = entry.storage.lock();
       if (!strong) continue;
       auto& storage = static_cast<Storage&>(*strong);
-      if (storage.cell != entry.after) continue;
+      if (storage.cell != entry.after.lock()) continue;
       // An old value that was being overwritten when the run failed is lost, and `after` says so at each
       // read.
       if (entry.before == nullptr ||

@@ -12,7 +12,7 @@ namespace moai::record {
 struct Restore {
   c10::weak_intrusive_ptr<c10::StorageImpl> storage;
   runtime::CellPtr before;
-  runtime::CellPtr after;
+  std::weak_ptr<runtime::Cell> after;  // which a run need not keep when the script has let go of it
 };
 
 // Queues a run and remembers what to take back. The recorder's lock must be held.

@@ -15,19 +15,21 @@ namespace moai::runtime {
 
 namespace {
 
+constexpr int64_t kLine = 64;
+constexpr int64_t kPage = 4096;
 constexpr int64_t kHugePage = int64_t{2} << 20;
 // From here on a block is mapped for itself and can be given back to the system.
 constexpr int64_t kMapped = int64_t{1} << 20;
 // Beyond any machine's address space, and sums with it do not overflow.
 constexpr int64_t kTooMuch = int64_t{1} << 62;
 
+// Up to a thirty-second more than asked for, so that blocks of about one size serve each other, and what is
+// counted is close to what is used.
 int64_t rounded(int64_t bytes) {
   if (bytes >= kTooMuch) return kTooMuch;
-  if (bytes >= kHugePage) return (bytes + kHugePage - 1) / kHugePage * kHugePage;
-  if (bytes >= kMapped) return kHugePage;
-  int64_t size = 64;
-  while (size < bytes) size *= 2;
-  return size;
+  int64_t unit = bytes >= kMapped ? kPage : kLine;
+  while (unit < bytes / 64) unit *= 2;
+  return std::max(kLine, (bytes + unit - 1) / unit * unit);
 }
 
 void* take(int64_t bytes) {

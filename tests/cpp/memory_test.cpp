@@ -36,11 +36,12 @@ TEST_CASE("a_block_is_aligned_counted_and_used_again") {
       {1, 64, 64},
       {64, 64, 64},
       {65, 128, 64},
-      {100 * kKiB, 128 * kKiB, 64},
-      {kMiB, 2 * kMiB, 2 * kMiB},
+      {100 * kKiB, 100 * kKiB, 64},
+      {100 * kKiB + 1, 102 * kKiB, 64},
+      {kMiB, kMiB, 2 * kMiB},
       {2 * kMiB, 2 * kMiB, 2 * kMiB},
-      {2 * kMiB + 1, 4 * kMiB, 2 * kMiB},
-      {5 * kMiB, 6 * kMiB, 2 * kMiB},
+      {2 * kMiB + 1, 2 * kMiB + 32 * kKiB, 2 * kMiB},
+      {5 * kMiB, 5 * kMiB, 2 * kMiB},
   };
   for (const auto& row : rows) {
     INFO(row.bytes << " bytes");

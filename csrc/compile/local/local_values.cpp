@@ -91,7 +91,9 @@ ValueId LocalValues::bring_to(const ir::Node& node, ValueId value, const Placeme
   return it->second;
 }
 
-ValueId LocalValues::bring_dense(ValueId value, const Placement& to) { return dense(value, bring(value, to)); }
+ValueId LocalValues::bring_dense(ValueId value, const Placement& to) {
+  return dense(value, bring(value, to));
+}
 
 ValueId LocalValues::bring_to_send(ValueId value, const Placement& to) {
   return whole_.type(value).is_dense() ? bring_dense(value, to) : b_.contiguous(bring(value, to));
@@ -122,8 +124,7 @@ std::vector<Reduction> LocalValues::reductions(ValueId value) const {
     all[a].size = step_.frame.atoms.size(atom);
     for (size_t outer = 0; outer <= a; ++outer) {
       const bool same = choices[outer].kind == choices[a].kind &&
-                        choices[outer].factor == choices[a].factor &&
-                        choices[outer].leaf == choices[a].leaf;
+                        choices[outer].factor == choices[a].factor && choices[outer].leaf == choices[a].leaf;
       if (same) all[a].axes.push_back(static_cast<int64_t>(outer));
     }
   }

@@ -13,9 +13,9 @@ namespace moai::compile {
 
 // Where a device has the values of the whole graph, while its own is written.
 //
-// A value may be there under several placements, each a value of the local graph. It is brought to a placement
-// once, but for weights: what is gathered of them is gathered again in each turn and in backward, so that no
-// device holds all of them at a time.
+// A value may be there under several placements, each a value of the local graph. It is brought to a
+// placement once, but for weights: what is gathered of them is gathered again in each turn and in backward,
+// so that no device holds all of them at a time.
 class LocalValues {
  public:
   static constexpr int32_t kNoTurn = -1;
@@ -81,7 +81,8 @@ class LocalValues {
   int32_t turn_ = kNoTurn;
   int32_t section_ = 0;
   std::vector<std::vector<There>> at_;  // by value; as it was produced first
-  std::vector<std::unordered_map<ir::ValueId, std::vector<There>>> in_turn_;  // by turn: what it has a part of
+  std::vector<std::unordered_map<ir::ValueId, std::vector<There>>>
+      in_turn_;                                         // by turn: what it has a part of
   std::unordered_map<ir::ValueId, ir::ValueId> dense_;  // by local value that is not: its copy that is
 };
 
