@@ -4,6 +4,7 @@
 
 #include "compile/local/parts.h"
 #include "ir/error.h"
+#include "plan/pairs.h"
 #include "plan/plan_file.h"
 #include "plan/random_plan.h"
 #include "plan/split_lists.h"
@@ -47,11 +48,6 @@ void meshes_of(int32_t devices, std::vector<int32_t>* mesh, std::vector<std::vec
   }
 }
 
-bool trains(const ir::Graph& graph) {
-  return std::any_of(graph.nodes().begin(), graph.nodes().end(),
-                     [](const ir::Node& node) { return node.section == ir::Section::kBackward; });
-}
-
 // The placement, among those that the frame's atoms allow, under which an input lies as it does now.
 Placement placement_of(const Choice& choice, ir::ValueId input, const runtime::Sharding& lies) {
   const auto sizes = plan::leaf_sizes(choice.frame, input);
@@ -72,6 +68,11 @@ Placement placement_of(const Choice& choice, ir::ValueId input, const runtime::S
 }
 
 }  // namespace
+
+bool trains(const ir::Graph& graph) {
+  return std::any_of(graph.nodes().begin(), graph.nodes().end(),
+                     [](const ir::Node& node) { return node.section == ir::Section::kBackward; });
+}
 
 runtime::Sharding sharding_of(const Choice& choice, ir::ValueId value, const Placement& placement) {
   Placement in_turns = placement;
@@ -179,30 +180,47 @@ Choice Chooser::planned(const ir::Graph& graph) {
           std::make_shared<const Prediction>(predicted)};
 }
 
+// At once where that fits, else in as few turns as do.
 Choice Chooser::in_place(const ir::Graph& graph, const std::vector<runtime::ShardingPtr>& lie) const {
-  plan::Step step = plan::make_step(graph);
-  Choice choice{step.graph, step.frame, plan::Mesh::make(cluster_, mesh_), {}, {}, {}, "", nullptr};
-  choice.stages = stages_in_place(choice.graph, lie);
+  const plan::Step step = plan::make_step(graph);
+  std::vector<int32_t> turns{1};
+  if (groups_ == 1 && step.time.obstacle.empty()) turns = plan::turns_worth_a_try(step.time.size);
+  Choice choice;
+  for (const auto count : turns) {
+    choice = in_place(step, count, lie);
+    if (choice.assignment.fits) return choice;
+  }
+  throw OutOfMemory(Phase::kPlan, concat("no plan of this step fits: ", choice.assignment.excess));
+}
+
+Choice Chooser::in_place(const plan::Step& step, int32_t turns,
+                         const std::vector<runtime::ShardingPtr>& lie) const {
+  Choice choice;
+  choice.graph = step.graph;
+  choice.frame = turns == 1 ? step.frame : plan::frame_of_turn(step.frame, step.time, turns);
+  choice.mesh = plan::Mesh::make(cluster_, mesh_);
+  choice.loop = compile::Loop::make(step, turns);
+  choice.stages =
+      groups_ == 1 ? compile::Stages::none(step.graph, choice.loop) : stages_in_place(step.graph, lie);
   plan::Terms terms;
   terms.memory_bytes = static_cast<double>(cluster_.smallest_memory());
+  terms.turns = turns;
   terms.steps = kSolverSteps;
   terms.branches = kSolverBranches;
   terms.pinned_inputs.resize(choice.graph.inputs().size());
   for (size_t i = 0; i < lie.size(); ++i) {
     if (lie[i]) terms.pinned_inputs[i] = placement_of(choice, choice.graph.inputs()[i], *lie[i]);
   }
-  choice.assignment = plan::assign(step, step.frame, choice.mesh, terms);
-  if (!choice.assignment.fits)
-    throw OutOfMemory(Phase::kPlan, concat("no plan of this step fits: ", choice.assignment.excess));
+  choice.assignment = plan::assign(step, choice.frame, choice.mesh, terms);
   choice.layout = concat("as it lies, on ", choice.mesh.str());
   if (groups_ > 1) choice.layout += concat(" of each of ", groups_, " stages");
+  if (turns > 1) choice.layout += concat("; ", turns, " micro-batches");
   return choice;
 }
 
 // A node runs where most of what it reads lies.
 compile::Stages Chooser::stages_in_place(const ir::Graph& graph,
                                          const std::vector<runtime::ShardingPtr>& lie) const {
-  if (groups_ == 1) return compile::Stages::none(graph, {});
   const auto devices = static_cast<size_t>(cluster_.device_count() / groups_);  // of a group
   std::vector<compile::GroupSet> held(graph.inputs().size(), 0);
   for (size_t i = 0; i < lie.size(); ++i) {

@@ -41,6 +41,7 @@ class Chooser {
   plan::StepPlan plan_pinned(const ir::Graph& graph) const;
   Choice planned(const ir::Graph& graph);
   Choice in_place(const ir::Graph& graph, const std::vector<runtime::ShardingPtr>& lie) const;
+  Choice in_place(const plan::Step& step, int32_t turns, const std::vector<runtime::ShardingPtr>& lie) const;
   compile::Stages stages_in_place(const ir::Graph& graph, const std::vector<runtime::ShardingPtr>& lie) const;
 
   std::vector<int64_t> memory_bytes_;  // by kind of device
@@ -50,6 +51,9 @@ class Chooser {
   int32_t groups_ = 1;
   std::vector<int32_t> mesh_;
 };
+
+// Whether a step has a backward.
+bool trains(const ir::Graph& graph);
 
 // Where a value of a choice lies.
 runtime::Sharding sharding_of(const Choice& choice, ir::ValueId value, const plan::Placement& placement);

@@ -72,7 +72,8 @@ void check_readable(const runtime::CellPtr& cell) {
 }  // namespace
 
 Engine::Engine(const Kind& kind, const Settings& settings)
-    : devices_(runtime::make_devices(settings.devices, kind.cores(), settings.memory_bytes)) {
+    : devices_(runtime::make_devices(settings.devices, kind.cores(), settings.memory_bytes)),
+      has_limit_(settings.memory_bytes >= 0) {
   std::vector<std::string> names;
   for (const auto& device : devices_) names.push_back(device->name);
   if (devices_.size() > 1) transport_ = std::make_shared<runtime::SharedMemory>(names);
@@ -100,7 +101,7 @@ runtime::RunPtr Engine::launch(std::shared_ptr<Trace> trace, std::vector<runtime
   }
   const bool dry = dry_.load();
   run->execute = [this, dry, trace = std::move(trace), values = std::move(values)](runtime::Run& r) {
-    if (!dry) return execute(*trace, r, values);
+    if (!dry) return execute({trace, values}, r);
     {
       const std::lock_guard<std::mutex> guard(last_lock_);
       const auto& longest = dry_step_.trace;
@@ -120,39 +121,46 @@ runtime::RunPtr Engine::launch(std::shared_ptr<Trace> trace, std::vector<runtime
   return run;
 }
 
-void Engine::execute(Trace& trace, runtime::Run& run, const std::vector<ir::ValueId>& held) {
+void Engine::execute(Launch launch, runtime::Run& run) {
   settle_moved();
   for (const auto& cell : run.inputs) check_readable(cell);
-  std::vector<ir::ValueId> wanted = held;
-  std::sort(wanted.begin(), wanted.end());
-  LoadedProgram& program = loader_->program_for(trace, wanted, run.numbers, where_inputs_lie(run));
+  recipes_.join(&launch, &run);
+  LoadedProgram* program = program_for(launch, run);
+  if (program == nullptr && recipes_.take_back(run)) {
+    recipes_.join(&launch, &run);
+    program = program_for(launch, run);
+  }
+  if (program == nullptr) program = &leave_recipe(&launch, run);
+  Trace& trace = *launch.trace;
+  const auto& held = launch.held;
   ++trace.runs;
   {
     const std::lock_guard<std::mutex> guard(last_lock_);
-    last_ = program.programs[0];
+    last_ = program->programs[0];
     cycles_.launched(trace.id);
   }
   // The program is for all that was held when the step was launched, so that none is made anew when a script
   // lets go a little later. What is kept is decided now: a cell that only this run holds is nobody's.
-  std::vector<runtime::CellPtr> outputs(program.outputs.size());
+  std::vector<runtime::CellPtr> outputs(program->outputs.size());
   for (size_t i = 0; i < held.size(); ++i) {
     if (run.outputs[i].use_count() <= 1) continue;
-    auto at = std::lower_bound(program.outputs.begin(), program.outputs.end(), held[i]);
+    auto at = std::lower_bound(program->outputs.begin(), program->outputs.end(), held[i]);
     // A value held twice is an output twice.
-    while (at != program.outputs.end() && outputs[at - program.outputs.begin()] != nullptr) ++at;
-    if (at != program.outputs.end() && *at == held[i]) outputs[at - program.outputs.begin()] = run.outputs[i];
+    while (at != program->outputs.end() && outputs[at - program->outputs.begin()] != nullptr) ++at;
+    if (at != program->outputs.end() && *at == held[i])
+      outputs[at - program->outputs.begin()] = run.outputs[i];
   }
-  if (devices_.size() > 1) return execute_on_several(trace, run, program, outputs);
+  if (devices_.size() > 1) return execute_on_several(trace, run, *program, outputs);
   std::vector<runtime::CellPtr> old;
   for (size_t i = 0; i < run.inputs.size(); ++i) {
     if (trace.donated[i] && run.inputs[i]) old.push_back(run.inputs[i]);
   }
   const Timed timed;
-  program.executables[0]->run(run.inputs, run.numbers, outputs);
+  program->executables[0]->run(run.inputs, run.numbers, outputs);
   timed.succeeded();
   let_go(old);
   // Interpreted once: the next time there will be a plan, and many traces never come back.
-  if (!program.programs[0]->has_arena) trace.programs.clear();
+  if (!program->programs[0]->has_arena) trace.programs.clear();
 }
 
 runtime::MemoryStats Engine::memory_stats() const {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/cycle.h"
+#include "engine/recipe.h"
 #include "engine/settings.h"
 #include "engine/trace.h"
 #include "runtime/worker_group.h"
@@ -45,8 +46,9 @@ class Engine {
   void reset_peak_memory();
   void trim_memory();
 
-  // The whole of a ready value: its memory, or what its parts make together. Null when it is empty.
-  runtime::BlockPtr whole(const runtime::Cell& cell);
+  // The whole of a ready value: its memory, or what its parts make together; made now where it was not kept.
+  // Null when it is empty. Throws Error(Phase::kRun) where making it fails. Not on a worker's thread.
+  runtime::BlockPtr whole(const runtime::CellPtr& cell);
 
   // While on, runs are finished without being executed: what they promise is there in name, has
   // no memory and cannot be read. For recording steps that no machine at hand could run.
@@ -73,21 +75,28 @@ class Engine {
 
  private:
   struct Shared;  // a launch on several devices
-  void execute(Trace& trace, runtime::Run& run, const std::vector<ir::ValueId>& held);
+  void execute(Launch launch, runtime::Run& run);
+  // Null where the launch does not fit, or leaves a recipe since it did not.
+  LoadedProgram* program_for(const Launch& launch, const runtime::Run& run);
+  LoadedProgram& leave_recipe(Launch* launch, runtime::Run& run);
+  void make_again(const runtime::CellPtr& cell);
   void let_go(const std::vector<runtime::CellPtr>& old);
   void execute_on_several(const Trace& trace, runtime::Run& run, LoadedProgram& program,
                           const std::vector<runtime::CellPtr>& outputs);
   std::vector<runtime::ShardingPtr> where_inputs_lie(const runtime::Run& run);
   void settle_moved();
   void measured(const LoadedProgram& program, double seconds);
+  runtime::BlockPtr joined(const runtime::Cell& cell);
   runtime::BlockPtr join(const std::vector<runtime::CellPtr>& parts, const runtime::Sharding& sharding);
 
   std::vector<std::unique_ptr<runtime::Device>> devices_;
   runtime::MemoryPool host_memory_;
   std::shared_ptr<runtime::Transport> transport_;  // null for one device
   std::vector<std::unique_ptr<runtime::Backend>> backends_;
+  bool has_limit_;                  // of memory
   std::unique_ptr<Loader> loader_;  // the workers' threads alone, one at a time
-  std::mutex cells_lock_;           // guards blocks and parts of ready cells
+  Recipes recipes_;                 // the same
+  std::mutex cells_lock_;           // guards blocks, parts and recipes of ready cells
   struct Moved {
     runtime::CellPtr cell;
     std::vector<runtime::CellPtr> parts;

@@ -201,11 +201,13 @@ LoadedProgram Loader::fitting(const Trace& trace, const ir::Graph& graph,
       break;
     }
     const int64_t most = bytes_of(loaded.programs);
+    loaded.fits = memory_bytes_ < 0 || most <= memory_bytes_;
+    const bool fits = loaded.fits;
     if (most < least) {
       least = most;
       best = std::move(loaded);
     }
-    if (memory_bytes_ < 0 || most <= memory_bytes_) break;
+    if (fits) break;
     share *= 0.97 * static_cast<double>(memory_bytes_) / static_cast<double>(most);
   }
   return best;

@@ -76,7 +76,17 @@ void Engine::let_go(const std::vector<CellPtr>& old) {
   for (const auto& cell : old) cell->block = nullptr;
 }
 
-BlockPtr Engine::whole(const Cell& cell) {
+BlockPtr Engine::whole(const CellPtr& cell) {
+  bool is_there = false;
+  {
+    const std::lock_guard<std::mutex> guard(cells_lock_);
+    is_there = cell->recipe == nullptr && cell->state.load(std::memory_order_acquire) == Cell::State::kReady;
+  }
+  if (!is_there) make_again(cell);
+  return joined(*cell);
+}
+
+BlockPtr Engine::joined(const Cell& cell) {
   std::vector<CellPtr> parts;
   ShardingPtr sharding;
   {
@@ -114,7 +124,7 @@ void Engine::execute_on_several(const Trace& trace, runtime::Run& run, LoadedPro
       parts = cell->parts;
     } else {
       for (size_t d = 0; d < devices; ++d) parts.push_back(std::make_shared<Cell>(wanted->part_bytes(d)));
-      shared->cuts.push_back({whole(*cell), parts, wanted});
+      shared->cuts.push_back({joined(*cell), parts, wanted});
       if (cell.use_count() > 1) moved_.push_back({cell, parts, wanted});
     }
     for (size_t d = 0; d < devices; ++d) {
@@ -127,6 +137,13 @@ void Engine::execute_on_several(const Trace& trace, runtime::Run& run, LoadedPro
   for (size_t o = 0; o < outputs.size(); ++o) {
     const auto& cell = outputs[o];
     if (cell == nullptr) continue;
+    const std::lock_guard<std::mutex> guard(cells_lock_);
+    if (cell->recipe != nullptr && run.id != 0) {
+      // It was ready in name, and is promised again.
+      cell->recipe = nullptr;
+      cell->run_id = run.id;
+      cell->state.store(Cell::State::kPending, std::memory_order_release);
+    }
     cell->sharding = program.outputs_lie[o];
     for (size_t d = 0; d < devices; ++d) {
       cell->parts.push_back(std::make_shared<Cell>(cell->sharding->part_bytes(d)));

@@ -34,6 +34,7 @@ struct LoadedProgram {
   std::vector<runtime::ShardingPtr> inputs_lie;
   std::vector<runtime::ShardingPtr> outputs_lie;
   std::vector<std::pair<int32_t, int64_t>> offsets;
+  bool fits = true;                             // in the devices' memory
   std::string layout;                           // in words
   std::shared_ptr<const Prediction> predicted;  // of a training step that was not split at random
 };
@@ -52,6 +53,8 @@ struct Trace {
   int64_t runs = 0;
   std::vector<bool> varying_offsets;  // by number: a view's offset that was seen to change
   std::vector<LoadedProgram> programs;
+  // The same, for a first half that leaves its values as a recipe (recipe.h); null where it keeps them.
+  std::shared_ptr<Trace> keeping_inputs;
 };
 
 }  // namespace moai::engine

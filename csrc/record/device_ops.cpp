@@ -273,7 +273,7 @@ void grow(Storage& storage, int64_t bytes) {
     wait(old);
     auto block = allocate(bytes);
     if (old->bytes > 0)
-      std::memcpy(block->data, engine::engine().whole(*old)->data,
+      std::memcpy(block->data, engine::engine().whole(old)->data,
                   static_cast<size_t>(std::min(old->bytes, bytes)));
     grown = Cell::ready(std::move(block), bytes);
   }

@@ -57,7 +57,7 @@ runtime::BlockPtr fetch(const at::Tensor& tensor, CutReason reason, const std::s
     if (cell == nullptr) set_value(storage, storage.layout, cell = std::move(fresh));
   }
   wait(cell);
-  runtime::BlockPtr block = engine::engine().whole(*cell);
+  runtime::BlockPtr block = engine::engine().whole(cell);
   if (block == nullptr && cell->bytes > 0) {
     throw Error(Phase::kRun, "this tensor was recorded in a dry run and has no value")
         .hint("leave moai.dry_run() and compute it again");

@@ -11,6 +11,14 @@
 
 namespace moai::runtime {
 
+// How a value that was not kept is made when somebody reads it; whose it is knows more.
+struct Recipe {
+  Recipe() = default;
+  Recipe(const Recipe&) = delete;
+  Recipe& operator=(const Recipe&) = delete;
+  virtual ~Recipe() = default;
+};
+
 // A value that lives between two traces: promised by a run when it is queued, filled when the run
 // has finished. Whoever may still ask for the value holds a reference; a run that holds the only
 // one need not keep it.
@@ -34,7 +42,7 @@ class Cell {
     for (const auto& part : parts) {
       if (part->is_empty()) return true;
     }
-    return parts.empty() && block == nullptr && bytes > 0;
+    return parts.empty() && block == nullptr && bytes > 0 && recipe == nullptr;
   }
 
   const int64_t bytes;
@@ -45,7 +53,8 @@ class Cell {
   // the engine's lock alone.
   std::vector<std::shared_ptr<Cell>> parts;
   ShardingPtr sharding;
-  std::string error;  // set when failed: why the value is lost
+  std::shared_ptr<Recipe> recipe;  // in the place of parts; guarded as they are
+  std::string error;               // set when failed: why the value is lost
   std::atomic<State> state{State::kPending};
   uint64_t run_id = 0;  // of the run that fills it; 0 when it was born ready
   uint64_t reader = 0;  // the last open segment that captured it; guarded by the recorder's lock

@@ -114,7 +114,7 @@ void WorkerGroup::finish(const RunPtr& run, std::exception_ptr error) {
     if (!cell) continue;
     if (error) {
       lose(*cell, why);
-    } else if (!cell->parts.empty()) {
+    } else if (!cell->parts.empty() || cell->recipe != nullptr) {
       cell->state.store(Cell::State::kReady, std::memory_order_release);
     }
   }

@@ -330,6 +330,66 @@ def test_a_batch_that_does_not_fit_is_gone_through_in_turns(limit: int) -> None:
     assert losses == pytest.approx(losses_of_a_large_batch("cpu"), rel=1e-10)
 
 
+def losses_read_before_backward(device: str, reads_logits: bool) -> list[float]:
+    """The loss of each step, and after it what share of the tokens was guessed."""
+    torch.manual_seed(0)
+    model = Gpt(64, 32, 4, 2, 64).double().to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    seen = []
+    for step in range(4):
+        torch.manual_seed(step)
+        tokens = torch.randint(64, (64, 65)).to(device)
+        ids, targets = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+        logits = model(ids)
+        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        seen.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if reads_logits:
+            seen.append((logits.argmax(-1) == targets).double().mean().item())
+        del logits
+    return seen
+
+
+@pytest.mark.parametrize("reads_logits", [False, True])
+@pytest.mark.parametrize("limit", [12, 11])
+def test_a_loss_read_before_backward_where_forward_leaves_too_much(limit: int, reads_logits: bool) -> None:
+    """What forward leaves for backward does not fit the limit: it is made again, within a step gone through in turns."""
+    moai.configure(devices="cpu:2", device_memory=f"{limit}MiB", plan="fastest")
+    try:
+        losses = losses_read_before_backward("moai", reads_logits)
+        peaks = [device["peak_bytes"] for device in moai.stats()["devices"]]
+    finally:
+        moai.configure(devices="cpu", device_memory="", plan="fastest")
+    assert max(peaks) <= limit * 2**20
+    assert losses == pytest.approx(losses_read_before_backward("cpu", reads_logits), rel=1e-10)
+
+
+def test_a_value_that_was_not_kept_is_made_when_it_is_read() -> None:
+    """Though the weights that it came from are others by then, or no backward ever comes."""
+
+    def seen(device: str) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        model = Gpt(64, 32, 4, 2, 64).double().to(device)
+        ids = torch.randint(64, (64, 64)).to(device)
+        logits = model(ids)
+        outs = [logits.mean().detach().cpu()]
+        with torch.no_grad():
+            for p in model.parameters():
+                p.mul_(0.5)
+        moai.sync()
+        return [*outs, logits[3].detach().cpu(), logits.detach().cpu()]
+
+    moai.configure(devices="cpu:2", device_memory="14MiB", plan="fastest")
+    try:
+        got = seen("moai")
+    finally:
+        moai.configure(devices="cpu", device_memory="", plan="fastest")
+    for ours, theirs in zip(got, seen("cpu"), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("plan", ["dp=2,zero=0", "dp=2,zero=3", "tp=2", "dp=2,micro=4", "pp=2,micro=4"])
 def test_devices_hold_no_more_than_was_said(plan: str) -> None:
     """However many steps are recorded ahead of the one that runs."""

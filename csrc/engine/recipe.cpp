@@ -1,0 +1,224 @@
+#include "engine/recipe.h"
+
+#include <algorithm>
+#include <unordered_map>
+#include <utility>
+#include <variant>
+
+#include "engine/choose.h"
+#include "plan/roles.h"
+
+namespace moai::engine {
+
+namespace {
+
+using ir::ValueId;
+using runtime::Cell;
+using runtime::CellPtr;
+
+// Refers to numbers that stand `by` positions further on.
+void shift_numbers(std::vector<ir::Arg>* args, int32_t by) {
+  for (auto& arg : *args) {
+    if (auto* number = std::get_if<ir::NumberRef>(&arg)) number->index += by;
+    if (auto* scalar = std::get_if<ir::HostScalarArg>(&arg)) scalar->number += by;
+    if (auto* list = std::get_if<ir::NumberListRef>(&arg)) {
+      for (auto& number : list->indices) number += by;
+    }
+  }
+}
+
+// Appends a graph's nodes, operands renamed by `map`, to which it adds their results.
+void append(const ir::Graph& from, int32_t first_number, int32_t first_line, ir::Graph* to,
+            std::vector<ValueId>* map) {
+  for (const auto& old : from.nodes()) {
+    ir::Node node = old;
+    node.results.clear();
+    for (auto& operand : node.operands) {
+      if (operand != ir::kNone) operand = (*map)[operand];
+    }
+    shift_numbers(&node.args, first_number);
+    if (node.origin != ir::kNone) node.origin += first_line;
+    std::vector<ir::Type> types;
+    for (const auto result : old.results) types.push_back(from.type(result));
+    const auto id = to->add_node(std::move(node), std::move(types));
+    for (size_t r = 0; r < old.results.size(); ++r) (*map)[old.results[r]] = to->node(id).results[r];
+  }
+}
+
+}  // namespace
+
+std::vector<ValueId> Recipes::kept(const Trace& trace, const std::vector<ValueId>& held) {
+  std::vector<ValueId> kept;
+  for (const auto value : held) {
+    if (trace.graph.type(value).numel() == 1 || plan::updated_input(trace.graph, value) != ir::kNone)
+      kept.push_back(value);
+  }
+  std::sort(kept.begin(), kept.end());
+  return kept;
+}
+
+std::shared_ptr<Trace> Recipes::keeping_inputs(const Trace& trace) {
+  auto twin = std::make_shared<Trace>();
+  twin->id = trace.id;
+  twin->graph = trace.graph;
+  twin->donated.assign(trace.donated.size(), false);
+  twin->lines = trace.lines;
+  twin->structure = trace.structure;
+  return twin;
+}
+
+void Recipes::leave(const Launch& launch, const runtime::Run& run, std::vector<CellPtr> inputs,
+                    const std::vector<ValueId>& kept) {
+  auto recipe = std::make_shared<Recipe>();
+  recipe->trace = launch.trace;
+  recipe->inputs = std::move(inputs);
+  recipe->numbers = run.numbers;
+  for (size_t i = 0; i < launch.held.size(); ++i) {
+    if (std::binary_search(kept.begin(), kept.end(), launch.held[i])) continue;
+    recipe->cells[launch.held[i]] = run.outputs[i];
+    run.outputs[i]->recipe = recipe;
+  }
+  live_.push_back(recipe);
+}
+
+void Recipes::note(const Launch& launch, const runtime::Run& run) {
+  last_ = nullptr;
+  const auto& donated = launch.trace->donated;
+  if (std::find(donated.begin(), donated.end(), true) != donated.end()) return;
+  last_ = std::make_shared<Recipe>();
+  last_->trace = launch.trace;
+  last_->inputs = run.inputs;
+  last_->numbers = run.numbers;
+  for (size_t i = 0; i < launch.held.size(); ++i) last_->cells[launch.held[i]] = run.outputs[i];
+}
+
+bool Recipes::take_back(const runtime::Run& run) {
+  const auto recipe = std::exchange(last_, nullptr);
+  if (recipe == nullptr) return false;
+  bool is_read = false;
+  for (const auto& [value, weak] : recipe->cells) {
+    const CellPtr cell = weak.lock();
+    if (cell == nullptr || recipe->trace->graph.type(value).numel() == 1) continue;
+    is_read = is_read || std::find(run.inputs.begin(), run.inputs.end(), cell) != run.inputs.end();
+  }
+  if (!is_read) return false;
+  for (const auto& [value, weak] : recipe->cells) {
+    const CellPtr cell = weak.lock();
+    if (cell == nullptr || recipe->trace->graph.type(value).numel() == 1) continue;
+    cell->recipe = recipe;
+    cell->parts.clear();
+    cell->sharding = nullptr;
+  }
+  recipe->trace->keeping_inputs = keeping_inputs(*recipe->trace);
+  live_.push_back(recipe);
+  return true;
+}
+
+bool Recipes::must_join(const Recipe& recipe, const Trace& trace, const runtime::Run& run) const {
+  for (size_t i = 0; i < run.inputs.size(); ++i) {
+    const CellPtr& cell = run.inputs[i];
+    if (cell == nullptr) continue;
+    if (cell->recipe.get() == &recipe) return true;
+    const bool is_replaced = trace.donated[i];
+    if (is_replaced && std::find(recipe.inputs.begin(), recipe.inputs.end(), cell) != recipe.inputs.end())
+      return true;
+  }
+  return false;
+}
+
+void Recipes::join(Launch* launch, runtime::Run* run) {
+  for (size_t i = 0; i < live_.size();) {
+    const auto recipe = live_[i].lock();
+    if (recipe != nullptr && !must_join(*recipe, *launch->trace, *run)) {
+      ++i;
+      continue;
+    }
+    live_.erase(live_.begin() + static_cast<std::ptrdiff_t>(i));
+    if (recipe != nullptr) join(recipe, launch, run);
+  }
+}
+
+void Recipes::join(const std::shared_ptr<Recipe>& recipe, Launch* launch, runtime::Run* run) {
+  const Trace& first = *recipe->trace;
+  const Trace& second = *launch->trace;
+  std::unordered_map<const Cell*, ValueId> made;
+  for (const auto& [value, weak] : recipe->cells) {
+    if (const CellPtr cell = weak.lock()) made[cell.get()] = value;
+  }
+  // How the two hang together: by input of the second, the first's value that it is, and by input of the first,
+  // the second's input that it is.
+  std::vector<int64_t> wiring{static_cast<int64_t>(first.id), static_cast<int64_t>(second.id)};
+  std::vector<ValueId> is_value(run->inputs.size(), ir::kNone);
+  for (size_t i = 0; i < run->inputs.size(); ++i) {
+    const auto it = made.find(run->inputs[i].get());
+    if (it != made.end() && run->inputs[i]->recipe == recipe) is_value[i] = it->second;
+    wiring.push_back(is_value[i]);
+  }
+  std::vector<int32_t> is_input(recipe->inputs.size(), ir::kNone);
+  for (size_t i = 0; i < recipe->inputs.size(); ++i) {
+    const auto at = recipe->inputs[i] == nullptr
+                        ? run->inputs.end()
+                        : std::find(run->inputs.begin(), run->inputs.end(), recipe->inputs[i]);
+    if (at != run->inputs.end()) is_input[i] = static_cast<int32_t>(at - run->inputs.begin());
+    wiring.push_back(is_input[i]);
+  }
+  Joined& joined = joined_[wiring];
+  if (joined.trace == nullptr) {
+    auto trace = std::make_shared<Trace>();
+    ir::Graph& graph = trace->graph;
+    joined.of_first.assign(first.graph.values().size(), ir::kNone);
+    joined.of_second.assign(second.graph.values().size(), ir::kNone);
+    for (size_t i = 0; i < is_value.size(); ++i) {
+      if (is_value[i] != ir::kNone) continue;
+      const ValueId input = second.graph.inputs()[i];
+      joined.of_second[input] = graph.add_input(second.graph.type(input));
+      trace->donated.push_back(second.donated[i]);
+    }
+    for (size_t i = 0; i < is_input.size(); ++i) {
+      const ValueId input = first.graph.inputs()[i];
+      if (is_input[i] != ir::kNone) {
+        joined.of_first[input] = joined.of_second[second.graph.inputs()[is_input[i]]];
+        continue;
+      }
+      joined.of_first[input] = graph.add_input(first.graph.type(input));
+      joined.first_inputs.push_back(static_cast<int32_t>(i));
+      trace->donated.push_back(false);
+    }
+    auto numbers = first.graph.numbers();
+    numbers.insert(numbers.end(), second.graph.numbers().begin(), second.graph.numbers().end());
+    graph.set_numbers(std::move(numbers));
+    auto lines = first.lines ? *first.lines : std::vector<std::string>();
+    const auto first_line = static_cast<int32_t>(lines.size());
+    if (second.lines) lines.insert(lines.end(), second.lines->begin(), second.lines->end());
+    append(first.graph, 0, 0, &graph, &joined.of_first);
+    for (size_t i = 0; i < is_value.size(); ++i) {
+      if (is_value[i] != ir::kNone) joined.of_second[second.graph.inputs()[i]] = joined.of_first[is_value[i]];
+    }
+    append(second.graph, static_cast<int32_t>(first.graph.numbers().size()), first_line, &graph,
+           &joined.of_second);
+    trace->id = second.id;
+    trace->lines = std::make_shared<const std::vector<std::string>>(std::move(lines));
+    trace->structure = ir::structure_hash(graph);
+    joined.trace = std::move(trace);
+  }
+  std::vector<CellPtr> inputs;
+  for (size_t i = 0; i < run->inputs.size(); ++i) {
+    if (is_value[i] == ir::kNone) inputs.push_back(std::move(run->inputs[i]));
+  }
+  for (const auto i : joined.first_inputs) inputs.push_back(recipe->inputs[i]);
+  run->inputs = std::move(inputs);
+  auto numbers = recipe->numbers;
+  numbers.insert(numbers.end(), run->numbers.begin(), run->numbers.end());
+  run->numbers = std::move(numbers);
+  for (auto& value : launch->held) value = joined.of_second[value];
+  // What the script still holds of it is made with the rest.
+  for (const auto& [value, weak] : recipe->cells) {
+    const CellPtr cell = weak.lock();
+    if (cell == nullptr || cell->recipe != recipe) continue;
+    launch->held.push_back(joined.of_first[value]);
+    run->outputs.push_back(cell);
+  }
+  launch->trace = joined.trace;
+}
+
+}  // namespace moai::engine

@@ -1,0 +1,82 @@
+// What a launch runs where memory is short: see Note [Values that are made again].
+
+#include <algorithm>
+
+#include "engine/choose.h"
+#include "engine/engine.h"
+#include "engine/load.h"
+#include "ir/error.h"
+
+namespace moai::engine {
+
+using runtime::Cell;
+using runtime::CellPtr;
+
+namespace {
+
+std::vector<ir::ValueId> sorted(std::vector<ir::ValueId> values) {
+  std::sort(values.begin(), values.end());
+  return values;
+}
+
+}  // namespace
+
+LoadedProgram* Engine::program_for(const Launch& launch, const runtime::Run& run) {
+  if (launch.trace->keeping_inputs != nullptr) return nullptr;
+  try {
+    LoadedProgram& program =
+        loader_->program_for(*launch.trace, sorted(launch.held), run.numbers, where_inputs_lie(run));
+    if (!program.fits) return nullptr;
+    if (has_limit_ && devices_.size() > 1 && !trains(launch.trace->graph)) recipes_.note(launch, run);
+    return &program;
+  } catch (const OutOfMemory&) {
+    return nullptr;
+  }
+}
+
+// A first half that does not fit whole: see Note [Values that are made again].
+LoadedProgram& Engine::leave_recipe(Launch* launch, runtime::Run& run) {
+  auto& twin = launch->trace->keeping_inputs;
+  const auto kept = Recipes::kept(*launch->trace, launch->held);
+  const auto lie = where_inputs_lie(run);
+  const bool leaves = !trains(launch->trace->graph) && kept.size() < launch->held.size();
+  if (twin == nullptr && leaves) twin = Recipes::keeping_inputs(*launch->trace);
+  if (twin == nullptr) {
+    // What comes closest, or why there is none.
+    return loader_->program_for(*launch->trace, sorted(launch->held), run.numbers, lie);
+  }
+  LoadedProgram& program = loader_->program_for(*twin, kept, run.numbers, lie);
+  recipes_.leave(*launch, run, run.inputs, kept);
+  launch->trace = twin;
+  return program;
+}
+
+// Runs what makes a value that was not kept, behind all that is queued; where that is under way, waits for it.
+void Engine::make_again(const CellPtr& cell) {
+  auto run = std::make_shared<runtime::Run>();
+  run->outputs = {cell};
+  run->execute = [this, cell](runtime::Run& r) {
+    settle_moved();
+    const auto recipe = std::static_pointer_cast<Recipe>(cell->recipe);
+    if (recipe == nullptr) return;
+    const auto made = std::find_if(recipe->cells.begin(), recipe->cells.end(),
+                                   [&](const auto& one) { return one.second.lock() == cell; });
+    r.inputs = recipe->inputs;
+    r.numbers = recipe->numbers;
+    Trace& trace = *recipe->trace->keeping_inputs;
+    LoadedProgram& program = loader_->program_for(trace, {made->first}, r.numbers, where_inputs_lie(r));
+    execute_on_several(trace, r, program, {cell});
+  };
+  worker_->submit(run);
+  const bool succeeded = worker_->wait(*run);
+  const std::lock_guard<std::mutex> guard(cells_lock_);
+  if (succeeded) {
+    cell->recipe = nullptr;
+    return;
+  }
+  cell->parts.clear();
+  throw Error(Phase::kRun, "a tensor's value is lost: what makes it again failed")
+      .hint("would work: a smaller batch, or more memory");
+}
+
+}  // namespace moai::engine
