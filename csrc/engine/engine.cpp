@@ -139,8 +139,6 @@ void Engine::execute(Launch launch, runtime::Run& run) {
     last_ = program->programs[0];
     cycles_.launched(trace.id);
   }
-  // The program is for all that was held when the step was launched, so that none is made anew when a script
-  // lets go a little later. What is kept is decided now: a cell that only this run holds is nobody's.
   std::vector<runtime::CellPtr> outputs(program->outputs.size());
   for (size_t i = 0; i < held.size(); ++i) {
     if (run.outputs[i].use_count() <= 1) continue;
@@ -153,7 +151,7 @@ void Engine::execute(Launch launch, runtime::Run& run) {
   if (devices_.size() > 1) return execute_on_several(trace, run, *program, outputs);
   std::vector<runtime::CellPtr> old;
   for (size_t i = 0; i < run.inputs.size(); ++i) {
-    if (trace.donated[i] && run.inputs[i]) old.push_back(run.inputs[i]);
+    if (trace.replaces(i) && run.inputs[i]) old.push_back(run.inputs[i]);
   }
   const Timed timed;
   program->executables[0]->run(run.inputs, run.numbers, outputs);

@@ -15,6 +15,7 @@
 namespace moai::engine {
 
 class Loader;
+struct Surroundings;
 
 // A value that somebody may still ask for when the step has run.
 struct Held {
@@ -83,7 +84,7 @@ class Engine {
   void let_go(const std::vector<runtime::CellPtr>& old);
   void execute_on_several(const Trace& trace, runtime::Run& run, LoadedProgram& program,
                           const std::vector<runtime::CellPtr>& outputs);
-  std::vector<runtime::ShardingPtr> where_inputs_lie(const runtime::Run& run);
+  Surroundings surroundings(const runtime::Run& run) const;
   void settle_moved();
   void measured(const LoadedProgram& program, double seconds);
   runtime::BlockPtr joined(const runtime::Cell& cell);

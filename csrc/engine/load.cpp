@@ -62,6 +62,20 @@ int64_t bytes_of(const std::vector<std::shared_ptr<const compile::Program>>& pro
   return most;
 }
 
+// Of the fullest device: inputs that lie otherwise than a program wants them, which stay until it has run.
+int64_t bytes_that_move(const LoadedProgram& program, const std::vector<runtime::ShardingPtr>& lie) {
+  int64_t most = 0;
+  for (size_t d = 0; d < program.programs.size(); ++d) {
+    int64_t bytes = 0;
+    for (size_t i = 0; i < lie.size(); ++i) {
+      if (lie[i] != nullptr && *lie[i] != *program.inputs_lie[i])
+        bytes += runtime::MemoryPool::size_of(lie[i]->part_bytes(d));
+    }
+    most = std::max(most, bytes);
+  }
+  return most;
+}
+
 void count_compile(bool resized) {
   (resized ? stats().resizes : stats().compiles).fetch_add(1, std::memory_order_relaxed);
 }
@@ -87,7 +101,7 @@ Loader::Loader(const Settings& settings, std::vector<std::unique_ptr<runtime::Ba
 
 LoadedProgram& Loader::program_for(Trace& trace, const std::vector<ir::ValueId>& wanted,
                                    const std::vector<runtime::Number>& numbers,
-                                   const std::vector<runtime::ShardingPtr>& lie) {
+                                   const Surroundings& surroundings) {
   if (trace.loader != id_) {  // another engine's, which is gone
     trace.programs.clear();
     trace.varying_offsets.clear();
@@ -101,7 +115,8 @@ LoadedProgram& Loader::program_for(Trace& trace, const std::vector<ir::ValueId>&
   }
   if (found != nullptr) return *found;
   const auto start = Clock::now();
-  trace.programs.push_back(chooser_ ? on_several(trace, wanted, numbers, lie) : on_one(trace, wanted));
+  trace.programs.push_back(chooser_ ? on_several(trace, wanted, numbers, surroundings)
+                                    : on_one(trace, wanted));
   stats().compile_ns.fetch_add(ns_since(start), std::memory_order_relaxed);
   return trace.programs.back();
 }
@@ -186,41 +201,43 @@ LoadedProgram Loader::lowered(const Trace& trace, const Choice& choice) const {
 
 // A planner's bytes are an estimate, a program's are not: where the programs of a plan do not fit, it is
 // asked again with as much less memory as they took too much. What comes closest is kept.
-LoadedProgram Loader::fitting(const Trace& trace, const ir::Graph& graph,
-                              const std::vector<runtime::ShardingPtr>& lie) {
+LoadedProgram Loader::fitting(const Trace& trace, const ir::Graph& graph, const Surroundings& surroundings) {
   constexpr int kTries = 4;
+  const int64_t room = memory_bytes_ - surroundings.other_bytes;
   double share = 1;  // of the memory, that the planner is told of
+  if (memory_bytes_ > 0)
+    share = std::max(0.0, static_cast<double>(room) / static_cast<double>(memory_bytes_));
   LoadedProgram best;
   int64_t least = std::numeric_limits<int64_t>::max();
   for (int tries = 0; tries < kTries; ++tries) {
     LoadedProgram loaded;
     try {
-      loaded = lowered(trace, chooser_->choose(graph, lie, share));
+      loaded = lowered(trace, chooser_->choose(graph, surroundings.lie, share));
     } catch (const OutOfMemory&) {
       if (tries == 0) throw;
       break;
     }
-    const int64_t most = bytes_of(loaded.programs);
-    loaded.fits = memory_bytes_ < 0 || most <= memory_bytes_;
+    const int64_t most = bytes_of(loaded.programs) + bytes_that_move(loaded, surroundings.lie);
+    loaded.fits = memory_bytes_ < 0 || most <= room;
     const bool fits = loaded.fits;
     if (most < least) {
       least = most;
       best = std::move(loaded);
     }
     if (fits) break;
-    share *= 0.97 * static_cast<double>(memory_bytes_) / static_cast<double>(most);
+    share *= 0.97 * static_cast<double>(room) / static_cast<double>(most);
   }
   return best;
 }
 
 LoadedProgram Loader::on_several(Trace& trace, const std::vector<ir::ValueId>& wanted,
                                  const std::vector<runtime::Number>& numbers,
-                                 const std::vector<runtime::ShardingPtr>& lie) {
+                                 const Surroundings& surroundings) {
   const runtime::Span span(runtime::Profiler::Lane::kDevice, "moai plan and lower");
   const auto start = Clock::now();
   std::vector<std::pair<int32_t, int64_t>> offsets;
   const ir::Graph graph = canonical(trace, wanted, numbers, &offsets);
-  LoadedProgram loaded = fitting(trace, graph, lie);
+  LoadedProgram loaded = fitting(trace, graph, surroundings);
   loaded.outputs = wanted;
   loaded.offsets = std::move(offsets);
   for (size_t d = 0; d < backends_.size(); ++d)

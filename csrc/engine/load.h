@@ -12,6 +12,12 @@ namespace moai::engine {
 // The graph that leaves `wanted` behind and no more, without what changes nothing.
 ir::Graph simplified(ir::Graph graph, const std::vector<ir::ValueId>& wanted);
 
+// What a launch on several devices finds there.
+struct Surroundings {
+  std::vector<runtime::ShardingPtr> lie;  // by input: where it lies; null where it is on the host or nowhere
+  int64_t other_bytes = 0;                // of the fullest device, that the launch has no part in
+};
+
 // Makes traces' programs. Used by one thread at a time.
 class Loader {
  public:
@@ -19,23 +25,20 @@ class Loader {
   Loader(const Settings& settings, std::vector<std::unique_ptr<runtime::Backend>>& backends);
 
   // The program for a launch with these numbers that wants these values (sorted): one of the trace's, or a
-  // new one that becomes one of them. `lie`: see Chooser::choose; empty on one device.
+  // new one that becomes one of them.
   LoadedProgram& program_for(Trace& trace, const std::vector<ir::ValueId>& wanted,
-                             const std::vector<runtime::Number>& numbers,
-                             const std::vector<runtime::ShardingPtr>& lie);
+                             const std::vector<runtime::Number>& numbers, const Surroundings& surroundings);
 
  private:
   LoadedProgram on_one(Trace& trace, const std::vector<ir::ValueId>& wanted);
   LoadedProgram on_several(Trace& trace, const std::vector<ir::ValueId>& wanted,
-                           const std::vector<runtime::Number>& numbers,
-                           const std::vector<runtime::ShardingPtr>& lie);
+                           const std::vector<runtime::Number>& numbers, const Surroundings& surroundings);
 
   static ir::Graph canonical(Trace& trace, const std::vector<ir::ValueId>& wanted,
                              const std::vector<runtime::Number>& numbers,
                              std::vector<std::pair<int32_t, int64_t>>* offsets);
   LoadedProgram lowered(const Trace& trace, const Choice& choice) const;
-  LoadedProgram fitting(const Trace& trace, const ir::Graph& graph,
-                        const std::vector<runtime::ShardingPtr>& lie);
+  LoadedProgram fitting(const Trace& trace, const ir::Graph& graph, const Surroundings& surroundings);
 
   const uint64_t id_;  // an address may be used again
   std::vector<std::unique_ptr<runtime::Backend>>& backends_;

@@ -1,6 +1,7 @@
 #include "engine/recipe.h"
 
 #include <algorithm>
+#include <tuple>
 #include <unordered_map>
 #include <utility>
 #include <variant>
@@ -119,7 +120,7 @@ bool Recipes::must_join(const Recipe& recipe, const Trace& trace, const runtime:
     const CellPtr& cell = run.inputs[i];
     if (cell == nullptr) continue;
     if (cell->recipe.get() == &recipe) return true;
-    const bool is_replaced = trace.donated[i];
+    const bool is_replaced = trace.replaces(i);
     if (is_replaced && std::find(recipe.inputs.begin(), recipe.inputs.end(), cell) != recipe.inputs.end())
       return true;
   }
@@ -138,74 +139,81 @@ void Recipes::join(Launch* launch, runtime::Run* run) {
   }
 }
 
-void Recipes::join(const std::shared_ptr<Recipe>& recipe, Launch* launch, runtime::Run* run) {
-  const Trace& first = *recipe->trace;
-  const Trace& second = *launch->trace;
+Recipes::Wiring Recipes::wire(const std::shared_ptr<Recipe>& recipe, const runtime::Run& run) {
   std::unordered_map<const Cell*, ValueId> made;
   for (const auto& [value, weak] : recipe->cells) {
     if (const CellPtr cell = weak.lock()) made[cell.get()] = value;
   }
-  // How the two hang together: by input of the second, the first's value that it is, and by input of the first,
-  // the second's input that it is.
-  std::vector<int64_t> wiring{static_cast<int64_t>(first.id), static_cast<int64_t>(second.id)};
-  std::vector<ValueId> is_value(run->inputs.size(), ir::kNone);
-  for (size_t i = 0; i < run->inputs.size(); ++i) {
-    const auto it = made.find(run->inputs[i].get());
-    if (it != made.end() && run->inputs[i]->recipe == recipe) is_value[i] = it->second;
-    wiring.push_back(is_value[i]);
+  Wiring wiring;
+  for (const auto& cell : run.inputs) {
+    const auto it = made.find(cell.get());
+    const bool is_made = it != made.end() && cell->recipe == recipe;
+    wiring.values.push_back(is_made ? it->second : ir::kNone);
   }
-  std::vector<int32_t> is_input(recipe->inputs.size(), ir::kNone);
-  for (size_t i = 0; i < recipe->inputs.size(); ++i) {
-    const auto at = recipe->inputs[i] == nullptr
-                        ? run->inputs.end()
-                        : std::find(run->inputs.begin(), run->inputs.end(), recipe->inputs[i]);
-    if (at != run->inputs.end()) is_input[i] = static_cast<int32_t>(at - run->inputs.begin());
-    wiring.push_back(is_input[i]);
+  for (const auto& cell : recipe->inputs) {
+    const auto at =
+        cell == nullptr ? run.inputs.end() : std::find(run.inputs.begin(), run.inputs.end(), cell);
+    wiring.inputs.push_back(at == run.inputs.end() ? ir::kNone
+                                                   : static_cast<int32_t>(at - run.inputs.begin()));
   }
-  Joined& joined = joined_[wiring];
-  if (joined.trace == nullptr) {
-    auto trace = std::make_shared<Trace>();
-    ir::Graph& graph = trace->graph;
-    joined.of_first.assign(first.graph.values().size(), ir::kNone);
-    joined.of_second.assign(second.graph.values().size(), ir::kNone);
-    for (size_t i = 0; i < is_value.size(); ++i) {
-      if (is_value[i] != ir::kNone) continue;
-      const ValueId input = second.graph.inputs()[i];
-      joined.of_second[input] = graph.add_input(second.graph.type(input));
-      trace->donated.push_back(second.donated[i]);
-    }
-    for (size_t i = 0; i < is_input.size(); ++i) {
-      const ValueId input = first.graph.inputs()[i];
-      if (is_input[i] != ir::kNone) {
-        joined.of_first[input] = joined.of_second[second.graph.inputs()[is_input[i]]];
-        continue;
-      }
-      joined.of_first[input] = graph.add_input(first.graph.type(input));
-      joined.first_inputs.push_back(static_cast<int32_t>(i));
-      trace->donated.push_back(false);
-    }
-    auto numbers = first.graph.numbers();
-    numbers.insert(numbers.end(), second.graph.numbers().begin(), second.graph.numbers().end());
-    graph.set_numbers(std::move(numbers));
-    auto lines = first.lines ? *first.lines : std::vector<std::string>();
-    const auto first_line = static_cast<int32_t>(lines.size());
-    if (second.lines) lines.insert(lines.end(), second.lines->begin(), second.lines->end());
-    append(first.graph, 0, 0, &graph, &joined.of_first);
-    for (size_t i = 0; i < is_value.size(); ++i) {
-      if (is_value[i] != ir::kNone) joined.of_second[second.graph.inputs()[i]] = joined.of_first[is_value[i]];
-    }
-    append(second.graph, static_cast<int32_t>(first.graph.numbers().size()), first_line, &graph,
-           &joined.of_second);
-    trace->id = second.id;
-    trace->lines = std::make_shared<const std::vector<std::string>>(std::move(lines));
-    trace->structure = ir::structure_hash(graph);
-    joined.trace = std::move(trace);
+  return wiring;
+}
+
+Recipes::Joined Recipes::make_joined(const Trace& first, const Trace& second, const Wiring& wiring) {
+  Joined joined;
+  auto trace = std::make_shared<Trace>();
+  ir::Graph& graph = trace->graph;
+  joined.of_first.assign(first.graph.values().size(), ir::kNone);
+  joined.of_second.assign(second.graph.values().size(), ir::kNone);
+  for (size_t i = 0; i < wiring.values.size(); ++i) {
+    if (wiring.values[i] != ir::kNone) continue;
+    const ValueId input = second.graph.inputs()[i];
+    joined.of_second[input] = graph.add_input(second.graph.type(input));
+    trace->donated.push_back(second.replaces(i));
   }
+  for (size_t i = 0; i < wiring.inputs.size(); ++i) {
+    const ValueId input = first.graph.inputs()[i];
+    if (wiring.inputs[i] != ir::kNone) {
+      joined.of_first[input] = joined.of_second[second.graph.inputs()[wiring.inputs[i]]];
+      continue;
+    }
+    joined.of_first[input] = graph.add_input(first.graph.type(input));
+    trace->donated.push_back(false);
+  }
+  auto numbers = first.graph.numbers();
+  const auto first_number = static_cast<int32_t>(numbers.size());
+  numbers.insert(numbers.end(), second.graph.numbers().begin(), second.graph.numbers().end());
+  graph.set_numbers(std::move(numbers));
+  auto lines = first.lines ? *first.lines : std::vector<std::string>();
+  const auto first_line = static_cast<int32_t>(lines.size());
+  if (second.lines) lines.insert(lines.end(), second.lines->begin(), second.lines->end());
+  append(first.graph, 0, 0, &graph, &joined.of_first);
+  for (size_t i = 0; i < wiring.values.size(); ++i) {
+    if (wiring.values[i] != ir::kNone)
+      joined.of_second[second.graph.inputs()[i]] = joined.of_first[wiring.values[i]];
+  }
+  append(second.graph, first_number, first_line, &graph, &joined.of_second);
+  trace->id = second.id;
+  trace->lines = std::make_shared<const std::vector<std::string>>(std::move(lines));
+  trace->structure = ir::structure_hash(graph);
+  joined.trace = std::move(trace);
+  return joined;
+}
+
+void Recipes::join(const std::shared_ptr<Recipe>& recipe, Launch* launch, runtime::Run* run) {
+  const Wiring wiring = wire(recipe, *run);
+  const auto key = std::make_tuple(recipe->trace->id, launch->trace->id, wiring.values, wiring.inputs);
+  auto known = joined_.find(key);
+  if (known == joined_.end())
+    known = joined_.emplace(key, make_joined(*recipe->trace, *launch->trace, wiring)).first;
+  const Joined& joined = known->second;
   std::vector<CellPtr> inputs;
   for (size_t i = 0; i < run->inputs.size(); ++i) {
-    if (is_value[i] == ir::kNone) inputs.push_back(std::move(run->inputs[i]));
+    if (wiring.values[i] == ir::kNone) inputs.push_back(std::move(run->inputs[i]));
   }
-  for (const auto i : joined.first_inputs) inputs.push_back(recipe->inputs[i]);
+  for (size_t i = 0; i < recipe->inputs.size(); ++i) {
+    if (wiring.inputs[i] == ir::kNone) inputs.push_back(recipe->inputs[i]);
+  }
   run->inputs = std::move(inputs);
   auto numbers = recipe->numbers;
   numbers.insert(numbers.end(), run->numbers.begin(), run->numbers.end());

@@ -2,6 +2,7 @@
 
 #include <map>
 #include <memory>
+#include <tuple>
 #include <vector>
 
 #include "engine/trace.h"
@@ -47,20 +48,31 @@ class Recipes {
 
   // Remembers a first half that was run whole, for `take_back`.
   void note(const Launch& launch, const runtime::Run& run);
-  // Whether the run reads what the last noted one left. Then that is a recipe from now on, and its memory free.
+  // Whether the run reads what the last noted one left. Then that is a recipe from now on, and its memory
+  // free.
   bool take_back(const runtime::Run& run);
 
  private:
+  // How a recipe and a run hang together: by input of the run, the recipe's value that it is, and by input of
+  // the recipe, the run's that it is; kNone where it is none.
+  struct Wiring {
+    std::vector<ir::ValueId> values;
+    std::vector<int32_t> inputs;
+  };
+  // Two traces as one: what the second reads on its own, then what the first does.
   struct Joined {
     std::shared_ptr<Trace> trace;
-    std::vector<ir::ValueId> of_first, of_second;  // by value of each trace: what it is in the joined one
-    std::vector<int32_t> first_inputs;             // of the first trace: those that the second has not
+    std::vector<ir::ValueId> of_first, of_second;  // by value of each: what it is in the joined one
   };
+  using Key = std::tuple<uint64_t, uint64_t, std::vector<ir::ValueId>, std::vector<int32_t>>;
+
+  static Wiring wire(const std::shared_ptr<Recipe>& recipe, const runtime::Run& run);
+  static Joined make_joined(const Trace& first, const Trace& second, const Wiring& wiring);
   bool must_join(const Recipe& recipe, const Trace& trace, const runtime::Run& run) const;
   void join(const std::shared_ptr<Recipe>& recipe, Launch* launch, runtime::Run* run);
 
   std::vector<std::weak_ptr<Recipe>> live_;
-  std::map<std::vector<int64_t>, Joined> joined_;  // by traces and wiring
+  std::map<Key, Joined> joined_;  // by traces and wiring
   std::shared_ptr<Recipe> last_;
 };
 

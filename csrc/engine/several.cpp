@@ -5,6 +5,7 @@
 #include <chrono>
 
 #include "engine/engine.h"
+#include "engine/load.h"
 #include "engine/stats.h"
 #include "ir/error.h"
 
@@ -34,12 +35,22 @@ struct Engine::Shared {
   std::atomic<bool> failed{false};
 };
 
-std::vector<ShardingPtr> Engine::where_inputs_lie(const runtime::Run& run) {
-  std::vector<ShardingPtr> lie;
-  if (devices_.size() == 1) return lie;
+Surroundings Engine::surroundings(const runtime::Run& run) const {
+  Surroundings found;
+  if (devices_.size() == 1) return found;
   for (const auto& cell : run.inputs)
-    lie.push_back(cell == nullptr || cell->parts.empty() ? nullptr : cell->sharding);
-  return lie;
+    found.lie.push_back(cell == nullptr || cell->parts.empty() ? nullptr : cell->sharding);
+  if (!has_limit_) return found;
+  for (size_t d = 0; d < devices_.size(); ++d) {
+    int64_t others =
+        devices_[d]->memory.stats().live_bytes - runtime::MemoryPool::size_of(backends_[d]->arena_bytes());
+    for (const auto& cell : run.inputs) {
+      if (cell == nullptr || cell->parts.empty() || cell->parts[d]->block == nullptr) continue;
+      others -= runtime::MemoryPool::size_of(cell->parts[d]->bytes);
+    }
+    found.other_bytes = std::max(found.other_bytes, others);
+  }
+  return found;
 }
 
 void Engine::settle_moved() {
@@ -128,7 +139,7 @@ void Engine::execute_on_several(const Trace& trace, runtime::Run& run, LoadedPro
       if (cell.use_count() > 1) moved_.push_back({cell, parts, wanted});
     }
     for (size_t d = 0; d < devices; ++d) {
-      if (trace.donated[i]) shared->old[d].push_back(parts[d]);
+      if (trace.replaces(i)) shared->old[d].push_back(parts[d]);
       shared->inputs[d][i] = std::move(parts[d]);
     }
     // What nobody else holds is the devices' to let go of when they have read it.

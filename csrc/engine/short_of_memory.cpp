@@ -14,7 +14,12 @@ using runtime::CellPtr;
 
 namespace {
 
-std::vector<ir::ValueId> sorted(std::vector<ir::ValueId> values) {
+// What is still held decides what must be kept: a cell that only this run holds is nobody's.
+std::vector<ir::ValueId> wanted(const Launch& launch, const runtime::Run& run) {
+  std::vector<ir::ValueId> values;
+  for (size_t i = 0; i < launch.held.size(); ++i) {
+    if (run.outputs[i].use_count() > 1) values.push_back(launch.held[i]);
+  }
   std::sort(values.begin(), values.end());
   return values;
 }
@@ -25,7 +30,7 @@ LoadedProgram* Engine::program_for(const Launch& launch, const runtime::Run& run
   if (launch.trace->keeping_inputs != nullptr) return nullptr;
   try {
     LoadedProgram& program =
-        loader_->program_for(*launch.trace, sorted(launch.held), run.numbers, where_inputs_lie(run));
+        loader_->program_for(*launch.trace, wanted(launch, run), run.numbers, surroundings(run));
     if (!program.fits) return nullptr;
     if (has_limit_ && devices_.size() > 1 && !trains(launch.trace->graph)) recipes_.note(launch, run);
     return &program;
@@ -38,20 +43,21 @@ LoadedProgram* Engine::program_for(const Launch& launch, const runtime::Run& run
 LoadedProgram& Engine::leave_recipe(Launch* launch, runtime::Run& run) {
   auto& twin = launch->trace->keeping_inputs;
   const auto kept = Recipes::kept(*launch->trace, launch->held);
-  const auto lie = where_inputs_lie(run);
+  const Surroundings found = surroundings(run);
   const bool leaves = !trains(launch->trace->graph) && kept.size() < launch->held.size();
   if (twin == nullptr && leaves) twin = Recipes::keeping_inputs(*launch->trace);
   if (twin == nullptr) {
     // What comes closest, or why there is none.
-    return loader_->program_for(*launch->trace, sorted(launch->held), run.numbers, lie);
+    return loader_->program_for(*launch->trace, wanted(*launch, run), run.numbers, found);
   }
-  LoadedProgram& program = loader_->program_for(*twin, kept, run.numbers, lie);
+  LoadedProgram& program = loader_->program_for(*twin, kept, run.numbers, found);
   recipes_.leave(*launch, run, run.inputs, kept);
   launch->trace = twin;
   return program;
 }
 
-// Runs what makes a value that was not kept, behind all that is queued; where that is under way, waits for it.
+// Runs what makes a value that was not kept, behind all that is queued; where that is under way, waits for
+// it.
 void Engine::make_again(const CellPtr& cell) {
   auto run = std::make_shared<runtime::Run>();
   run->outputs = {cell};
@@ -64,7 +70,7 @@ void Engine::make_again(const CellPtr& cell) {
     r.inputs = recipe->inputs;
     r.numbers = recipe->numbers;
     Trace& trace = *recipe->trace->keeping_inputs;
-    LoadedProgram& program = loader_->program_for(trace, {made->first}, r.numbers, where_inputs_lie(r));
+    LoadedProgram& program = loader_->program_for(trace, {made->first}, r.numbers, surroundings(r));
     execute_on_several(trace, r, program, {cell});
   };
   worker_->submit(run);

@@ -46,6 +46,7 @@ struct Trace {
   uint64_t id = 0;
   ir::Graph graph;            // as recorded; outputs are chosen at each launch
   std::vector<bool> donated;  // by graph input: its storage holds another value when the step ends
+  bool replaces(size_t input) const { return input < donated.size() && donated[input]; }
   std::shared_ptr<const std::vector<std::string>> lines;  // by Node::origin: the user's line, or empty
   uint64_t structure = 0;                                 // ir::structure_hash(graph)
 

@@ -33,6 +33,8 @@ class Backend {
   // `lines`: by Node::origin, the user's line of an op, for error messages.
   virtual std::unique_ptr<Executable> load(std::shared_ptr<const compile::Program> program,
                                            std::shared_ptr<const std::vector<std::string>> lines) = 0;
+  // Of the device's memory: what its programs work in, and keep between runs.
+  virtual int64_t arena_bytes() const { return 0; }
   // Called first on the worker's thread.
   virtual void attach() {}
 };

@@ -37,18 +37,20 @@ using runtime::CellPtr;
 using runtime::Number;
 
 // The memory that a program's arena buffers live in. One for all programs of the device, since
-// they run one after the other; it grows to the largest.
+// they run one after the other; it grows to the largest, or, where memory is limited, is of the size that the
+// running one needs.
 class Arena {
  public:
   explicit Arena(runtime::MemoryPool& pool) : pool_(pool) {}
   void* reserve(int64_t bytes) {
-    if (block_ == nullptr || block_->bytes < bytes) {
+    if (block_ == nullptr || block_->bytes < bytes || (pool_.has_limit() && block_->bytes > bytes)) {
       block_.reset();
       pool_.trim();
       block_ = pool_.allocate(bytes);
     }
     return block_->data;
   }
+  int64_t bytes() const { return block_ == nullptr ? 0 : block_->bytes; }
 
  private:
   runtime::MemoryPool& pool_;
@@ -468,6 +470,8 @@ class CpuBackend final : public runtime::Backend {
                                             std::shared_ptr<const std::vector<std::string>> lines) override {
     return std::make_unique<CpuExecutable>(std::move(program), std::move(lines), context_);
   }
+
+  int64_t arena_bytes() const override { return context_.arena.bytes(); }
 
   void attach() override {
     install_placing_allocator();
