@@ -22,11 +22,12 @@ void embedding_backward(RuleBuilder& b) {
   b.linear({0});
 }
 
-// self, dim, index (1-d)[, source]
+// self, dim, index (1-d, or a number)[, source]
 void index_select(RuleBuilder& b) {
   const size_t rank = b.sizes(0).size();
   const int64_t dim = b.wrap(b.integer(1), rank);
-  b.line(dims_but(rank, dim, "v") + ", i -> " + dims_but(rank, dim, "i"), {0, 2});
+  const char* index = b.sizes(b.operand(2)).empty() ? "" : "i";
+  b.line(dims_but(rank, dim, "v") + ", " + index + " -> " + dims_but(rank, dim, "i"), {0, 2});
   b.positional("v", Position::kLookup, b.operand(2), static_cast<int32_t>(dim));
   b.linear({0});
 }
@@ -41,23 +42,26 @@ void index_add(RuleBuilder& b) {
 
 // self, dim, index[, src]: dims that are as long in all tensors go together; the others lie whole.
 void gather_or_scatter(RuleBuilder& b) {
+  b.why_whole(kByData);
   const size_t rank = b.sizes(0).size();
+  const auto operands = static_cast<int32_t>(b.node().operands.size());
+  for (int32_t o = 1; o < operands; ++o) {
+    if (b.sizes(o).size() != rank) return;  // an empty index, or numbers
+  }
   const int64_t dim = b.wrap(b.integer(1), rank);
   std::string same;
   for (size_t d = 0; d < rank; ++d) {
     bool equal = static_cast<int64_t>(d) != dim;
-    for (size_t o = 1; o < b.node().operands.size(); ++o) {
-      const auto& sizes = b.sizes(static_cast<int32_t>(o));
-      equal = equal && (sizes.size() == rank ? sizes[d] == b.sizes(0)[d] : false);
-    }
+    for (int32_t o = 1; o < operands; ++o) equal = equal && b.sizes(o)[d] == b.sizes(0)[d];
     same += equal ? "d" + std::to_string(d) + " " : ". ";
   }
   if (rank == 0) same = "1*";
   std::string line = same;
-  for (size_t o = 1; o < b.node().operands.size(); ++o) line += ", " + same;
+  for (int32_t o = 1; o < operands; ++o) line += ", " + same;
   b.line(line + "-> " + same);
-  b.why_whole(kByData);
 }
+
+bool is_mask(ir::DType dtype) { return dtype == ir::DType::kBool || dtype == ir::DType::kU8; }
 
 // self, [index per dim, or none]: leading tensors index; what follows them passes through. Indices broadcast.
 void index(RuleBuilder& b, bool writes) {
@@ -69,8 +73,9 @@ void index(RuleBuilder& b, bool writes) {
   bool plain = first < list.size();
   size_t width = 0;
   for (size_t i = first; i < last; ++i) {
-    if (list[i] == ir::kNone) {
-      plain = false;  // tensors apart: their dims move to the front
+    // Tensors apart: their dims move to the front. A mask: as many indices as it has dims, data say how long.
+    if (list[i] == ir::kNone || is_mask(b.dtype(list[i]))) {
+      plain = false;
       break;
     }
     width = std::max(width, b.sizes(list[i]).size());

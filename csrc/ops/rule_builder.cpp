@@ -1,6 +1,7 @@
 #include "ops/rule_builder.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "ir/error.h"
 
@@ -19,6 +20,31 @@ std::vector<std::string_view> split(std::string_view text, std::string_view by) 
 }
 
 std::string starred(const std::string& name, size_t index) { return concat(name, ".", index); }
+
+bool is_complex(ir::DType dtype) {
+  return dtype == ir::DType::kC32 || dtype == ir::DType::kC64 || dtype == ir::DType::kC128;
+}
+
+bool is_real(ir::DType dtype) {
+  return dtype == ir::DType::kF16 || dtype == ir::DType::kBF16 || dtype == ir::DType::kF32 ||
+         dtype == ir::DType::kF64;
+}
+
+bool is_integer(ir::DType dtype) { return dtype <= ir::DType::kI64; }
+
+// Whether parts in one type, converted to another, still add up to the whole: truncated ones do not, nor do
+// bools, whose sum says no more than that one of them is true.
+bool keeps_sums(ir::DType from, ir::DType to) {
+  if (is_integer(from)) return is_integer(to) || is_real(to) || is_complex(to);
+  return (is_real(from) || is_complex(from)) && (is_real(to) || is_complex(to));
+}
+
+// Whether a collective can join such parts.
+bool joins(Combine how, ir::DType dtype) {
+  if (how == Combine::kSame || how == Combine::kUnknown) return true;
+  if (is_complex(dtype)) return how == Combine::kSum || how == Combine::kMean || how == Combine::kWeighted;
+  return is_integer(dtype) || is_real(dtype) || dtype == ir::DType::kBool;
+}
 
 }  // namespace
 
@@ -70,11 +96,15 @@ std::vector<int64_t> RuleBuilder::integers(size_t arg) const {
   return list ? *list : std::vector<int64_t>{};
 }
 
-const ir::Dims& RuleBuilder::sizes(int32_t operand) const {
+const ir::Type& RuleBuilder::type(int32_t operand) const {
   if (operand < 0 || static_cast<size_t>(operand) >= node_.operands.size())
     contradiction("it lacks an operand that its rule speaks of");
-  return graph_.type(node_.operands[operand]).sizes;
+  return graph_.type(node_.operands[operand]);
 }
+
+const ir::Dims& RuleBuilder::sizes(int32_t operand) const { return type(operand).sizes; }
+
+ir::DType RuleBuilder::dtype(int32_t operand) const { return type(operand).dtype; }
 
 const ir::Dims& RuleBuilder::result_sizes(size_t result) const {
   if (result >= node_.results.size()) contradiction("it lacks a result that its rule speaks of");
@@ -340,6 +370,25 @@ void RuleBuilder::contraction_flops(double times) {
   for (const auto& factor : rule_.factors) rule_.flops *= static_cast<double>(factor.size);
 }
 
+// An entry speaks of numbers; what holds of them need not hold of the types that they are kept in.
+void RuleBuilder::drop_what_types_forbid() {
+  const auto is_linear = [&](const std::vector<int32_t>& set) {
+    for (const auto o : set) {
+      for (const auto value : node_.results) {
+        if (!keeps_sums(dtype(o), graph_.type(value).dtype)) return false;
+      }
+    }
+    return true;
+  };
+  auto& sets = rule_.linear;
+  sets.erase(std::remove_if(sets.begin(), sets.end(), std::not_fn(is_linear)), sets.end());
+  for (size_t r = 0; r < node_.results.size(); ++r) {
+    for (auto& how : rule_.combine[r]) {
+      if (!joins(how, graph_.type(node_.results[r]).dtype)) how = Combine::kUnknown;
+    }
+  }
+}
+
 Rule RuleBuilder::finish(bool known) {
   const auto fill = [&](const ir::Dims& sizes, TensorFactors& factors, bool spoken, const std::string& what) {
     for (size_t d = 0; d < sizes.size(); ++d) {
@@ -355,6 +404,7 @@ Rule RuleBuilder::finish(bool known) {
     fill(sizes(static_cast<int32_t>(o)), rule_.operands[o], operand_spoken_[o] != 0, concat("operand ", o));
   for (size_t r = 0; r < node_.results.size(); ++r)
     fill(result_sizes(r), rule_.results[r], result_spoken_[r] != 0, concat("result ", r));
+  drop_what_types_forbid();
   rule_.known = known;
   return std::move(rule_);
 }

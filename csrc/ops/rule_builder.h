@@ -35,6 +35,7 @@ class RuleBuilder {
   bool flag(size_t arg, bool fallback = false) const;
   std::vector<int64_t> integers(size_t arg) const;
   const ir::Dims& sizes(int32_t operand) const;
+  ir::DType dtype(int32_t operand) const;
   const ir::Dims& result_sizes(size_t result) const;
   size_t result_count() const { return node_.results.size(); }
   // A dim counted from the end, as one counted from the start. Throws on one that is neither.
@@ -91,11 +92,13 @@ class RuleBuilder {
     TensorFactors* factors = nullptr;
   };
 
+  const ir::Type& type(int32_t operand) const;
   Term term(std::string_view text, const ir::Dims& sizes, TensorFactors& factors, char& spoken) const;
   std::vector<std::string> names_of_dims(const Term& term);
   void bind(std::vector<Term>& terms);
   std::vector<std::string> parts_of(const std::string& name, int64_t size);
   int32_t named_factor(const std::string& name, int64_t size);
+  void drop_what_types_forbid();
 
   const ir::Graph& graph_;
   const ir::Node& node_;

@@ -104,7 +104,10 @@ void block_of(RuleBuilder& b, bool takes, int64_t dim, int64_t start, int64_t le
   const auto& big = takes ? b.sizes(0) : b.result_sizes(0);
   TensorFactors whole_dims(big.size()), part_dims(big.size());
   for (size_t d = 0; d < big.size(); ++d) {
-    if (big[d] == 1) continue;
+    if (big[d] == 1) {
+      if (static_cast<int64_t>(d) == dim && length == 0) part_dims[d].push_back(b.add_factor(".", 0, true));
+      continue;
+    }
     if (static_cast<int64_t>(d) != dim || length == big[d]) {
       const auto f = b.add_factor("d" + std::to_string(d), big[d]);
       whole_dims[d].push_back(f);

@@ -66,9 +66,9 @@ void Atoms::unify(const Dim& a, const Dim& b) {
       join(x, y);
       left.pop_back();
       right.pop_back();
-    } else if (sx > sy && sx % sy == 0) {
+    } else if (sx > sy && sy > 0 && sx % sy == 0) {
       split(x, sy);
-    } else if (sy > sx && sy % sx == 0) {
+    } else if (sy > sx && sx > 0 && sy % sx == 0) {
       split(y, sx);
     } else {
       // No boundary in common here: up to the next one nothing passes.

@@ -272,15 +272,17 @@ def optimizer_errors(name: str) -> Iterator[Case]:
 # ---- Both
 
 
-def check_module(name: str, dtype: str) -> Outcome:
-    return _check(name, dtype, module_cases, module_errors if dtype == "float32" else None)
+def check_module(name: str, dtype: str, tolerance: dict | None = None) -> Outcome:
+    return _check(name, dtype, module_cases, module_errors if dtype == "float32" else None, tolerance)
 
 
-def check_optimizer(name: str, dtype: str) -> Outcome:
-    return _check(name, dtype, optimizer_cases, optimizer_errors if dtype == "float32" else None)
+def check_optimizer(name: str, dtype: str, tolerance: dict | None = None) -> Outcome:
+    return _check(name, dtype, optimizer_cases, optimizer_errors if dtype == "float32" else None, tolerance)
 
 
-def _check(name: str, dtype: str, cases: Callable, errors: Callable | None) -> Outcome:
+def _check(
+    name: str, dtype: str, cases: Callable, errors: Callable | None, tolerance: dict | None
+) -> Outcome:
     outcome = Outcome(name, dtype)
     start = time.perf_counter()
     with warnings.catch_warnings():
@@ -310,7 +312,7 @@ def _check(name: str, dtype: str, cases: Callable, errors: Callable | None) -> O
                 found = [
                     f"{part}{line}"
                     for part in theirs
-                    for line in all_same("", ours[part], theirs[part], device=PLACES.get(part, "moai"))
+                    for line in all_same("", ours[part], theirs[part], tolerance, PLACES.get(part, "moai"))
                 ]
                 if found and is_random(lambda c=case: c.run("cpu"), theirs):
                     outcome.random, found = True, []

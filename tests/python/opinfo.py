@@ -224,10 +224,11 @@ def tolerance_of(case: Case) -> dict | None:
     return TOLERANCES.get(case.op) or TOLERANCES.get(f"{case.op} {case.dtype}")
 
 
-def differences(case: Case, ours: Results, theirs: Results) -> Iterator[str]:
+def differences(case: Case, ours: Results, theirs: Results, tolerance: dict | None = None) -> Iterator[str]:
     """How the results differ, gradients and what the call left of its inputs among them."""
+    tolerance = tolerance_of(case) or tolerance
     for what, part in PARTS.items():
-        yield from all_same(what, getattr(ours, part), getattr(theirs, part), tolerance_of(case))
+        yield from all_same(what, getattr(ours, part), getattr(theirs, part), tolerance)
     if ours.shares != theirs.shares:
         yield f"shares storages (result, input) {ours.shares}, not {theirs.shares}"
 
@@ -246,20 +247,20 @@ def values_of(results: Results) -> list:
     return [results.tree, results.grads]
 
 
-def check(name: str, dtype: str) -> Outcome:
-    """Runs everything that the database has for an op in a dtype, on both."""
+def check(name: str, dtype: str, tolerance: dict | None = None) -> Outcome:
+    """Runs everything that the database has for an op in a dtype, on both. Torch's tolerances, unless others are given."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         start = time.perf_counter()
         outcome = Outcome(name, dtype)
-        _check(OPS[name], outcome)
+        _check(OPS[name], outcome, tolerance)
         if dtype == dtypes_of(name)[0]:
             outcome.problems += errors_that_differ(OPS[name], outcome)
         outcome.seconds = time.perf_counter() - start
         return outcome
 
 
-def _check(op, outcome: Outcome) -> None:
+def _check(op, outcome: Outcome, tolerance: dict | None) -> None:
     pairs: list[tuple[Case, Results, Results]] = []
     expected: list[tuple[Case, Results]] = []
     refused: list[tuple[Case, Exception]] = []
@@ -285,7 +286,7 @@ def _check(op, outcome: Outcome) -> None:
             if outcome.name in UNDEFINED:
                 found = list(differing_types(ours, theirs))
             else:
-                found = list(differences(case, ours, theirs))
+                found = list(differences(case, ours, theirs, tolerance))
                 outcome.bitwise &= bool(found) or equal_tensors(values_of(ours), values_of(theirs))
             if found and is_random(lambda c=case: values_of(evaluate(c, "cpu", seed=0)), values_of(theirs)):
                 outcome.random = True

@@ -20,4 +20,9 @@ def commit() -> str:
 
 def is_chosen(row: tuple, share: int) -> bool:
     """Whether this commit takes the row: one in `share` does, about."""
-    return FULL or zlib.crc32(f"{commit()} {row}".encode()) % share == 0
+    return FULL or drawn(row, share) == 0
+
+
+def drawn(row: tuple, below: int) -> int:
+    """A number for the row, another one with each commit."""
+    return zlib.crc32(f"{commit()} {row}".encode()) % below

@@ -11,7 +11,7 @@ import rule_cases
 import torch
 import torch.nn.functional as F
 from moai import _C
-from rule_cases import ROWS
+from rule_cases import ROWS, A
 from test_rules import Call, ir_name
 from torch import nn
 
@@ -35,6 +35,42 @@ def test_parts_of_an_op_make_the_whole(row: int) -> None:
                 local_graphs.check(plan, whole, call.operands, call.numbers)
             except Exception as error:
                 raise AssertionError(f"{op} on {mesh}, split by {counts}: {plan['graphs'][-1]}") from error
+
+
+def nll(classes: int, *sizes: int) -> tuple:
+    """Summed: a mean's classes lie whole."""
+    return rule_cases.T(sizes[0], classes, *sizes[1:]), rule_cases.I(classes, *sizes), None, 2, -100
+
+
+LOOKUPS = {  # where operand 1 looks, in so many rows of which factor
+    "embedding": (A.embedding.default, lambda: (rule_cases.T(9, 6), rule_cases.I(9, 3, 5)), 9, "v"),
+    "index_select": (A.index_select.default, lambda: (rule_cases.T(5, 9), 1, rule_cases.I(9, 4)), 9, "v"),
+    "index": (A.index.Tensor, lambda: (rule_cases.T(5, 9, 2), [None, rule_cases.I(9, 2, 4)]), 9, "v"),
+    "nll_loss": (A.nll_loss_forward.default, lambda: nll(9, 5), 9, "c"),
+    "nll_loss2d": (A.nll_loss2d_forward.default, lambda: nll(9, 3, 4, 2), 9, "c"),
+}
+
+
+@pytest.mark.parametrize("below", [False, True])
+@pytest.mark.parametrize("name", LOOKUPS)
+def test_parts_of_a_lookup_refuse_what_no_part_has(name: str, below: bool) -> None:
+    """Every device that sees the index, in torch's words; the others have nothing to do with it."""
+    torch.manual_seed(0)
+    op, make, rows, factor = LOOKUPS[name]
+    call = Call(op, make())
+    wrong = call.operands[1].clone()
+    wrong.view(-1)[2] = -rows - 1 if below else rows
+    operands = [call.operands[0], wrong]
+    with pytest.raises((IndexError, RuntimeError)) as eager:
+        call.run(call.with_operands(operands))
+    split = 0
+    for mesh in ([2], [3], [2, 2]):
+        for counts, plan in _C.local_graphs_of_options(call.text(), mesh):
+            with pytest.raises(eager.type) as ours:
+                local_graphs.run_devices(plan, operands, call.numbers)
+            assert str(ours.value) == str(eager.value), plan["graphs"][-1]
+            split += f"{ir_name(op)} {factor}" in counts
+    assert split >= 3
 
 
 GROUPED_CASES = {

@@ -252,12 +252,45 @@ class Convert {
   std::vector<Piece> pieces_;
 };
 
+// Note [Repeated dims]
+// A value that is the same all along a dim (its stride is 0) is converted as one that has a single index
+// there, and repeated again: this moves less, and the dim's stride stays 0. A kernel that lays its result out
+// as its operands lie passes over such dims, and would not over ones that are as dense as the others.
+bool is_repeated(const ir::Type& type, size_t dim) { return type.strides[dim] == 0 && type.sizes[dim] > 1; }
+
+bool is_repeated(const ir::Type& type) {
+  for (size_t d = 0; d < type.sizes.size(); ++d) {
+    if (is_repeated(type, d)) return type.numel() > 0;
+  }
+  return false;
+}
+
+Placement without(const ir::Type& type, Placement placement) {
+  for (auto& split : placement) {
+    if (split.kind == K::kShard && is_repeated(type, static_cast<size_t>(split.dim))) split = {};
+  }
+  return placement;
+}
+
 }  // namespace
 
 ValueId convert(LocalBuilder& builder, const Place& place, ValueId value, const ir::Type& type,
                 const LeafSizes& whole, const Placement& from, const Placement& to,
                 const std::vector<Reduction>& reductions, ValueId weight) {
   if (from == to) return value;
+  if (is_repeated(type)) {
+    ir::Type thin = type;
+    LeafSizes thin_sizes = whole;
+    for (size_t d = 0; d < type.sizes.size(); ++d) {
+      if (!is_repeated(type, d)) continue;
+      value = builder.slice(value, static_cast<int64_t>(d), 0, 1);
+      thin.sizes[d] = thin.strides[d] = 1;
+      thin_sizes[d].clear();
+    }
+    value = convert(builder, place, value, thin, thin_sizes, without(type, from), without(type, to),
+                    reductions, weight);
+    return builder.expand(value, sizes_of(parts_of(place, whole, to)));
+  }
   Convert convert(builder, place, value, type, whole, from);
   for (const auto& step : convert_steps(from, to)) convert.step(step, reductions, weight);
   return convert.finish();

@@ -123,6 +123,11 @@ ValueId LocalBuilder::permute(ValueId x, const Dims& order) {
   return add("moai.permute", {x}, {order}, after(type(x), ir::ViewStep::Kind::kPermute, order));
 }
 
+ValueId LocalBuilder::expand(ValueId x, const Dims& sizes) {
+  if (type(x).sizes == sizes) return x;
+  return add("moai.expand", {x}, {sizes}, after(type(x), ir::ViewStep::Kind::kExpand, sizes));
+}
+
 ValueId LocalBuilder::contiguous(ValueId x) {
   if (type(x).is_contiguous()) return x;
   return add("aten.clone", {x}, {int64_t{0}}, Type::contiguous(type(x).dtype, type(x).sizes));
@@ -148,6 +153,10 @@ ValueId LocalBuilder::to_dtype(ValueId x, ir::DType dtype) {
 
 ValueId LocalBuilder::full(ir::DType dtype, const Dims& sizes, double value) {
   return add("aten.full", {}, filled(sizes, value, dtype), Type::contiguous(dtype, sizes));
+}
+
+ValueId LocalBuilder::zeros_over(ir::DType dtype, const Dims& sizes) {
+  return expand(full(dtype, Dims(sizes.size(), 1), 0), sizes);
 }
 
 ValueId LocalBuilder::pad(ValueId x, int64_t dim, int64_t before, int64_t after) {

@@ -40,12 +40,15 @@ class LocalBuilder {
   ir::ValueId slice(ir::ValueId x, int64_t dim, int64_t start, int64_t length);
   ir::ValueId reshape(ir::ValueId x, const ir::Dims& sizes);
   ir::ValueId permute(ir::ValueId x, const ir::Dims& order);
+  ir::ValueId expand(ir::ValueId x, const ir::Dims& sizes);
 
   ir::ValueId contiguous(ir::ValueId x);
   // Dense, its dims in memory in this order.
   ir::ValueId dense(ir::ValueId x, const ir::Dims& order);
   ir::ValueId to_dtype(ir::ValueId x, ir::DType dtype);
   ir::ValueId full(ir::DType dtype, const ir::Dims& sizes, double value);
+  // One zero, seen everywhere.
+  ir::ValueId zeros_over(ir::DType dtype, const ir::Dims& sizes);
   // `x` within zeros: `before` and `after` more of them along `dim`.
   ir::ValueId pad(ir::ValueId x, int64_t dim, int64_t before, int64_t after);
   // Contiguous values of the same sizes but in `dim`, side by side.

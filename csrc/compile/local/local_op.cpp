@@ -7,6 +7,7 @@
 #include "compile/local/grouped_product.h"
 #include "ir/error.h"
 #include "ir/view_nodes.h"
+#include "ops/traits.h"
 
 namespace moai::compile {
 
@@ -43,7 +44,9 @@ class WriteLocal {
       if (op_.rule.factors[f].position == Position::kSampled) sampled();
     }
     for (size_t f = 0; f < op_.rule.factors.size(); ++f) {
-      if (is_split(f)) position(f);
+      if (!is_split(f)) continue;
+      check_indices(f);
+      position(f);
     }
     auto results = add_node();
     for (const auto& hidden : hidden_) results[0] = hide(results[0], hidden);
@@ -261,6 +264,40 @@ class WriteLocal {
       case Position::kSampled: sampled(); return;
       case Position::kGroups: MOAI_ASSERT(false, "groups are a grouped product's"); return;
     }
+  }
+
+  // An index that no device has must raise what the whole op would: each device does the op once more, with
+  // the indices as they came, on a table of zeros as long as the whole one. It is as thin as can be, and
+  // takes no memory. Its result is nobody's.
+  void check_indices(size_t f) {
+    const auto& factor = op_.rule.factors[f];
+    const bool is_target = factor.position == Position::kTarget;
+    const bool looks_up = factor.position == Position::kLookup || factor.position == Position::kWrappedLookup;
+    if (!(is_target || looks_up) || !ops::traits(op_.node.op).can_raise) return;
+    const ValueId index = b_.contiguous(operands_[factor.position_at]);
+    const auto& dims = op_.rule.operands[0];
+    const auto dim = std::find(dims.begin(), dims.end(), std::vector<int32_t>{static_cast<int32_t>(f)});
+    MOAI_ASSERT(dim != dims.end(), "what is looked up is no dim of the first operand");
+    Dims table = is_target ? b_.type(operands_[0]).sizes : Dims(dims.size(), 1);
+    table[dim - dims.begin()] = factor.size;
+    ir::Node node = op_.node;
+    node.operands = {b_.zeros_over(b_.type(operands_[0]).dtype, table), index};
+    node.results.clear();
+    std::vector<Type> types;
+    const auto dtype = [&](size_t r) { return op_.whole.type(op_.node.results[r]).dtype; };
+    if (is_target) {  // (input, target, weight, reduction, which to ignore) -> (loss, its weight)
+      node.args[0] = ir::OperandRef{0};
+      node.args[1] = ir::OperandRef{1};
+      node.args[2] = ir::NoneArg{};
+      node.args[3] = int64_t{0};
+      types = {Type::contiguous(dtype(0), b_.type(index).sizes), Type::contiguous(dtype(1), {})};
+    } else {
+      Dims found(op_.whole.type(op_.node.results[0]).sizes.size(), 1);
+      const Dims& sizes = b_.type(index).sizes;
+      std::copy(sizes.begin(), sizes.end(), found.begin() + factor.position_to);
+      types = {Type::contiguous(dtype(0), std::move(found))};
+    }
+    b_.graph().add_node(std::move(node), std::move(types));
   }
 
   ValueId grouped() {

@@ -1,0 +1,56 @@
+"""Indices that are out of range, on several devices: what eager raises, whoever has which part of the table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import moai
+import pytest
+import torch
+import torch.nn.functional as F
+from test_devices import devices
+from test_errors import TRAINERS, On, error_of, small_model, state_of, step
+
+SEEDS = range(6)
+
+OUT_OF_RANGE: dict[str, Callable[[On], torch.Tensor]] = {
+    "embedding": lambda on: F.embedding(on.i(0, 9), on.f(9, 4)),
+    "embedding_below": lambda on: F.embedding(on.i(0, -1), on.f(9, 4)),
+    "index_select": lambda on: on.f(4, 9).index_select(1, on.i(9, 3)),
+    "index": lambda on: on.f(9, 4)[on.i(3, 9)],
+    "index_below": lambda on: on.f(9, 4)[on.i(-1, -10)],
+    "index_of_a_later_dim": lambda on: on.f(4, 9)[:, on.i(3, 9)],
+    "gather": lambda on: on.f(4, 9).gather(1, on.i(9, 1, 2, 3).view(4, 1)),
+    "nll_loss": lambda on: F.nll_loss(on.f(4, 9), on.i(0, 9, 1, 2)),
+    "nll_loss_below": lambda on: F.nll_loss(on.f(4, 9), on.i(0, -1, 1, 2), reduction="sum"),
+    "nll_loss_of_images": lambda on: F.nll_loss(on.f(2, 9, 3, 1), on.i(0, 9, 1, 2, 3, 4).view(2, 3, 1)),
+}
+
+
+@pytest.mark.parametrize("call", OUT_OF_RANGE.values(), ids=OUT_OF_RANGE.keys())
+def test_an_index_out_of_range_raises_what_eager_raises(call: Callable) -> None:
+    expected, text = error_of(call, "cpu")
+    for seed in SEEDS:
+        with devices(3, f"random:{seed}"):
+            kept = torch.arange(7.0).to("moai")
+            moai.sync()
+            kept.add_(1)
+            result = call(On("moai"))
+            with pytest.raises(expected) as caught:
+                result.cpu()
+            assert re.sub(r"moai(:0)?|cpu", "DEVICE", str(caught.value)).startswith(text)
+            assert kept.tolist() == [0, 1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("plan", ["tp=3", "dp=3", *(f"random:{seed}" for seed in SEEDS)])
+@pytest.mark.parametrize("make", TRAINERS.values(), ids=TRAINERS.keys())
+def test_a_failed_step_leaves_weights_and_optimizer(make: Callable, plan: str) -> None:
+    with devices(3, plan):
+        model = small_model("moai")
+        optimizer = make(model.parameters())
+        step(model, optimizer, [1, 2, 3])
+        before = state_of(model, optimizer)
+        with pytest.raises(IndexError, match="index out of range in self"):
+            step(model, optimizer, [1, 99, 2]).item()
+        torch.testing.assert_close(state_of(model, optimizer), before, rtol=0, atol=0)

@@ -1,0 +1,45 @@
+"""Torch's databases on three devices, each entry under a random plan: equal to the CPU, whatever is split.
+
+What no rule speaks of lies whole; what one does is split nine times in ten, some ops several ways in one graph. Sums
+are taken in another order, and held to what that rounds. Other entries under other plans with each commit.
+"""
+
+from __future__ import annotations
+
+import moduleinfo
+import opinfo
+import pytest
+from comparing import REORDERED, Outcome
+from opinfo_known import known
+from sampling import drawn, is_chosen
+from test_devices import devices
+
+SHARE = 40
+SEEDS = 1000
+
+
+def entries(pairs: list[tuple[str, str]]) -> list:
+    """This commit's share of them, with the plan to run under, but for what is known to differ on one device."""
+    chosen = [pair for pair in pairs if is_chosen((*pair, "devices"), SHARE) and not known(*pair)]
+    return [pytest.param(*pair, drawn(pair, SEEDS), id=":".join(pair)) for pair in chosen]
+
+
+def is_as_on_the_cpu(check, name: str, dtype: str, seed: int) -> None:
+    with devices(3, f"random:{seed}"):
+        outcome: Outcome = check(name, dtype, REORDERED)
+    assert outcome.equal, f"random:{seed}: {outcome.report()}"
+
+
+@pytest.mark.parametrize(("name", "dtype", "seed"), entries(opinfo.EVERYTHING))
+def test_op(name, dtype, seed):
+    is_as_on_the_cpu(opinfo.check, name, dtype, seed)
+
+
+@pytest.mark.parametrize(("name", "dtype", "seed"), entries(moduleinfo.MODULE_PAIRS))
+def test_module(name, dtype, seed):
+    is_as_on_the_cpu(moduleinfo.check_module, name, dtype, seed)
+
+
+@pytest.mark.parametrize(("name", "dtype", "seed"), entries(moduleinfo.OPTIMIZER_PAIRS))
+def test_optimizer(name, dtype, seed):
+    is_as_on_the_cpu(moduleinfo.check_optimizer, name, dtype, seed)
