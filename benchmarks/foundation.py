@@ -148,7 +148,7 @@ def main_job() -> list[Figure]:
     """The main job's small model against eager, same threads, fused AdamW."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "small.json"
-        subprocess.run([sys.executable, "-m", "moai", "bench", "--model", "small", "--steps", "14", "--compare", "eager", "--json", str(path)], check=True)  # fmt: skip
+        subprocess.run([sys.executable, "-m", "moai", "bench", "--model", "small", "--devices", "1", "--steps", "14", "--compare", "eager", "--json", str(path)], check=True)  # fmt: skip
         compared = json.loads(path.read_text())["compare"]
     speed, cpu = compared["speed_ratio"]["eager"], compared["cpu_seconds"]
     detail = {

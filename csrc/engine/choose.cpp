@@ -3,10 +3,14 @@
 #include <algorithm>
 
 #include "compile/local/parts.h"
+#include "engine/log.h"
+#include "engine/stats.h"
+#include "ir/arg.h"
 #include "ir/error.h"
 #include "plan/pairs.h"
 #include "plan/plan_file.h"
 #include "plan/random_plan.h"
+#include "plan/replay.h"
 #include "plan/split_lists.h"
 #include "plan/step.h"
 
@@ -67,6 +71,13 @@ Placement placement_of(const Choice& choice, ir::ValueId input, const runtime::S
   }
 }
 
+compile::Stages stages_of(const plan::Step& step, const compile::Loop& loop, const plan::OuterChoice& outer,
+                          const std::vector<int32_t>& begins,
+                          const std::shared_ptr<const plan::Schedule>& schedule) {
+  if (outer.stages == 1) return compile::Stages::none(step.graph, loop);
+  return compile::Stages::planned(step, loop, outer.stages, begins, schedule);
+}
+
 }  // namespace
 
 bool trains(const ir::Graph& graph) {
@@ -91,7 +102,11 @@ runtime::Sharding sharding_of(const Choice& choice, ir::ValueId value, const Pla
   return {choice.graph.type(value), by_device, holds};
 }
 
-Chooser::Chooser(const Settings& settings) : cluster_(cluster_of(settings)) {
+Chooser::Chooser(const Settings& settings)
+    : cluster_(cluster_of(settings)),
+      is_free_(settings.plan.empty() || settings.plan == "fastest"),
+      cache_(settings.plan_cache),
+      asked_(concat(settings.build, "; ", ir::mix_text(0, plan::print_json(cluster_)), "; ", settings.plan)) {
   for (const auto& kind : cluster_.kinds) memory_bytes_.push_back(kind.memory_bytes);
   const std::string& text = settings.plan;
   if (!text.empty() && text.front() == '{') {
@@ -105,11 +120,86 @@ Chooser::Chooser(const Settings& settings) : cluster_(cluster_of(settings)) {
   if (mesh_.empty()) mesh_ = {settings.devices};
 }
 
-Choice Chooser::choose(const ir::Graph& graph, const std::vector<runtime::ShardingPtr>& lie, double share) {
+void Chooser::tell_memory(double share) {
   for (size_t k = 0; k < cluster_.kinds.size(); ++k)
     cluster_.kinds[k].memory_bytes = static_cast<int64_t>(static_cast<double>(memory_bytes_[k]) * share);
+}
+
+Choice Chooser::choose(const ir::Graph& graph, const std::vector<runtime::ShardingPtr>& lie, double share) {
+  tell_memory(share);
   if (pins_.random) return at_random(graph);
+  stats().searches.fetch_add(1, std::memory_order_relaxed);
   return trains(graph) ? planned(graph) : in_place(graph, lie);
+}
+
+void Chooser::correct(const Correction& correction) {
+  is_corrected_ = true;
+  for (auto& kind : cluster_.kinds) {
+    for (auto* rate : {&kind.gemm_efficiency, &kind.attention_efficiency, &kind.memory_efficiency})
+      *rate /= correction.compute;
+    kind.op_overhead_s *= correction.compute;
+  }
+  for (auto& level : cluster_.levels) {
+    for (auto* seconds : {&level.latency_s, &level.start_s}) *seconds *= correction.communicate;
+    for (auto* rate : {&level.bytes_per_s, &level.pair_bytes_per_s, &level.switch_reduce_bytes_per_s})
+      *rate /= correction.communicate;
+  }
+}
+
+// The graph counts as it is printed: a plan tells nodes by their numbers.
+std::string Chooser::question(const ir::Graph& graph, const std::vector<runtime::ShardingPtr>& lie) const {
+  std::string text = concat(asked_, "; graph ", ir::mix_text(0, ir::print(graph)));
+  if (trains(graph)) return text;
+  uint64_t state = ir::mix(ir::mix_list(0, mesh_), ir::bits(groups_));
+  for (const auto& sharding : lie) state = ir::mix(state, sharding ? sharding->hash() : 0);
+  return concat(text, "; state ", state);
+}
+
+std::optional<Choice> Chooser::kept(const ir::Graph& graph, const std::vector<runtime::ShardingPtr>& lie) {
+  if (!cache_.is_on() || pins_.random) return std::nullopt;
+  const auto found = cache_.find(question(graph, lie));
+  if (!found) return std::nullopt;
+  try {
+    Choice choice = followed(graph, lie, *found);
+    stats().kept_plans.fetch_add(1, std::memory_order_relaxed);
+    return choice;
+  } catch (const Error& error) {
+    if (logs(Topic::kCompile)) log(Topic::kCompile, concat("a kept plan is of no use: ", error.what()));
+    return std::nullopt;
+  }
+}
+
+Choice Chooser::followed(const ir::Graph& graph, const std::vector<runtime::ShardingPtr>& lie,
+                         const KeptPlan& plan) {
+  tell_memory(1);
+  const plan::SavedPlan saved = plan::load_plan(plan.plan);
+  const plan::OuterChoice& outer = saved.outer;
+  const bool is_training = trains(graph);
+  plan::Replay replay = plan::replay(graph, cluster_, saved, is_training);
+  compile::Loop loop = compile::Loop::make(replay.step, outer.micro_batches);
+  compile::Stages stages;
+  if (is_training) {
+    stages = stages_of(replay.step, loop, outer, replay.stage_begins, replay.schedule);
+    mesh_ = outer.mesh;
+    groups_ = outer.stages;
+  } else {
+    stages = outer.stages == 1 ? compile::Stages::none(replay.step.graph, loop)
+                               : stages_in_place(replay.step.graph, lie);
+  }
+  return {std::move(replay.step.graph),
+          std::move(replay.turn),
+          plan::Mesh::make(cluster_, outer.mesh),
+          std::move(replay.assignment),
+          std::move(loop),
+          std::move(stages),
+          plan.layout,
+          plan.predicted,
+          plan.plan};
+}
+
+void Chooser::keep(const ir::Graph& graph, const std::vector<runtime::ShardingPtr>& lie,
+                   const KeptPlan& plan) const {
+  if (cache_.is_on() && !plan.plan.empty()) cache_.keep(question(graph, lie), plan);
 }
 
 Choice Chooser::at_random(const ir::Graph& graph) const {
@@ -162,14 +252,17 @@ Choice Chooser::planned(const ir::Graph& graph) {
   if (!best.fits) throw OutOfMemory(Phase::kPlan, concat("no plan of this step fits: ", best.excess));
   mesh_ = best.outer.mesh;
   groups_ = best.outer.stages;
-  const Prediction predicted{
-      best.step_seconds,      best.spent.compute,
-      best.spent.communicate, best.peak_bytes,
-      found.mesh_gap,         found.rules_seconds + found.bound_seconds + found.search_seconds};
+  Prediction predicted;
+  predicted.step_seconds = best.step_seconds;
+  predicted.compute_seconds = best.spent.compute;
+  predicted.communicate_seconds = best.spent.communicate;
+  predicted.wait_seconds = best.bubble_seconds;
+  predicted.peak_bytes = best.peak_bytes;
+  predicted.mesh_gap = found.mesh_gap;
+  predicted.plan_seconds = found.rules_seconds + found.bound_seconds + found.search_seconds;
+  predicted.is_corrected = is_corrected_;
   compile::Loop loop = compile::Loop::make(*found.step, best.outer.micro_batches);
-  compile::Stages stages =
-      groups_ > 1 ? compile::Stages::planned(*found.step, loop, groups_, best.stage_begins, best.schedule)
-                  : compile::Stages::none(found.step->graph, loop);
+  compile::Stages stages = stages_of(*found.step, loop, best.outer, best.stage_begins, best.schedule);
   return {found.step->graph,
           *found.turn,
           plan::Mesh::make(cluster_, best.outer.mesh),
@@ -177,7 +270,8 @@ Choice Chooser::planned(const ir::Graph& graph) {
           std::move(loop),
           std::move(stages),
           best.layout,
-          std::make_shared<const Prediction>(predicted)};
+          std::make_shared<const Prediction>(predicted),
+          plan::save_plan(*found.step, best.outer, best.assignment)};
 }
 
 // At once where that fits, else in as few turns as do.
@@ -215,6 +309,12 @@ Choice Chooser::in_place(const plan::Step& step, int32_t turns,
   choice.layout = concat("as it lies, on ", choice.mesh.str());
   if (groups_ > 1) choice.layout += concat(" of each of ", groups_, " stages");
   if (turns > 1) choice.layout += concat("; ", turns, " micro-batches");
+  plan::OuterChoice outer;
+  outer.stages = groups_;
+  outer.mesh = mesh_;
+  outer.splits.assign(mesh_.size(), plan::Axis::kAnyRole);
+  outer.micro_batches = turns;
+  if (choice.assignment.fits) choice.saved = plan::save_plan(step, outer, choice.assignment);
   return choice;
 }
 

@@ -1,9 +1,12 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "compile/local/partition.h"
+#include "engine/plan_cache.h"
+#include "engine/prediction.h"
 #include "engine/settings.h"
 #include "engine/trace.h"
 #include "plan/planner.h"
@@ -21,6 +24,7 @@ struct Choice {
   compile::Stages stages;                       // each on a mesh of its own
   std::string layout;                           // in words
   std::shared_ptr<const Prediction> predicted;  // of a training step that was not split at random
+  std::string saved;                            // as a file: see plan/plan_file.h; empty where it cannot be
 };
 
 // Decides how steps are shared by several devices.
@@ -36,6 +40,27 @@ class Chooser {
   // Throws Error(Phase::kPlan) where a pin is impossible, and OutOfMemory where no plan fits.
   Choice choose(const ir::Graph& graph, const std::vector<runtime::ShardingPtr>& lie, double share = 1);
 
+  // Whether another plan may be chosen when steps turn out otherwise: not where any part of it was asked for.
+  bool is_free() const { return is_free_; }
+  // From here on computing and messages are taken to be so many times slower.
+  void correct(const Correction& correction);
+
+  // How the last training step was laid out, which what trains nothing follows: its stages, and each one's mesh.
+  struct Shape {
+    int32_t groups = 1;
+    std::vector<int32_t> mesh;
+  };
+  Shape shape() const { return {groups_, mesh_}; }
+  void set_shape(const Shape& shape) {
+    groups_ = shape.groups;
+    mesh_ = shape.mesh;
+  }
+
+  // What an earlier process chose for the same question, if it was kept and can be followed.
+  std::optional<Choice> kept(const ir::Graph& graph, const std::vector<runtime::ShardingPtr>& lie);
+  // Keeps what was chosen for later processes.
+  void keep(const ir::Graph& graph, const std::vector<runtime::ShardingPtr>& lie, const KeptPlan& plan) const;
+
  private:
   Choice at_random(const ir::Graph& graph) const;
   plan::StepPlan plan_pinned(const ir::Graph& graph) const;
@@ -43,13 +68,20 @@ class Chooser {
   Choice in_place(const ir::Graph& graph, const std::vector<runtime::ShardingPtr>& lie) const;
   Choice in_place(const plan::Step& step, int32_t turns, const std::vector<runtime::ShardingPtr>& lie) const;
   compile::Stages stages_in_place(const ir::Graph& graph, const std::vector<runtime::ShardingPtr>& lie) const;
+  void tell_memory(double share);
+  std::string question(const ir::Graph& graph, const std::vector<runtime::ShardingPtr>& lie) const;
+  Choice followed(const ir::Graph& graph, const std::vector<runtime::ShardingPtr>& lie, const KeptPlan& plan);
 
   std::vector<int64_t> memory_bytes_;  // by kind of device
   plan::Cluster cluster_;              // meshes point to it: a chooser stays where it is
   plan::Pins pins_;
+  bool is_free_;
+  bool is_corrected_ = false;
   // Of the last training step: its stages, and the mesh of each.
   int32_t groups_ = 1;
   std::vector<int32_t> mesh_;
+  PlanCache cache_;
+  std::string asked_;  // what of each question is the same: the devices, the settings, this library
 };
 
 // Whether a step has a backward.

@@ -5,13 +5,17 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <functional>
+#include <utility>
 
 #include "engine/load.h"
 #include "engine/log.h"
+#include "engine/measurements.h"
 #include "engine/stats.h"
 #include "ir/error.h"
 #include "ir/passes.h"
 #include "runtime/shared_memory.h"
+#include "runtime/status_page.h"
 
 namespace moai::engine {
 
@@ -43,13 +47,20 @@ Settings the_settings;
 // Adds to the statistics how long a run took, and that it failed unless it is told otherwise.
 class Timed {
  public:
+  // `then` gets the nanoseconds too.
+  explicit Timed(std::function<void(int64_t)> then) : then_(std::move(then)) {}
   ~Timed() {
-    stats().run_ns.fetch_add(ns_since(start_), std::memory_order_relaxed);
+    const int64_t took = ns_since(start_);
+    stats().run_ns.fetch_add(took, std::memory_order_relaxed);
     if (!succeeded_) stats().failures.fetch_add(1, std::memory_order_relaxed);
+    then_(took);
   }
+  Timed(const Timed&) = delete;
+  Timed& operator=(const Timed&) = delete;
   void succeeded() const { succeeded_ = true; }
 
  private:
+  const std::function<void(int64_t)> then_;
   Clock::time_point start_ = Clock::now();
   mutable bool succeeded_ = false;
 };
@@ -73,7 +84,9 @@ void check_readable(const runtime::CellPtr& cell) {
 
 Engine::Engine(const Kind& kind, const Settings& settings)
     : devices_(runtime::make_devices(settings.devices, kind.cores(), settings.memory_bytes)),
-      has_limit_(settings.memory_bytes >= 0) {
+      has_limit_(settings.memory_bytes >= 0),
+      measurements_(std::make_unique<Measurements>()),
+      status_(runtime::StatusPage::make(settings.status, settings.devices, settings.memory_bytes)) {
   std::vector<std::string> names;
   for (const auto& device : devices_) names.push_back(device->name);
   if (devices_.size() > 1) transport_ = std::make_shared<runtime::SharedMemory>(names);
@@ -134,6 +147,11 @@ void Engine::execute(Launch launch, runtime::Run& run) {
   Trace& trace = *launch.trace;
   const auto& held = launch.held;
   ++trace.runs;
+  if (status_) {
+    status_->set_counts(stats().steps.load(std::memory_order_relaxed),
+                        stats().tokens.load(std::memory_order_relaxed));
+    if (program->predicted) status_->set_text(program->layout);
+  }
   {
     const std::lock_guard<std::mutex> guard(last_lock_);
     last_ = program->programs[0];
@@ -153,12 +171,21 @@ void Engine::execute(Launch launch, runtime::Run& run) {
   for (size_t i = 0; i < run.inputs.size(); ++i) {
     if (trace.replaces(i) && run.inputs[i]) old.push_back(run.inputs[i]);
   }
-  const Timed timed;
+  if (status_) status_->begin_run(0);
+  const Timed timed([this](int64_t took) { publish(0, took, 0); });
   program->executables[0]->run(run.inputs, run.numbers, outputs);
   timed.succeeded();
   let_go(old);
   // Interpreted once: the next time there will be a plan, and many traces never come back.
   if (!program->programs[0]->has_arena) trace.programs.clear();
+}
+
+// What `moai smi` is to see of a device whose run has ended.
+void Engine::publish(int device, int64_t busy_ns, int64_t waited_ns) {
+  if (!status_) return;
+  const auto memory = devices_[static_cast<size_t>(device)]->memory.stats();
+  status_->set_memory(device, memory.live_bytes, memory.peak_bytes, memory.reserved_bytes);
+  status_->end_run(device, busy_ns, waited_ns);
 }
 
 runtime::MemoryStats Engine::memory_stats() const {
@@ -202,11 +229,6 @@ std::pair<std::vector<ir::NumberKind>, std::vector<int64_t>> Engine::dry_numbers
 std::vector<uint64_t> Engine::cycle() const {
   const std::lock_guard<std::mutex> guard(last_lock_);
   return cycles_.cycle();
-}
-
-Engine::Explained Engine::explained() const {
-  const std::lock_guard<std::mutex> guard(last_lock_);
-  return explained_;
 }
 
 std::string Engine::dump() const {

@@ -12,10 +12,16 @@
 #include "engine/trace.h"
 #include "runtime/worker_group.h"
 
+namespace moai::runtime {
+class StatusPage;
+}
+
 namespace moai::engine {
 
 class Loader;
 struct Surroundings;
+class Measurements;
+struct Parts;
 
 // A value that somebody may still ask for when the step has run.
 struct Held {
@@ -48,8 +54,9 @@ class Engine {
   void trim_memory();
 
   // The whole of a ready value: its memory, or what its parts make together; made now where it was not kept.
-  // Null when it is empty. Throws Error(Phase::kRun) where making it fails. Not on a worker's thread.
-  runtime::BlockPtr whole(const runtime::CellPtr& cell);
+  // Null when it is empty. `wanted`: of what has to be brought together these bytes alone; the others are
+  // undefined. Throws Error(Phase::kRun) where making it fails. Not on a worker's thread.
+  runtime::BlockPtr whole(const runtime::CellPtr& cell, const runtime::Region* wanted = nullptr);
 
   // While on, runs are finished without being executed: what they promise is there in name, has
   // no memory and cannot be read. For recording steps that no machine at hand could run.
@@ -63,13 +70,8 @@ class Engine {
   // The traces that the script goes round in, by id; empty while it does not.
   std::vector<uint64_t> cycle() const;
 
-  // The last planned training step.
-  struct Explained {
-    std::string layout;
-    std::shared_ptr<const Prediction> predicted;  // null before the first
-    std::vector<double> seconds;                  // that its last runs took, the latest last
-  };
-  Explained explained() const;
+  // Of the last planned training step.
+  const Measurements& measurements() const { return *measurements_; }
 
   // The graph and the program that ran last, as text; empty before the first.
   std::string dump() const;
@@ -86,9 +88,11 @@ class Engine {
                           const std::vector<runtime::CellPtr>& outputs);
   Surroundings surroundings(const runtime::Run& run) const;
   void settle_moved();
-  void measured(const LoadedProgram& program, double seconds);
-  runtime::BlockPtr joined(const runtime::Cell& cell);
-  runtime::BlockPtr join(const std::vector<runtime::CellPtr>& parts, const runtime::Sharding& sharding);
+  void measured(const LoadedProgram& program, const Parts& parts);
+  void publish(int device, int64_t busy_ns, int64_t waited_ns);
+  runtime::BlockPtr joined(const runtime::Cell& cell, const runtime::Region* wanted = nullptr);
+  runtime::BlockPtr join(const std::vector<runtime::CellPtr>& parts, const runtime::Sharding& sharding,
+                         const runtime::Region* wanted);
 
   std::vector<std::unique_ptr<runtime::Device>> devices_;
   runtime::MemoryPool host_memory_;
@@ -105,9 +109,10 @@ class Engine {
   };
   std::vector<Moved> moved_;  // by the last run, should it have succeeded
   std::atomic<bool> dry_{false};
-  mutable std::mutex last_lock_;  // guards the next four
+  const std::unique_ptr<Measurements> measurements_;
+  std::unique_ptr<runtime::StatusPage> status_;  // null where there is none
+  mutable std::mutex last_lock_;                 // guards the next three
   CycleDetector cycles_;
-  Explained explained_;
   std::shared_ptr<const compile::Program> last_;
   struct DryStep {
     std::shared_ptr<Trace> trace;

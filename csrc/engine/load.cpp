@@ -76,6 +76,11 @@ int64_t bytes_that_move(const LoadedProgram& program, const std::vector<runtime:
   return most;
 }
 
+uint64_t next_id() {
+  static std::atomic<uint64_t> next{1};
+  return next.fetch_add(1);
+}
+
 void count_compile(bool resized) {
   (resized ? stats().resizes : stats().compiles).fetch_add(1, std::memory_order_relaxed);
 }
@@ -90,12 +95,7 @@ ir::Graph simplified(ir::Graph graph, const std::vector<ir::ValueId>& wanted) {
 }
 
 Loader::Loader(const Settings& settings, std::vector<std::unique_ptr<runtime::Backend>>& backends)
-    : id_([] {
-        static std::atomic<uint64_t> next{1};
-        return next.fetch_add(1);
-      }()),
-      backends_(backends),
-      memory_bytes_(settings.memory_bytes) {
+    : id_(next_id()), backends_(backends), memory_bytes_(settings.memory_bytes) {
   if (settings.devices > 1) chooser_ = std::make_unique<Chooser>(settings);
 }
 
@@ -178,6 +178,7 @@ LoadedProgram Loader::lowered(const Trace& trace, const Choice& choice) const {
   for (size_t o = 0; o < local.outputs.size(); ++o)
     loaded.outputs_lie.push_back(lies(choice.graph.outputs()[o], local.outputs[o]));
   loaded.layout = choice.layout;
+  loaded.plan = choice.saved;
   std::unordered_map<const ir::Graph*, std::shared_ptr<const compile::Program>> known;
   for (const auto& graph : local.graphs) {
     auto& program = known[graph.get()];
@@ -199,9 +200,18 @@ LoadedProgram Loader::lowered(const Trace& trace, const Choice& choice) const {
   return loaded;
 }
 
+LoadedProgram Loader::fitting(const Trace& trace, const ir::Graph& graph,
+                              const Surroundings& surroundings) {
+  if (auto kept = from_cache(trace, graph, surroundings)) return std::move(*kept);
+  LoadedProgram found = searched(trace, graph, surroundings);
+  if (found.fits) chooser_->keep(graph, surroundings.lie, {found.plan, found.layout, found.predicted});
+  return found;
+}
+
 // A planner's bytes are an estimate, a program's are not: where the programs of a plan do not fit, it is
 // asked again with as much less memory as they took too much. What comes closest is kept.
-LoadedProgram Loader::fitting(const Trace& trace, const ir::Graph& graph, const Surroundings& surroundings) {
+LoadedProgram Loader::searched(const Trace& trace, const ir::Graph& graph,
+                               const Surroundings& surroundings) {
   constexpr int kTries = 4;
   const int64_t room = memory_bytes_ - surroundings.other_bytes;
   double share = 1;  // of the memory, that the planner is told of
@@ -230,6 +240,81 @@ LoadedProgram Loader::fitting(const Trace& trace, const ir::Graph& graph, const 
   return best;
 }
 
+// The programs of a plan that an earlier process found to fit.
+std::optional<LoadedProgram> Loader::from_cache(const Trace& trace, const ir::Graph& graph,
+                                                const Surroundings& surroundings) {
+  const auto choice = chooser_->kept(graph, surroundings.lie);
+  if (!choice) return std::nullopt;
+  try {
+    LoadedProgram loaded = lowered(trace, *choice);
+    const int64_t bytes = bytes_of(loaded.programs) + bytes_that_move(loaded, surroundings.lie);
+    if (memory_bytes_ >= 0 && bytes > memory_bytes_ - surroundings.other_bytes) return std::nullopt;
+    return loaded;
+  } catch (const Error& error) {
+    if (logs(Topic::kCompile)) log(Topic::kCompile, concat("a kept plan is of no use: ", error.what()));
+    return std::nullopt;
+  }
+}
+
+void Loader::make_ready(const Trace& trace, LoadedProgram* loaded) const {
+  for (size_t d = 0; d < backends_.size(); ++d)
+    loaded->executables.push_back(backends_[d]->load(loaded->programs[d], trace.lines));
+}
+
+// Note [When a plan is reconsidered]
+// A plan is chosen by figures of the machine. Where its steps take other times than predicted by more than a
+// fifth, the figures are corrected by what was measured, and it is chosen once more by those; the answer
+// replaces the plan that was kept for later processes, which begin with it and ask no more. State moves to
+// where the new plan wants it on its first run. Nothing that was asked for (a pin, a saved plan) is
+// reconsidered.
+void Loader::reconsider(Trace& trace, LoadedProgram& program, const std::vector<runtime::Number>& numbers,
+                        const Surroundings& surroundings, const Correction& correction) {
+  // What another plan must promise to be worth moving the state.
+  constexpr double kWorth = 0.95;
+  if (!chooser_->is_free()) return;
+  const auto start = Clock::now();
+  const Prediction& old = *program.predicted;
+  Prediction corrected = old;
+  corrected.compute_seconds *= correction.compute;
+  corrected.communicate_seconds *= correction.communicate;
+  corrected.wait_seconds *= correction.compute;
+  corrected.step_seconds =
+      corrected.compute_seconds + corrected.wait_seconds +
+      (old.step_seconds - old.compute_seconds - old.wait_seconds) * correction.communicate;
+  corrected.is_corrected = true;
+  const auto shape = chooser_->shape();
+  chooser_->correct(correction);
+  std::vector<std::pair<int32_t, int64_t>> offsets;
+  const ir::Graph graph = canonical(trace, program.outputs, numbers, &offsets);
+  LoadedProgram other;
+  try {
+    other = searched(trace, graph, surroundings);
+  } catch (const OutOfMemory&) {
+    other.fits = false;  // by other figures; the plan that runs does fit
+  }
+  stats().reconsidered.fetch_add(1, std::memory_order_relaxed);
+  const bool is_better = other.fits && other.plan != program.plan && other.predicted != nullptr &&
+                         other.predicted->step_seconds < kWorth * corrected.step_seconds;
+  if (is_better) {
+    other.outputs = program.outputs;
+    other.offsets = std::move(offsets);
+    make_ready(trace, &other);
+    program = std::move(other);
+    // What the other traces' programs expect of the state is the old plan's.
+    trace.loader = id_ = next_id();
+  } else {
+    program.predicted = std::make_shared<const Prediction>(corrected);
+    chooser_->set_shape(shape);
+  }
+  chooser_->keep(graph, surroundings.lie, {program.plan, program.layout, program.predicted});
+  if (logs(Topic::kCompile)) {
+    log(Topic::kCompile,
+        concat("reconsider trace ", trace.id, ": computing took ", correction.compute, " and communication ",
+               correction.communicate, " times what was predicted; ", is_better ? "now " : "still ",
+               program.layout, ", ", ns_since(start) / 1000, " us"));
+  }
+}
+
 LoadedProgram Loader::on_several(Trace& trace, const std::vector<ir::ValueId>& wanted,
                                  const std::vector<runtime::Number>& numbers,
                                  const Surroundings& surroundings) {
@@ -240,8 +325,7 @@ LoadedProgram Loader::on_several(Trace& trace, const std::vector<ir::ValueId>& w
   LoadedProgram loaded = fitting(trace, graph, surroundings);
   loaded.outputs = wanted;
   loaded.offsets = std::move(offsets);
-  for (size_t d = 0; d < backends_.size(); ++d)
-    loaded.executables.push_back(backends_[d]->load(loaded.programs[d], trace.lines));
+  make_ready(trace, &loaded);
   count_compile(!planned_structures_.insert(trace.structure).second && trace.programs.empty());
   if (logs(Topic::kCompile)) {
     log(Topic::kCompile, concat("compile trace ", trace.id, " for ", backends_.size(), " devices (",

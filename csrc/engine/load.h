@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <set>
 #include <vector>
 
@@ -29,6 +30,11 @@ class Loader {
   LoadedProgram& program_for(Trace& trace, const std::vector<ir::ValueId>& wanted,
                              const std::vector<runtime::Number>& numbers, const Surroundings& surroundings);
 
+  // Plans a trace again that `program` (one of its own) serves, after its steps took other times than
+  // predicted, and replaces the program where another plan promises to be faster.
+  void reconsider(Trace& trace, LoadedProgram& program, const std::vector<runtime::Number>& numbers,
+                  const Surroundings& surroundings, const Correction& correction);
+
  private:
   LoadedProgram on_one(Trace& trace, const std::vector<ir::ValueId>& wanted);
   LoadedProgram on_several(Trace& trace, const std::vector<ir::ValueId>& wanted,
@@ -38,9 +44,13 @@ class Loader {
                              const std::vector<runtime::Number>& numbers,
                              std::vector<std::pair<int32_t, int64_t>>* offsets);
   LoadedProgram lowered(const Trace& trace, const Choice& choice) const;
+  LoadedProgram searched(const Trace& trace, const ir::Graph& graph, const Surroundings& surroundings);
   LoadedProgram fitting(const Trace& trace, const ir::Graph& graph, const Surroundings& surroundings);
+  void make_ready(const Trace& trace, LoadedProgram* loaded) const;
+  std::optional<LoadedProgram> from_cache(const Trace& trace, const ir::Graph& graph,
+                                          const Surroundings& surroundings);
 
-  const uint64_t id_;  // an address may be used again
+  uint64_t id_;  // of the programs that go together; an address may be used again
   std::vector<std::unique_ptr<runtime::Backend>>& backends_;
   int64_t memory_bytes_;              // of each device; < 0: no limit
   std::unique_ptr<Chooser> chooser_;  // of several devices

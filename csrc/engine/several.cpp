@@ -6,15 +6,24 @@
 
 #include "engine/engine.h"
 #include "engine/load.h"
+#include "engine/measurements.h"
 #include "engine/stats.h"
 #include "ir/error.h"
+#include "runtime/status_page.h"
 
 namespace moai::engine {
 
+using Clock = std::chrono::steady_clock;
 using runtime::BlockPtr;
 using runtime::Cell;
 using runtime::CellPtr;
 using runtime::ShardingPtr;
+
+namespace {
+int64_t ns(Clock::duration duration) {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(duration).count();
+}
+}  // namespace
 
 // Note [Where values lie]
 // A value that comes from the host lies there, whole, until a program reads it: then each device cuts its
@@ -33,6 +42,9 @@ struct Engine::Shared {
   };
   std::vector<Cut> cuts;
   std::atomic<bool> failed{false};
+  // Added up over the devices, in nanoseconds; the last one to end its part tells them.
+  std::atomic<int64_t> took{0}, moved{0}, waited{0};
+  std::atomic<size_t> ended{0};
 };
 
 Surroundings Engine::surroundings(const runtime::Run& run) const {
@@ -68,15 +80,19 @@ void Engine::settle_moved() {
   moved_.clear();
 }
 
-BlockPtr Engine::join(const std::vector<CellPtr>& parts, const runtime::Sharding& sharding) {
+BlockPtr Engine::join(const std::vector<CellPtr>& parts, const runtime::Sharding& sharding,
+                      const runtime::Region* wanted) {
   for (size_t d = 0; d < parts.size(); ++d) {
     if (sharding.has_all(d)) return parts[d]->block;
   }
   BlockPtr whole = host_memory_.allocate(sharding.bytes());
+  const runtime::Region all{0, {}, sharding.bytes()};
+  int64_t moved = 0;
   for (size_t d = 0; d < parts.size(); ++d) {
     if (!sharding.is_repeated(d) && sharding.part_bytes(d) > 0)
-      sharding.paste(d, parts[d]->block->data, whole->data);
+      moved += sharding.paste(d, parts[d]->block->data, whole->data, wanted != nullptr ? *wanted : all);
   }
+  stats().bytes_joined.fetch_add(moved, std::memory_order_relaxed);
   return whole;
 }
 
@@ -87,17 +103,17 @@ void Engine::let_go(const std::vector<CellPtr>& old) {
   for (const auto& cell : old) cell->block = nullptr;
 }
 
-BlockPtr Engine::whole(const CellPtr& cell) {
+BlockPtr Engine::whole(const CellPtr& cell, const runtime::Region* wanted) {
   bool is_there = false;
   {
     const std::lock_guard<std::mutex> guard(cells_lock_);
     is_there = cell->recipe == nullptr && cell->state.load(std::memory_order_acquire) == Cell::State::kReady;
   }
   if (!is_there) make_again(cell);
-  return joined(*cell);
+  return joined(*cell, wanted);
 }
 
-BlockPtr Engine::joined(const Cell& cell) {
+BlockPtr Engine::joined(const Cell& cell, const runtime::Region* wanted) {
   std::vector<CellPtr> parts;
   ShardingPtr sharding;
   {
@@ -107,16 +123,11 @@ BlockPtr Engine::joined(const Cell& cell) {
     parts = cell.parts;
     sharding = cell.sharding;
   }
-  return join(parts, *sharding);
+  return join(parts, *sharding, wanted);
 }
 
-void Engine::measured(const LoadedProgram& program, double seconds) {
-  constexpr size_t kKept = 32;
-  const std::lock_guard<std::mutex> guard(last_lock_);
-  if (explained_.predicted != program.predicted) explained_ = {program.layout, program.predicted, {}};
-  auto& all = explained_.seconds;
-  if (all.size() == kKept) all.erase(all.begin());
-  all.push_back(seconds);
+void Engine::measured(const LoadedProgram& program, const Parts& parts) {
+  measurements_->add(program.layout, program.predicted, parts);
 }
 
 void Engine::execute_on_several(const Trace& trace, runtime::Run& run, LoadedProgram& program,
@@ -163,7 +174,19 @@ void Engine::execute_on_several(const Trace& trace, runtime::Run& run, LoadedPro
   }
   run.execute_on = [this, &program, shared](runtime::Run& r, int device) {
     const auto d = static_cast<size_t>(device);
-    const auto start = std::chrono::steady_clock::now();
+    if (status_) status_->begin_run(device);
+    const auto start = Clock::now();
+    const auto before = transport_->wait_times(device);
+    const auto ended = [&] {
+      const int64_t took = ns(Clock::now() - start);
+      const auto after = transport_->wait_times(device);
+      const int64_t waited = after.waiting - before.waiting;
+      publish(device, took - waited, waited);
+      shared->took += took;
+      shared->moved += after.moving - before.moving;
+      shared->waited += waited;
+      return ++shared->ended == devices_.size();
+    };
     try {
       for (auto& cut : shared->cuts) {
         const CellPtr part = std::move(cut.parts[d]);
@@ -174,13 +197,18 @@ void Engine::execute_on_several(const Trace& trace, runtime::Run& run, LoadedPro
       program.executables[d]->run(shared->inputs[d], r.numbers, shared->outputs[d]);
       let_go(shared->old[d]);
     } catch (...) {
+      ended();
       if (!shared->failed.exchange(true)) stats().failures.fetch_add(1, std::memory_order_relaxed);
       throw;
     }
-    if (d != 0) return;
-    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-    stats().run_ns.fetch_add(static_cast<int64_t>(took.count() * 1e9), std::memory_order_relaxed);
-    if (program.predicted) measured(program, took.count());
+    if (!ended()) return;
+    const auto devices = static_cast<double>(devices_.size());
+    const double seconds = static_cast<double>(shared->took) * 1e-9 / devices;
+    stats().run_ns.fetch_add(static_cast<int64_t>(seconds * 1e9), std::memory_order_relaxed);
+    if (!program.predicted || shared->failed.load()) return;
+    const double moved = static_cast<double>(shared->moved) * 1e-9 / devices;
+    const double waited = static_cast<double>(shared->waited) * 1e-9 / devices;
+    measured(program, {seconds - moved - waited, moved, waited});
   };
 }
 

@@ -5,6 +5,7 @@
 #include "engine/choose.h"
 #include "engine/engine.h"
 #include "engine/load.h"
+#include "engine/measurements.h"
 #include "ir/error.h"
 
 namespace moai::engine {
@@ -29,9 +30,11 @@ std::vector<ir::ValueId> wanted(const Launch& launch, const runtime::Run& run) {
 LoadedProgram* Engine::program_for(const Launch& launch, const runtime::Run& run) {
   if (launch.trace->keeping_inputs != nullptr) return nullptr;
   try {
-    LoadedProgram& program =
-        loader_->program_for(*launch.trace, wanted(launch, run), run.numbers, surroundings(run));
+    const Surroundings found = surroundings(run);
+    LoadedProgram& program = loader_->program_for(*launch.trace, wanted(launch, run), run.numbers, found);
     if (!program.fits) return nullptr;
+    if (const auto correction = measurements_->correction(program.predicted))
+      loader_->reconsider(*launch.trace, program, run.numbers, found, *correction);
     if (has_limit_ && devices_.size() > 1 && !trains(launch.trace->graph)) recipes_.note(launch, run);
     return &program;
   } catch (const OutOfMemory&) {

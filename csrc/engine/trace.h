@@ -12,15 +12,7 @@
 
 namespace moai::engine {
 
-// What a planned training step was predicted to take. Seconds and bytes of one device.
-struct Prediction {
-  double step_seconds = 0;
-  double compute_seconds = 0;
-  double communicate_seconds = 0;
-  double peak_bytes = 0;
-  double mesh_gap = 0;  // see plan::StepPlan
-  double plan_seconds = 0;
-};
+struct Prediction;  // prediction.h
 
 // A program of a trace, made for a set of values that the step leaves behind. It serves every
 // launch that wants no more than those.
@@ -36,6 +28,7 @@ struct LoadedProgram {
   std::vector<std::pair<int32_t, int64_t>> offsets;
   bool fits = true;                             // in the devices' memory
   std::string layout;                           // in words
+  std::string plan;                             // as a file; empty where it cannot be
   std::shared_ptr<const Prediction> predicted;  // of a training step that was not split at random
 };
 

@@ -5,6 +5,7 @@
 
 #include "engine/engine.h"
 #include "engine/log.h"
+#include "engine/measurements.h"
 #include "engine/stats.h"
 #include "ir/error.h"
 #include "ir/graph.h"
@@ -48,9 +49,13 @@ py::dict stats_dict() {
   out["launches"] = s.launches.load();
   out["compiles"] = s.compiles.load();
   out["resizes"] = s.resizes.load();
+  out["plans_searched"] = s.searches.load();
+  out["plans_kept"] = s.kept_plans.load();
+  out["plans_reconsidered"] = s.reconsidered.load();
   out["failures"] = s.failures.load();
   out["bytes_to_device"] = s.bytes_to_device.load();
   out["bytes_to_host"] = s.bytes_to_host.load();
+  out["bytes_joined"] = s.bytes_joined.load();
   py::dict seconds;
   seconds["record_first_sight"] = static_cast<double>(s.record_ns.load()) * 1e-9;
   seconds["record_timed"] = static_cast<double>(s.call_ns.load()) * 1e-9;
@@ -93,10 +98,15 @@ PYBIND11_MODULE(_C, m) {
   bind_solver(m);
   bind_collectives(m);
   m.def("time_calls", [](bool on) { engine::stats().time_calls.store(on); });
-  // Before the first use: how many devices, bytes that each may hold (< 0: no limit), and their plan.
-  m.def("configure_devices", [](int devices, int64_t memory_bytes, const std::string& plan) {
-    engine::configure(engine::Settings{devices, memory_bytes, plan});
-  });
+  // Before the first use: how many devices, bytes that each may hold (< 0: no limit), their plan, the folder
+  // where plans are kept and the one where `moai smi` looks (empty: none), and what tells this library from
+  // others.
+  m.def("configure_devices",
+        [](int devices, int64_t memory_bytes, const std::string& plan, const std::string& plan_cache,
+           const std::string& status, const std::string& build) {
+          engine::configure(engine::Settings{devices, memory_bytes, plan, plan_cache, status, build});
+        });
+  m.def("count_tokens", [](int64_t tokens) { engine::stats().tokens += tokens; });
   m.def("start_trace", &runtime::Profiler::start);
   m.def("stop_trace", [](const std::string& path) {
     record::synchronize(record::CutReason::kSync);
@@ -104,6 +114,7 @@ PYBIND11_MODULE(_C, m) {
   });
   m.def("synchronize", [] { record::synchronize(record::CutReason::kSync); });
   m.def("mark_step", [](bool optimizer) {
+    if (optimizer) ++engine::stats().steps;
     record::mark_step(optimizer ? record::CutReason::kOptimizerStep : record::CutReason::kSync);
   });
   m.def("stats", &stats_dict);
@@ -117,17 +128,28 @@ PYBIND11_MODULE(_C, m) {
   // The plan of the last planned training step, and the seconds of its last runs; None before the first.
   m.def("explained", []() -> py::object {
     if (!engine::engine_exists()) return py::none();
-    const auto [layout, predicted, seconds] = engine::engine().explained();
+    const auto [layout, predicted, runs] = engine::engine().measurements().explained();
     if (predicted == nullptr) return py::none();
     py::dict out;
     out["layout"] = layout;
     out["step_time_s"] = predicted->step_seconds;
     out["compute_s"] = predicted->compute_seconds;
     out["communicate_s"] = predicted->communicate_seconds;
+    out["wait_s"] = predicted->wait_seconds;
     out["peak_bytes"] = predicted->peak_bytes;
     out["gap"] = predicted->mesh_gap;
     out["plan_s"] = predicted->plan_seconds;
-    out["measured_s"] = seconds;
+    out["was_kept"] = predicted->was_kept;
+    py::list measured;
+    for (const auto& run : runs) {
+      py::dict parts;
+      parts["step_time_s"] = run.total();
+      parts["compute_s"] = run.compute;
+      parts["communicate_s"] = run.communicate;
+      parts["wait_s"] = run.wait;
+      measured.append(parts);
+    }
+    out["measured"] = measured;
     return out;
   });
   m.def("dump", [] { return engine::engine_exists() ? engine::engine().dump() : std::string(); });

@@ -41,8 +41,10 @@ at::Tensor over_block(const runtime::BlockPtr& block, at::IntArrayRef sizes, at:
 
 // The memory of a tensor's storage, with every value in it there. A storage that nobody wrote gets
 // memory of undefined content. On several devices it is what their parts make together, which
-// (`to_write`) becomes where the value lies.
-runtime::BlockPtr fetch(const at::Tensor& tensor, CutReason reason, const std::string& why, bool to_write) {
+// (`to_write`) becomes where the value lies; only to be looked at, it is brought together where the tensor
+// is.
+enum class Touch { kLook, kRead, kWrite };
+runtime::BlockPtr fetch(const at::Tensor& tensor, CutReason reason, const std::string& why, Touch touch) {
   Storage& storage = storage_of(tensor);
   CellPtr cell;
   {
@@ -57,12 +59,14 @@ runtime::BlockPtr fetch(const at::Tensor& tensor, CutReason reason, const std::s
     if (cell == nullptr) set_value(storage, storage.layout, cell = std::move(fresh));
   }
   wait(cell);
-  runtime::BlockPtr block = engine::engine().whole(cell);
+  const auto shown = runtime::Region::of(tensor.sizes().vec(), tensor.strides().vec(),
+                                         tensor.storage_offset(), static_cast<int64_t>(tensor.itemsize()));
+  runtime::BlockPtr block = engine::engine().whole(cell, touch == Touch::kLook ? &shown : nullptr);
   if (block == nullptr && cell->bytes > 0) {
     throw Error(Phase::kRun, "this tensor was recorded in a dry run and has no value")
         .hint("leave moai.dry_run() and compute it again");
   }
-  if (to_write && engine::engine().devices().size() > 1) {
+  if (touch == Touch::kWrite && engine::engine().devices().size() > 1) {
     const Guard guard(lock());
     if (storage.cell == cell && !cell->parts.empty())
       set_value(storage, storage.layout, Cell::ready(block, cell->bytes));
@@ -70,10 +74,10 @@ runtime::BlockPtr fetch(const at::Tensor& tensor, CutReason reason, const std::s
   return block;
 }
 
-at::Tensor cpu_view(const at::Tensor& tensor, CutReason reason, const std::string& why, bool to_write) {
+at::Tensor cpu_view(const at::Tensor& tensor, CutReason reason, const std::string& why, Touch touch) {
   if (!has_own_storage(*tensor.unsafeGetTensorImpl()))
-    return cpu_view(over_own_storage(tensor), reason, why, to_write);
-  const at::Tensor view = over_block(fetch(tensor, reason, why, to_write), tensor.sizes(), tensor.strides(),
+    return cpu_view(over_own_storage(tensor), reason, why, touch);
+  const at::Tensor view = over_block(fetch(tensor, reason, why, touch), tensor.sizes(), tensor.strides(),
                                      tensor.storage_offset(), tensor.scalar_type());
   if (tensor.is_conj()) view._set_conj(true);
   if (tensor.is_neg()) view._set_neg(true);
@@ -143,7 +147,7 @@ void take_back(const at::Tensor& original, const at::Tensor& twin) {
 }  // namespace
 
 at::Tensor to_cpu(const at::Tensor& tensor, Read read, const std::string& why) {
-  const at::Tensor shared = cpu_view(tensor, CutReason::kHostRead, why, /*to_write=*/false);
+  const at::Tensor shared = cpu_view(tensor, CutReason::kHostRead, why, Touch::kLook);
   if (read == Read::kShare) return shared;
   engine::stats().bytes_to_host.fetch_add(static_cast<int64_t>(tensor.nbytes()), std::memory_order_relaxed);
   return shared.clone();
@@ -173,7 +177,8 @@ void run_at_once(const OpSchema& op, Stack& stack, const std::string& why) {
   // Views of one storage may differ and share memory, so that what is written is seen by all.
   map_in_place(op, stack, [&](const at::Tensor& tensor, bool writes) {
     if (!is_moai(tensor)) return tensor;
-    at::Tensor twin = cpu_view(tensor, CutReason::kAtOnce, op.name.str(), writes);
+    at::Tensor twin =
+        cpu_view(tensor, CutReason::kAtOnce, op.name.str(), writes ? Touch::kWrite : Touch::kRead);
     if (writes) written.emplace_back(tensor, twin);
     twins.push_back(twin);
     return twin;

@@ -130,6 +130,12 @@ class Communicator {
 // the implementation's affair and has no effect on numbers: values are always combined in rank order,
 // so that every member gets the same bits in every run.
 
+// What a device did in its waits since it began. Nanoseconds.
+struct WaitTimes {
+  int64_t moving = 0;   // moved bytes, or waited while others did
+  int64_t waiting = 0;  // for members that had not started yet
+};
+
 // What a set of devices talk through. Makes the groups' communicators, and ends every wait when a device
 // fails. All methods are callable from any thread.
 class Transport {
@@ -141,6 +147,8 @@ class Transport {
   // with the same list and the same `channel`; two channels of one list are two groups.
   virtual std::unique_ptr<Communicator> join(const std::vector<int>& devices, int device,
                                              int channel = 0) = 0;
+
+  virtual WaitTimes wait_times(int device) const = 0;
 
   // From here to `reset` every start, and every wait for what is not complete, throws Cancelled, naming the
   // device; kNoDevice: cancelled by whoever is in control. The first caller's reason is the one told.

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <numeric>
 
+#include "ir/arg.h"
 #include "ir/error.h"
 
 namespace moai::runtime {
@@ -83,6 +84,18 @@ int64_t Sharding::part_bytes(size_t device) const {
   return bytes;
 }
 
+uint64_t Sharding::hash() const {
+  uint64_t hash = ir::mix(0, ir::bits(bytes_));
+  for (const auto& part : parts_) {
+    hash = ir::mix(hash, part.size());
+    for (const auto& range : part) {
+      for (const int64_t number : {range.size, range.start, range.length})
+        hash = ir::mix(hash, ir::bits(number));
+    }
+  }
+  return hash;
+}
+
 bool Sharding::is_repeated(size_t device) const {
   return std::find(parts_.begin(), parts_.begin() + static_cast<std::ptrdiff_t>(device), parts_[device]) !=
          parts_.begin() + static_cast<std::ptrdiff_t>(device);
@@ -117,6 +130,24 @@ void Sharding::cut(size_t device, const void* whole, void* part) const {
     std::memcpy(static_cast<char*>(part) + in_part, static_cast<const char*>(whole) + in_whole,
                 static_cast<size_t>(bytes));
   });
+}
+
+int64_t Sharding::paste(size_t device, const void* part, void* whole, const Region& wanted) const {
+  const auto runs = wanted.runs();
+  auto next = runs.begin();
+  int64_t pasted = 0;
+  // Both go up, so one pass over each is enough.
+  each_run(device, [&](int64_t in_whole, int64_t in_part, int64_t bytes) {
+    while (next != runs.end() && next->second <= in_whole) ++next;
+    for (auto it = next; it != runs.end() && it->first < in_whole + bytes; ++it) {
+      const int64_t begin = std::max(in_whole, it->first), end = std::min(in_whole + bytes, it->second);
+      std::memcpy(static_cast<char*>(whole) + begin,
+                  static_cast<const char*>(part) + in_part + begin - in_whole,
+                  static_cast<size_t>(end - begin));
+      pasted += end - begin;
+    }
+  });
+  return pasted;
 }
 
 void Sharding::paste(size_t device, const void* part, void* whole) const {

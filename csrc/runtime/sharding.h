@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "ir/type.h"
+#include "runtime/region.h"
 
 namespace moai::runtime {
 
@@ -42,7 +43,11 @@ class Sharding {
   // the whole has. Returns having touched part_bytes(device) bytes.
   void cut(size_t device, const void* whole, void* part) const;
   void paste(size_t device, const void* part, void* whole) const;
+  // Of `wanted` alone; returns how many bytes of it the part has.
+  int64_t paste(size_t device, const void* part, void* whole, const Region& wanted) const;
 
+  // Equal for equal shardings, on every host.
+  uint64_t hash() const;
   bool operator==(const Sharding& o) const { return bytes_ == o.bytes_ && parts_ == o.parts_; }
   bool operator!=(const Sharding& o) const { return !(*this == o); }
 

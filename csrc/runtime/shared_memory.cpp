@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstring>
 #include <deque>
 #include <map>
@@ -115,10 +116,16 @@ struct Group {
 
 struct SharedMemory::World {
   explicit World(std::vector<std::string> names_in)
-      : names(std::move(names_in)), parkers(new Parker[names.size()]) {}
+      : names(std::move(names_in)), parkers(new Parker[names.size()]), times(new Times[names.size()]) {}
+
+  struct Times {
+    std::atomic<int64_t> moving_ns{0};
+    std::atomic<int64_t> waiting_ns{0};
+  };
 
   const std::vector<std::string> names;
   const std::unique_ptr<Parker[]> parkers;  // by device: where its threads wait
+  const std::unique_ptr<Times[]> times;     // by device
   std::mutex lock;
   std::map<std::pair<std::vector<int>, int>, std::shared_ptr<Group>> groups;  // guarded by lock
   std::string reason;                                                         // likewise
@@ -165,6 +172,11 @@ struct SharedMemory::World {
 namespace {
 
 using World = SharedMemory::World;
+using Clock = std::chrono::steady_clock;
+
+int64_t ns(Clock::duration duration) {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(duration).count();
+}
 
 class SharedWork final : public Work {
  public:
@@ -180,9 +192,14 @@ class SharedWork final : public Work {
     const auto op = std::exchange(op_, nullptr);
     MOAI_ASSERT(op != nullptr, "a collective was waited for twice");
     Parker& parker = world_->parkers[device_];
+    const auto begin = Clock::now();
     parker.wait([&] { return op->is_ready() || world_->failed.load(); });
+    const auto ready = Clock::now();
     if (op->is_ready()) work(*op);
     parker.wait([&] { return op->is_done() || world_->failed.load(); });
+    auto& times = world_->times[device_];
+    times.waiting_ns.fetch_add(ns(ready - begin), std::memory_order_relaxed);
+    times.moving_ns.fetch_add(ns(Clock::now() - ready), std::memory_order_relaxed);
     if (!op->is_done()) world_->give_up(op->what, device_);
   }
 
@@ -311,6 +328,11 @@ std::unique_ptr<Communicator> SharedMemory::join(const std::vector<int>& devices
     group->devices = devices;
   }
   return std::make_unique<SharedCommunicator>(world_, group, static_cast<int>(found - devices.begin()));
+}
+
+WaitTimes SharedMemory::wait_times(int device) const {
+  const auto& times = world_->times[device];
+  return {times.moving_ns.load(std::memory_order_relaxed), times.waiting_ns.load(std::memory_order_relaxed)};
 }
 
 void SharedMemory::fail(int device, const std::string& why) { world_->fail(device, why); }

@@ -23,6 +23,7 @@ class SharedMemory final : public Transport {
   int device_count() const override;
   // The communicator may outlive this object.
   std::unique_ptr<Communicator> join(const std::vector<int>& devices, int device, int channel = 0) override;
+  WaitTimes wait_times(int device) const override;
   void fail(int device, const std::string& why) override;
   void reset() override;
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import importlib.metadata
+import os
 
 import torch
 
@@ -30,9 +31,15 @@ def sync() -> None:
 
 
 def configure(
-    *, devices: str | None = None, device_memory: str | None = None, plan: str | None = None
+    *,
+    devices: str | None = None,
+    device_memory: str | None = None,
+    plan: str | None = None,
+    cache: str | None = None,
 ) -> None:
-    """Change what ``MOAI_DEVICES``, ``MOAI_DEVICE_MEMORY`` and ``MOAI_PLAN`` said; what is left out stays.
+    """Change what ``MOAI_DEVICES``, ``MOAI_DEVICE_MEMORY``, ``MOAI_PLAN`` and ``MOAI_CACHE`` said.
+
+    What is left out stays.
 
     Runs what is recorded first. Values keep what they hold.
 
@@ -42,13 +49,13 @@ def configure(
     """
     from moai import options
 
-    changed = {"devices": devices, "device_memory": device_memory, "plan": plan}
+    changed = {"devices": devices, "device_memory": device_memory, "plan": plan, "cache": cache}
     chosen = {name: text for name, text in changed.items() if text is not None}
-    parsed = options.parse_devices_and_plan(chosen)
+    parsed = options.parse_engine(chosen)
     _C.synchronize()
     _C.shut_down()
     options.override(chosen)
-    _C.configure_devices(*parsed)
+    _C.configure_devices(*parsed, _build())
 
 
 def stats() -> dict:
@@ -59,6 +66,14 @@ def stats() -> dict:
 def reset_stats() -> None:
     """Set every count and time of :func:`stats` to zero."""
     _C.reset_stats()
+
+
+def count_tokens(count: int) -> None:
+    """Tell ``moai smi`` that the script has learnt from so many tokens more; nothing else depends on it.
+
+    >>> moai.count_tokens(batch * length)
+    """
+    _C.count_tokens(count)
 
 
 def explain() -> str:
@@ -113,6 +128,12 @@ def dry_run():
         _C.set_dry(False)
 
 
+def _build() -> str:
+    """What tells this library from another of the same version, whose planner may be another."""
+    library = os.stat(_C.__file__)
+    return f"moai {__version__}, {library.st_size} bytes of {library.st_mtime_ns}"
+
+
 def _after_optimizer_step(optimizer, args, kwargs) -> None:
     if any(p.is_moai for group in optimizer.param_groups for p in group["params"][:1]):
         _C.mark_step(True)
@@ -125,7 +146,7 @@ def _register() -> None:
 
     options.check()
     _C.configure_log(options.value("log"))
-    _C.configure_devices(*options.parse_devices_and_plan({}))
+    _C.configure_devices(*options.parse_engine({}), _build())
     _C.register_device()
     torch._register_device_module("moai", device)
     torch.utils.generate_methods_for_privateuse1_backend(for_storage=True)

@@ -16,16 +16,18 @@ def _bench(parser: argparse.ArgumentParser) -> None:
     from .bench.options import add_options, settings_from
 
     def run(arguments: argparse.Namespace) -> int:
+        from .bench import job, scaling, story
         from .bench.errors import BadInput, RunFailed
-        from .bench.job import run as run_job
-        from .bench.scaling import run as run_scaling
 
         settings = settings_from(arguments)
         try:
-            if settings.devices is not None:
-                run_scaling(settings)
+            if settings.preset == "story":
+                story.run(settings)
                 return 0
-            results = run_job(settings)
+            if settings.devices is not None and "," in settings.devices:
+                scaling.run(settings)
+                return 0
+            results = job.run(settings)
         except (BadInput, RunFailed) as error:
             print(f"moai bench: {error}", file=sys.stderr)
             return error.status
@@ -49,6 +51,13 @@ def _calibrate(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
 
 
+def _smi(parser: argparse.ArgumentParser) -> None:
+    from .smi import add_options, run
+
+    add_options(parser)
+    parser.set_defaults(run=run)
+
+
 EPILOG = """\
 moai COMMAND --help says what a command takes. In a script, moai is a device:
 
@@ -60,6 +69,7 @@ examples:
   moai bench --model small --steps 50 --json results.json
   moai bench --model tiny --compare eager,compile
   moai bench --model small --steps 20 --devices 1,2,4
+  moai bench --preset story
   moai bench --checkpoint runs/a --checkpoint-every 100
   moai bench --checkpoint runs/a --resume
 """
@@ -77,9 +87,17 @@ examples:
   moai plan train.py --cluster here:4
 """
 
+SMI_EPILOG = """\
+examples:
+  moai smi
+  moai smi --watch
+  moai smi -l 5 --json
+"""
+
 COMMANDS = {
     "bench": ("train a byte-level language model; report speed, memory and loss", _bench, BENCH_EPILOG),
     "plan": ("predict a training step on a cluster that is not here", _plan, PLAN_EPILOG),
+    "smi": ("show what your moai processes do now", _smi, SMI_EPILOG),
     "calibrate": ("measure this machine, for plans on here:N", _calibrate, CALIBRATE_EPILOG),
 }
 

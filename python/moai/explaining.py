@@ -4,6 +4,14 @@ from __future__ import annotations
 
 import statistics
 
+# What a step is made of: a name, and the field of both the prediction and what was measured.
+PARTS = {
+    "compute": "compute_s",
+    "communication": "communicate_s",
+    "waiting": "wait_s",
+    "step": "step_time_s",
+}
+
 
 def plan_lines(explained: dict, devices: int) -> list[tuple[str, str]]:
     """Return the plan in three rows of a name and its text.
@@ -19,10 +27,27 @@ def plan_lines(explained: dict, devices: int) -> list[tuple[str, str]]:
             f"{explained['communicate_s']:.4f}), {explained['peak_bytes'] / 2**20:.1f} MiB on each device",
         ),
         (
-            "chosen in",
-            f"{explained['plan_s']:.2f} s; on this mesh none is more than {100 * explained['gap']:.1f} % cheaper",
+            "chosen",
+            f"{'earlier, in' if explained['was_kept'] else 'in'} {explained['plan_s']:.2f} s; on this mesh none is "
+            f"more than {100 * explained['gap']:.1f} % cheaper",
         ),
     ]
+
+
+def part_lines(explained: dict) -> list[tuple[str, str]]:
+    """Return predicted against measured seconds, a row for each part of a step; the median of its last runs.
+
+    A device computes, moves bytes to and from others, or waits for one that has not come to a collective yet; what
+    is measured is the mean of all devices.
+    """
+    runs = explained["measured"]
+    rows = []
+    for name, field in PARTS.items():
+        taken, predicted = [run[field] for run in runs], explained[field]
+        median = statistics.median(taken)
+        text = f"{median:.4f} s ({min(taken):.4f} to {max(taken):.4f}), {predicted:.4f} predicted"
+        rows.append((name, f"{text}: {median / predicted:.2f} x" if predicted > 0 else text))
+    return rows
 
 
 def explanation(explained: dict | None, devices: list[dict]) -> str:
@@ -30,16 +55,9 @@ def explanation(explained: dict | None, devices: list[dict]) -> str:
     if explained is None:
         return ""
     rows = plan_lines(explained, len(devices))
-    seconds = explained["measured_s"]
-    if seconds:
-        median = statistics.median(seconds)
-        rows.append(
-            (
-                "measured",
-                f"{median:.4f} s ({min(seconds):.4f} to {max(seconds):.4f} over {len(seconds)} runs), "
-                f"{median / explained['step_time_s']:.2f} of what was predicted",
-            )
-        )
+    if explained["measured"]:
+        rows.append(("measured", f"over the last {len(explained['measured'])} steps:"))
+        rows += part_lines(explained)
     peaks = ", ".join(f"{device['name']} {device['peak_bytes'] / 2**20:.1f}" for device in devices)
     rows.append(("peak memory", f"{peaks} MiB"))
     width = max(len(name) for name, _ in rows)

@@ -44,6 +44,20 @@ OPTIONS = (
         "(any valid plan), or the path of a saved plan (`moai plan --save`).",
     ),
     Option(
+        "cache",
+        "MOAI_CACHE",
+        "",
+        "Where plans are kept for later processes; empty for `moai` in the user's caches (`$XDG_CACHE_HOME`, or "
+        "`~/.cache`), `off` for nowhere.",
+    ),
+    Option(
+        "status",
+        "MOAI_STATUS",
+        "",
+        "Where `moai smi` finds this process; empty for `moai` in the user's `$XDG_RUNTIME_DIR`, or else "
+        "`/tmp/moai-UID`; `off` for nowhere.",
+    ),
+    Option(
         "profile",
         "MOAI_PROFILE",
         "",
@@ -113,6 +127,39 @@ def parse_plan(variable: str, text: str) -> str:
         ) from error
 
 
+def parse_cache(text: str) -> str:
+    """Return the folder in which plans are kept, empty for none: one that cannot be written is no mistake.
+
+    >>> parse_cache("off")
+    ''
+    """
+    text = text.strip()
+    if text == "off":
+        return ""
+    caches = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
+    folder = os.path.expanduser(text or os.path.join(caches, "moai"))
+    return "" if folder.startswith("~") else os.path.abspath(os.path.join(folder, "plans"))
+
+
+def status_folders() -> list[str]:
+    """Return where a process of this user can show itself, the best first."""
+    candidates = [os.environ.get("XDG_RUNTIME_DIR"), f"/run/user/{os.getuid()}"]
+    sessions = [folder for folder in candidates if folder and os.access(folder, os.W_OK)]
+    return [os.path.join(folder, "moai") for folder in sessions] + [f"/tmp/moai-{os.getuid()}"]
+
+
+def parse_status(text: str) -> str:
+    """Return the folder in which ``moai smi`` finds this process, empty for none.
+
+    >>> parse_status("off")
+    ''
+    """
+    text = text.strip()
+    if text == "off":
+        return ""
+    return os.path.abspath(text) if text else status_folders()[0]
+
+
 _overridden: dict[str, str] = {}
 
 
@@ -127,8 +174,8 @@ def override(values: dict[str, str]) -> None:
     _overridden.update(values)
 
 
-def parse_devices_and_plan(changed: dict[str, str]) -> tuple[int, int, str]:
-    """Return the number of devices, the bytes that each may hold and the plan, as the engine takes them.
+def parse_engine(changed: dict[str, str]) -> tuple[int, int, str, str, str]:
+    """Return devices, bytes that each may hold, plan, folder of plans and folder of `moai smi`, as the engine takes them.
 
     `changed`: by name, what stands in the place of :func:`value`. Raises ValueError as the parsers do.
     """
@@ -140,6 +187,8 @@ def parse_devices_and_plan(changed: dict[str, str]) -> tuple[int, int, str]:
         parse_devices("MOAI_DEVICES", text("devices")),
         parse_bytes("MOAI_DEVICE_MEMORY", text("device_memory")),
         parse_plan("MOAI_PLAN", text("plan")),
+        parse_cache(text("cache")),
+        parse_status(text("status")),
     )
 
 

@@ -112,6 +112,74 @@ TEST_CASE("parts_are_cut_out_of_a_whole_and_put_back") {
   CHECK(split > 1000);
 }
 
+// Of a part, what a view shows and nothing else is put back; all parts together are all of the view.
+TEST_CASE("of_parts_only_what_a_view_shows_is_put_together") {
+  int64_t fewer = 0;
+  for (uint32_t seed = 0; seed < 3000; ++seed) {
+    INFO("seed " << seed);
+    RandomParts random(seed);
+    const ir::Type type = random.views.base();
+    const int64_t item = ir::element_bytes(type.dtype);
+    ir::Type view = type;
+    int64_t offset = 0;
+    for (int64_t steps = random.below(4); steps > 0; --steps) random.views.step(&view, &offset);
+    const Region region = Region::of(view.sizes, view.strides, offset, item);
+    std::vector<bool> shown(static_cast<size_t>(type.bytes()), false), in_region = shown;
+    ir::for_each_index(view.sizes, [&](const ir::Dims& index) {
+      int64_t at = offset;
+      for (size_t d = 0; d < index.size(); ++d) at += index[d] * view.strides[d];
+      std::fill_n(shown.begin() + at * item, item, true);
+    });
+    int64_t last = -1;
+    for (const auto& [begin, end] : region.runs()) {
+      REQUIRE((begin > last && begin < end));
+      last = end;
+      std::fill(in_region.begin() + begin, in_region.begin() + end, true);
+    }
+    for (size_t i = 0; i < shown.size(); ++i) REQUIRE((in_region[i] || !shown[i]));
+    if (region.dims.size() > 1 || region.run == item) REQUIRE(in_region == shown);
+
+    const size_t devices = 1 + static_cast<size_t>(random.below(4));
+    const auto parts = random.make(type, devices);
+    const Sharding sharding(type, parts);
+    const auto whole = counting(type.bytes());
+    for (size_t d = 0; d < devices; ++d) {
+      std::vector<uint8_t> part(static_cast<size_t>(sharding.part_bytes(d)));
+      sharding.cut(d, whole.data(), part.data());
+      std::vector<uint8_t> is_there(whole.size(), 0), wanted(whole.size(), 0xee), back = wanted;
+      const std::vector<uint8_t> ones(part.size(), 1);
+      sharding.paste(d, ones.data(), is_there.data());
+      int64_t count = 0;
+      for (size_t i = 0; i < wanted.size(); ++i) {
+        if (is_there[i] == 0 || !in_region[i]) continue;
+        wanted[i] = whole[i];
+        ++count;
+      }
+      REQUIRE(sharding.paste(d, part.data(), back.data(), region) == count);
+      REQUIRE(back == wanted);
+      fewer += count < sharding.part_bytes(d);
+    }
+  }
+  CHECK(fewer > 500);
+}
+
+TEST_CASE("a_column_of_rows_on_two_devices_is_a_few_bytes") {
+  const ir::Type matrix = ir::Type::contiguous(ir::DType::kF32, {6, 4});
+  const Sharding rows(matrix,
+                      {{Ranges{{6, 0, 3}}, Ranges{{4, 0, 4}}}, {Ranges{{6, 3, 3}}, Ranges{{4, 0, 4}}}});
+  const auto whole = counting(96);
+  std::vector<uint8_t> part(48), back(96, 0xee);
+  rows.cut(1, whole.data(), part.data());
+  CHECK(rows.paste(1, part.data(), back.data(), Region::of({6}, {4}, 2, 4)) == 12);        // column 2
+  CHECK(rows.paste(1, part.data(), back.data(), Region::of({4}, {1}, 0, 4)) == 0);         // row 0
+  CHECK(rows.paste(1, part.data(), back.data(), Region::of({2, 4}, {4, 1}, 8, 4)) == 16);  // rows 2 and 3
+  CHECK(rows.paste(1, part.data(), back.data(), Region::of({0, 4}, {4, 1}, 8, 4)) == 0);
+  CHECK(Region::of({6, 4}, {4, 1}, 0, 4).runs() == std::vector<std::pair<int64_t, int64_t>>{{0, 96}});
+  CHECK(Region::of({4, 6}, {1, 4}, 0, 4).runs().size() == 1);  // transposed
+  CHECK(Region::of({3, 4}, {1, 1}, 0, 4).runs() ==
+        std::vector<std::pair<int64_t, int64_t>>{{0, 24}});  // windows
+}
+
 TEST_CASE("shardings_are_equal_when_they_put_the_same_bytes_on_the_same_devices") {
   const ir::Type matrix = ir::Type::contiguous(ir::DType::kF32, {6, 4});
   const ir::Type flat = ir::Type::contiguous(ir::DType::kF32, {24});
@@ -124,6 +192,8 @@ TEST_CASE("shardings_are_equal_when_they_put_the_same_bytes_on_the_same_devices"
   const Sharding columns(matrix,
                          {{Ranges{{6, 0, 6}}, Ranges{{4, 0, 2}}}, {Ranges{{6, 0, 6}}, Ranges{{4, 2, 2}}}});
   CHECK(rows != columns);
+  CHECK(rows.hash() != columns.hash());
+  CHECK(rows.hash() == Sharding(flat, {{Ranges{{24, 0, 12}}}, {Ranges{{24, 12, 12}}}}).hash());
   const ir::Type transposed{ir::DType::kF32, {4, 6}, {1, 4}};
   CHECK(rows == Sharding(transposed,
                          {{Ranges{{4, 0, 4}}, Ranges{{6, 0, 3}}}, {Ranges{{4, 0, 4}}, Ranges{{6, 3, 3}}}}));

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-import moai  # noqa: F401
+import atexit
+import os
+import shutil
+import tempfile
+
 import pytest
-import torch
+
+# Before moai is imported: the user's own plans are neither read nor written, and `moai smi` shows no test, here and in
+# what tests start.
+FOLDER = tempfile.mkdtemp(prefix="moai-tests-")
+atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
+os.environ["MOAI_CACHE"] = FOLDER
+os.environ.setdefault("MOAI_DEVICES", "cpu")  # moai bench uses four where nothing is said
+os.environ["MOAI_STATUS"] = os.path.join(FOLDER, "status")
+
+import moai  # noqa: E402, F401
+import torch  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

@@ -1,21 +1,26 @@
 """The main job, start to end: text, model, training, evaluation, a sample, the results."""
 
+import contextlib
 import dataclasses
 import math
+import os
 import statistics
-import sys
 import textwrap
 import time
+from collections.abc import Iterator
 
 import psutil
 import torch
 
-from . import checkpoint, compare
+import moai
+from moai.explaining import plan_lines
+
+from . import checkpoint, compare, scaling
 from .errors import BadInput, RunFailed
 from .generate import generate, prompt_from, readable
 from .measure import PeakMemory, StepClock, drain, matmul_rate
 from .models import parameter_count
-from .options import Settings, resolve
+from .options import DEVICES, Settings, resolve
 from .report import Report, step_line, summary_rows, table, write_json
 from .text import Text, check_size, read_text
 from .trainer import Trainer
@@ -62,6 +67,8 @@ def train(trainer: Trainer, clock: StepClock, report: Report, history: dict) -> 
     told = False
     while trainer.finished < settings.steps:
         loss = trainer.step()
+        if trainer.device.type == "moai":
+            moai.count_tokens(settings.tokens_per_step)
         if not told:
             told = True
             plan = _plan_rows(trainer.device)
@@ -116,26 +123,25 @@ def _throughput(clock: StepClock, sides: list[compare.Side], settings: Settings)
     }
 
 
-def _plan_rows(device: torch.device) -> list[tuple[str, str]]:
-    """Return how several devices share the step that was asked for last, having run it; nothing on one device."""
-    stats = getattr(sys.modules.get("moai"), "stats", None)
-    if device.type != "moai" or stats is None:
-        return []
-    from .. import _C
-    from ..explaining import plan_lines
-
+def _plan(device: torch.device) -> dict | None:
+    """Return how several devices share the step that was asked for last, having run it; None on one device."""
+    if device.type != "moai":
+        return None
     drain(device)
-    devices, explained = stats()["devices"], _C.explained()
-    return plan_lines(explained, len(devices)) if explained is not None and len(devices) > 1 else []
+    return moai._C.explained()
+
+
+def _plan_rows(device: torch.device) -> list[tuple[str, str]]:
+    explained = _plan(device)
+    return [] if explained is None else plan_lines(explained, len(moai.stats()["devices"]))
 
 
 def _counters(device: torch.device) -> dict:
     """Return how many traces and compiles moai made; nothing on another device."""
-    stats = getattr(sys.modules.get("moai"), "stats", None)
-    if device.type != "moai" or stats is None:
+    if device.type != "moai":
         return {}
-    counted = stats()
-    return {name: counted.get(name) for name in ("traces", "compiles")}
+    counted = moai.stats()
+    return {name: counted[name] for name in ("traces", "compiles")}
 
 
 def _headline(settings: Settings, text: Text, parameters: int) -> str:
@@ -156,12 +162,41 @@ def _headline(settings: Settings, text: Text, parameters: int) -> str:
     )
 
 
+@contextlib.contextmanager
+def _devices(settings: Settings) -> Iterator[None]:
+    """Have moai use the devices and memory that `settings` name, for a ``with`` block."""
+    if settings.device != "moai":
+        yield
+        return
+    changes = {}
+    if settings.devices is not None:
+        changes["devices"] = f"cpu:{scaling.counts_of(settings.devices)[0]}"
+    elif "MOAI_DEVICES" not in os.environ:
+        changes["devices"] = f"cpu:{DEVICES}"
+    if settings.device_memory is not None:
+        changes["device_memory"] = settings.device_memory
+    before = {name: moai.options.value(name) for name in changes}
+    try:
+        moai.configure(**changes)
+    except ValueError as error:
+        raise BadInput(str(error).removeprefix("moai config: ")) from error
+    try:
+        yield
+    finally:
+        moai.configure(**before)
+
+
 def run(settings: Settings) -> dict:
     """Run the main job, print how it goes, and return the results that ``--json`` writes.
 
     Ctrl-C ends it early: the results then say so, and hold what was finished.
     """
     settings = resolve(settings)
+    with _devices(settings):
+        return _run(settings)
+
+
+def _run(settings: Settings) -> dict:
     if settings.peers:
         compare.schedule(settings.steps)
     if settings.threads is not None:
@@ -240,6 +275,7 @@ def run(settings: Settings) -> dict:
         **_counters(device),
         "sample": sample,
         "compare": compare.results_of(settings, sides) if sides else None,
+        "plan": _plan(device),
     }
     _print_end(results)
     if settings.json is not None:

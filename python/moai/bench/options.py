@@ -13,7 +13,18 @@ OPTIMIZERS = ("fused", "foreach", "default")
 PEERS = ("eager", "compile")
 
 # Runs ready made: what each sets where the command line is silent.
-PRESETS = {"demo": {"model": "mini", "eval_every": 200, "sample_bytes": 480}}
+_STORY = {"model": "mini", "steps": 9, "log_every": 1, "sample_bytes": 0}
+PRESETS = {
+    "demo": {"model": "mini", "eval_every": 200, "sample_bytes": 480},
+    "story-16x4": _STORY | {"batch": 16, "devices": "4"},
+    "story-64x16": _STORY | {"batch": 64, "devices": "16"},
+    "story-512x16": _STORY | {"batch": 512, "devices": "16", "device_memory": "64MiB", "steps": 6},
+    "story": {},  # the three above, in turn
+}
+STORY = tuple(name for name in PRESETS if name.startswith("story-"))
+
+# Of the main job on moai, where neither the command line nor MOAI_DEVICES names another number.
+DEVICES = 4
 
 
 # The headings of --help, each with the first option below it.
@@ -34,12 +45,21 @@ class Settings:
     """What one run does. A field that is None takes the model's own value, see :func:`resolve`."""
 
     preset: str | None = _option(
-        None, "a run ready made; demo: two minutes on two CPU cores", choices=tuple(PRESETS)
+        None,
+        "a run ready made. demo: two minutes on two CPU cores; story: a batch that outgrows its devices, three runs "
+        "in turn",
+        choices=tuple(PRESETS),
     )
     model: str = _option("mini", f"one of {', '.join(MODELS)}", "NAME")
     device: str = _option("moai", "device to train on", "DEVICE")
     devices: str | None = _option(
-        None, "run on each of these numbers of virtual devices, in turn, and compare", "1,2,4"
+        None,
+        f"virtual devices to train on (default: MOAI_DEVICES, or else {DEVICES}); of several numbers, each in turn, to "
+        "compare",
+        "N[,N...]",
+    )
+    device_memory: str | None = _option(
+        None, "most memory that each device may hold, as 64MiB (default: MOAI_DEVICE_MEMORY)", "SIZE"
     )
     threads: int | None = _option(None, "CPU threads (default: torch's own choice)", "N", type=int)
     compare: str | None = _option(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -30,9 +29,9 @@ def counts_of(text: str) -> list[int]:
     return [int(word) for word in words]
 
 
-def command_of(settings: Settings) -> list[str]:
-    """Return the command line of one of the runs: what `settings` change, less what is about all of them."""
-    changed = dataclasses.replace(settings, devices=None, json=None, sample_bytes=0)
+def command_of(settings: Settings, **changes: object) -> list[str]:
+    """Return the command line of one of several runs: `settings` with `changes`, less what is about all of them."""
+    changed = dataclasses.replace(settings, **{"json": None, "sample_bytes": 0, **changes})
     words = []
     for field in dataclasses.fields(Settings):
         value = getattr(changed, field.name)
@@ -41,19 +40,18 @@ def command_of(settings: Settings) -> list[str]:
     return words
 
 
-def one_run(count: int, argv: list[str]) -> dict:
-    """Run the job on `count` devices in a process of its own and return its results."""
+def one_run(name: str, argv: list[str]) -> dict:
+    """Run the job in a process of its own and return its results; `name` is for messages."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "results.json"
         run = subprocess.run(
             [sys.executable, "-m", "moai", "bench", *argv, "--json", str(path)],
-            env=os.environ | {"MOAI_DEVICES": f"cpu:{count}"},
             capture_output=True,
             text=True,
             check=False,
         )
         if run.returncode != 0 or not path.exists():
-            raise RunFailed(f"the run on {count} devices failed:\n{run.stderr.strip()[-2000:]}")
+            raise RunFailed(f"the run on {name} failed:\n{run.stderr.strip()[-2000:]}")
         return json.loads(path.read_text())
 
 
@@ -63,11 +61,11 @@ def run(settings: Settings) -> dict:
     Speeds are of whole finished steps, as each run reports them; the ratio is taken round by round. Raises
     BadInput for numbers that are none, and RunFailed with a run's own error.
     """
-    counts, argv = counts_of(settings.devices), command_of(settings)
+    counts = counts_of(settings.devices)
     runs: dict[int, list[dict]] = {count: [] for count in counts}
     for number in range(ROUNDS):
         for count in counts if number % 2 == 0 else counts[::-1]:
-            runs[count].append(one_run(count, argv))
+            runs[count].append(one_run(f"{count} devices", command_of(settings, devices=str(count))))
             speed = runs[count][-1]["throughput"]["tokens_per_second"]
             print(f"round {number + 1} of {ROUNDS}, {count} devices: {speed:.2f} tokens/sec", flush=True)
     results = {"rounds": ROUNDS, "devices": {}}
