@@ -45,7 +45,8 @@ class Chooser {
   // From here on computing and messages are taken to be so many times slower.
   void correct(const Correction& correction);
 
-  // How the last training step was laid out, which what trains nothing follows: its stages, and each one's mesh.
+  // How the last training step was laid out, which what trains nothing follows: its stages, and each one's
+  // mesh.
   struct Shape {
     int32_t groups = 1;
     std::vector<int32_t> mesh;

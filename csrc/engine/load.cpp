@@ -200,8 +200,7 @@ LoadedProgram Loader::lowered(const Trace& trace, const Choice& choice) const {
   return loaded;
 }
 
-LoadedProgram Loader::fitting(const Trace& trace, const ir::Graph& graph,
-                              const Surroundings& surroundings) {
+LoadedProgram Loader::fitting(const Trace& trace, const ir::Graph& graph, const Surroundings& surroundings) {
   if (auto kept = from_cache(trace, graph, surroundings)) return std::move(*kept);
   LoadedProgram found = searched(trace, graph, surroundings);
   if (found.fits) chooser_->keep(graph, surroundings.lie, {found.plan, found.layout, found.predicted});
@@ -210,8 +209,7 @@ LoadedProgram Loader::fitting(const Trace& trace, const ir::Graph& graph,
 
 // A planner's bytes are an estimate, a program's are not: where the programs of a plan do not fit, it is
 // asked again with as much less memory as they took too much. What comes closest is kept.
-LoadedProgram Loader::searched(const Trace& trace, const ir::Graph& graph,
-                               const Surroundings& surroundings) {
+LoadedProgram Loader::searched(const Trace& trace, const ir::Graph& graph, const Surroundings& surroundings) {
   constexpr int kTries = 4;
   const int64_t room = memory_bytes_ - surroundings.other_bytes;
   double share = 1;  // of the memory, that the planner is told of

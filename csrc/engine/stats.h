@@ -17,17 +17,17 @@ struct Stats {
   std::atomic<int64_t> traces{0};  // distinct traces seen
   std::atomic<int64_t> hits{0};    // launches of a trace seen before
   std::atomic<int64_t> launches{0};
-  std::atomic<int64_t> compiles{0};      // programs planned for a structure not seen before
-  std::atomic<int64_t> resizes{0};       // programs planned for new sizes of a known structure
-  std::atomic<int64_t> failures{0};      // runs that threw
+  std::atomic<int64_t> compiles{0};  // programs planned for a structure not seen before
+  std::atomic<int64_t> resizes{0};   // programs planned for new sizes of a known structure
+  std::atomic<int64_t> failures{0};  // runs that threw
   std::atomic<int64_t> bytes_to_device{0};
   std::atomic<int64_t> bytes_to_host{0};
-  std::atomic<int64_t> record_ns{0};     // first sight only: a followed op is not timed
-  std::atomic<bool> time_calls{false};   // adds up call_ns: two clock reads an op
-  std::atomic<int64_t> call_ns{0};       // inside the recorder, while time_calls
+  std::atomic<int64_t> record_ns{0};    // first sight only: a followed op is not timed
+  std::atomic<bool> time_calls{false};  // adds up call_ns: two clock reads an op
+  std::atomic<int64_t> call_ns{0};      // inside the recorder, while time_calls
   std::atomic<int64_t> compile_ns{0};
   std::atomic<int64_t> run_ns{0};
-  std::atomic<int64_t> wait_ns{0};  // the user's threads waited for results
+  std::atomic<int64_t> wait_ns{0};       // the user's threads waited for results
   std::atomic<int64_t> searches{0};      // plans of several devices that were searched for
   std::atomic<int64_t> kept_plans{0};    // and those that an earlier process had kept
   std::atomic<int64_t> reconsidered{0};  // plans whose steps took other times than predicted
