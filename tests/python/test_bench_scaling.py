@@ -123,6 +123,8 @@ def test_a_story_without_micro_batches_is_none(
 @pytest.mark.slow
 def test_512_on_16_devices_are_gone_through_in_parts(data: str, tmp_path: Path) -> None:
     path = tmp_path / "results.json"
+    long = tmp_path / "long.txt"
+    long.write_text(Path(data).read_text() * 4)
     command = [
         sys.executable,
         "-m",
@@ -133,7 +135,7 @@ def test_512_on_16_devices_are_gone_through_in_parts(data: str, tmp_path: Path) 
         "--steps",
         "2",
         "--data",
-        data,
+        str(long),
     ]
     run = subprocess.run([*command, "--json", str(path)], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
@@ -158,7 +160,7 @@ def test_explain_holds_what_was_measured_beside_the_prediction() -> None:
         rows = dict(re.split(r"  +", line, maxsplit=1) for line in moai.explain().splitlines())
     assert rows["plan"].startswith("2 devices: data 2")
     assert re.match(r"\d\.\d{4} s a step", rows["predicted"])
-    assert re.fullmatch(r"over the last [3-5] steps:", rows["measured"])
+    assert re.fullmatch(r"over the last [1-5] steps:", rows["measured"])
     seconds = {
         name: float(re.match(r"(\d\.\d{4}) s \(.*\), \d\.\d{4} predicted", rows[name])[1])
         for name in ("compute", "communication", "waiting", "step")

@@ -80,7 +80,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # as a disk that is full after so many bytes
 try:
     SAVE
-except Exception as error:
+except BaseException as error:  # as DCP's own is
     text = repr(error) + repr(error.__cause__)
     assert "File too large" in text or "Errno 27" in text or "unexpected pos" in text, text
 else:
@@ -120,7 +120,7 @@ def test_a_checkpoint_that_was_cut_off_is_absent(tmp_path: Path, way: str, scrip
         model = nn.Linear(256, 256).to("moai")
         before = model.weight.cpu()
         state = {"model": model.state_dict()}
-        with pytest.raises(Exception, match="metadata|read_metadata"):
+        with pytest.raises(BaseException, match="metadata"):
             dcp.load(state, checkpoint_id=path, no_dist=True)
         assert torch.equal(model.weight.cpu(), before)
 

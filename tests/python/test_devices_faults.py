@@ -61,20 +61,17 @@ def test_a_device_without_memory_is_named_and_the_state_stays() -> None:
 
 
 def test_devices_that_go_leave_no_thread() -> None:
-    moai.sync()
-    torch.ones(2, device="moai").sum().item()
-    with devices(2):
-        torch.ones(8, 8, device="moai").sum().item()
-    before = threads()
-    for count in (4, 8, 3):
+    before = None  # torch has threads of its own, from its first work on
+    for count in (2, 4, 8, 3):
         with devices(count):
             torch.ones(8, 8, device="moai").sum().item()
-            assert threads() >= before + count - 1
+            assert before is None or threads() >= before + count - 1
             with pytest.raises(IndexError):
                 nn.functional.embedding(
                     torch.tensor([9] * 8).to("moai"), torch.ones(4, 5, device="moai")
                 ).cpu()
         torch.ones(2, device="moai").sum().item()
+        before = before or threads()
         assert threads() == before
 
 

@@ -17,7 +17,8 @@ from moai import options
 SCRIPT = """
 import json, torch, moai
 torch.manual_seed(0)
-model = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.GELU(), torch.nn.Linear(32, 4)).to("moai")
+layers = torch.nn.Linear(16, 64), torch.nn.GELU(), torch.nn.Linear(64, 64), torch.nn.GELU(), torch.nn.Linear(64, 4)
+model = torch.nn.Sequential(*layers).to("moai")
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
 losses = []
 for step in range(4):

@@ -65,7 +65,9 @@ def start(folder: Path) -> Iterator[Callable[..., subprocess.Popen]]:
     yield one
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            stream.close()
 
 
 def until(happens: Callable[[], object]) -> object:

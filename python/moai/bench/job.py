@@ -192,8 +192,11 @@ def run(settings: Settings) -> dict:
     Ctrl-C ends it early: the results then say so, and hold what was finished.
     """
     settings = resolve(settings)
-    with _devices(settings):
-        return _run(settings)
+    try:
+        with _devices(settings):
+            return _run(settings)
+    except torch.OutOfMemoryError as error:
+        raise RunFailed(str(error)) from error
 
 
 def _run(settings: Settings) -> dict:
