@@ -15,11 +15,12 @@ using runtime::CellPtr;
 
 namespace {
 
-// What is still held decides what must be kept: a cell that only this run holds is nobody's.
-std::vector<ir::ValueId> wanted(const Launch& launch, const runtime::Run& run) {
+// What a program is for: all that was held when the step was launched, so that none is made anew when a
+// script lets go a little sooner or later. What runs once and is forgotten makes what is still held.
+std::vector<ir::ValueId> wanted(const Launch& launch, const runtime::Run& run, bool is_kept) {
   std::vector<ir::ValueId> values;
   for (size_t i = 0; i < launch.held.size(); ++i) {
-    if (run.outputs[i].use_count() > 1) values.push_back(launch.held[i]);
+    if (is_kept || run.outputs[i].use_count() > 1) values.push_back(launch.held[i]);
   }
   std::sort(values.begin(), values.end());
   return values;
@@ -31,7 +32,9 @@ LoadedProgram* Engine::program_for(const Launch& launch, const runtime::Run& run
   if (launch.trace->keeping_inputs != nullptr) return nullptr;
   try {
     const Surroundings found = surroundings(run);
-    LoadedProgram& program = loader_->program_for(*launch.trace, wanted(launch, run), run.numbers, found);
+    const bool is_kept = devices_.size() > 1 || launch.trace->runs > 0;
+    LoadedProgram& program =
+        loader_->program_for(*launch.trace, wanted(launch, run, is_kept), run.numbers, found);
     if (!program.fits) return nullptr;
     if (const auto correction = measurements_->correction(program.predicted))
       loader_->reconsider(*launch.trace, program, run.numbers, found, *correction);
@@ -51,7 +54,8 @@ LoadedProgram& Engine::leave_recipe(Launch* launch, runtime::Run& run) {
   if (twin == nullptr && leaves) twin = Recipes::keeping_inputs(*launch->trace);
   if (twin == nullptr) {
     // What comes closest, or why there is none.
-    return loader_->program_for(*launch->trace, wanted(*launch, run), run.numbers, found);
+    return loader_->program_for(*launch->trace, wanted(*launch, run, devices_.size() > 1), run.numbers,
+                                found);
   }
   LoadedProgram& program = loader_->program_for(*twin, kept, run.numbers, found);
   recipes_.leave(*launch, run, run.inputs, kept);
