@@ -32,7 +32,7 @@ LoadedProgram* Engine::program_for(const Launch& launch, const runtime::Run& run
   if (launch.trace->keeping_inputs != nullptr) return nullptr;
   try {
     const Surroundings found = surroundings(run);
-    const bool is_kept = devices_.size() > 1 || launch.trace->runs > 0;
+    const bool is_kept = devices_.size() > 1;
     LoadedProgram& program =
         loader_->program_for(*launch.trace, wanted(launch, run, is_kept), run.numbers, found);
     if (!program.fits) return nullptr;
