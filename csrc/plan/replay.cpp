@@ -46,7 +46,8 @@ Replay replay(const ir::Graph& graph, const Cluster& cluster, const SavedPlan& p
   terms.turns = outer.micro_batches;
   terms.stages = outer.stages;
   pin_saved(plan, out.step, &terms);
-  if (leaves_open(terms.pinned_nodes) || leaves_open(terms.pinned_inputs))
+  const bool has_axes = !outer.mesh.empty();  // one device a stage: nothing is split
+  if (has_axes && (leaves_open(terms.pinned_nodes) || leaves_open(terms.pinned_inputs)))
     throw Error(Phase::kPlan, "the plan leaves open how a node or an input is split");
   const Mesh mesh = Mesh::make(cluster, outer.mesh, outer.splits);
   out.assignment = assign(out.step, out.turn, mesh, terms);

@@ -44,11 +44,22 @@ def run(cache: Path | str, **variables: str) -> tuple[list[float], int, int]:
     return tuple(json.loads(done.stdout))
 
 
-@pytest.mark.parametrize("plan", ["fastest", "dp=2,tp=2", "dp=4,zero=3,micro=3", "pp=2,micro=2"])
-def test_a_second_process_searches_for_nothing_and_gets_the_same_numbers(tmp_path: Path, plan: str) -> None:
-    first, searched, kept = run(tmp_path, MOAI_PLAN=plan)
+@pytest.mark.parametrize(
+    ("devices", "plan"),
+    [
+        ("cpu:4", "fastest"),
+        ("cpu:4", "dp=2,tp=2"),
+        ("cpu:4", "dp=4,zero=3,micro=3"),
+        ("cpu:4", "pp=2,micro=2"),
+        ("cpu:2", "pp=2,micro=2"),
+    ],
+)
+def test_a_second_process_searches_for_nothing_and_gets_the_same_numbers(
+    tmp_path: Path, devices: str, plan: str
+) -> None:
+    first, searched, kept = run(tmp_path, MOAI_DEVICES=devices, MOAI_PLAN=plan)
     assert searched > 0 and kept == 0
-    again, *plans = run(tmp_path, MOAI_PLAN=plan)
+    again, *plans = run(tmp_path, MOAI_DEVICES=devices, MOAI_PLAN=plan)
     assert plans == [0, searched]
     assert again == first
 
