@@ -88,7 +88,7 @@ bool trains(const ir::Graph& graph) {
 runtime::Sharding sharding_of(const Choice& choice, ir::ValueId value, const Placement& placement) {
   Placement in_turns = placement;
   const auto sizes = compile::with_turns(choice.frame, value, choice.loop, &in_turns);
-  const compile::GroupSet groups = choice.stages.of_value(choice.graph, value);
+  const compile::GroupSet groups = choice.stages.groups_of_value(choice.graph, value);
   std::vector<std::vector<runtime::Sharding::Digits>> by_device;
   std::vector<bool> holds;
   for (int32_t group = 0; group < choice.stages.groups; ++group) {
@@ -116,8 +116,8 @@ Chooser::Chooser(const Settings& settings)
   }
   pins_.solver_steps = kSolverSteps;
   pins_.solver_branches = kSolverBranches;
-  for (const auto& axis : pins_.axes) mesh_.push_back(axis.size);
-  if (mesh_.empty()) mesh_ = {settings.devices};
+  for (const auto& axis : pins_.axes) shape_.mesh.push_back(axis.size);
+  if (shape_.mesh.empty()) shape_.mesh = {settings.devices};
 }
 
 void Chooser::tell_memory(double share) {
@@ -150,7 +150,7 @@ void Chooser::correct(const Correction& correction) {
 std::string Chooser::question(const ir::Graph& graph, const std::vector<runtime::ShardingPtr>& lie) const {
   std::string text = concat(asked_, "; graph ", ir::mix_text(0, ir::print(graph)));
   if (trains(graph)) return text;
-  uint64_t state = ir::mix(ir::mix_list(0, mesh_), ir::bits(groups_));
+  uint64_t state = ir::mix(ir::mix_list(0, shape_.mesh), ir::bits(shape_.groups));
   for (const auto& sharding : lie) state = ir::mix(state, sharding ? sharding->hash() : 0);
   return concat(text, "; state ", state);
 }
@@ -180,8 +180,7 @@ Choice Chooser::followed(const ir::Graph& graph, const std::vector<runtime::Shar
   compile::Stages stages;
   if (is_training) {
     stages = stages_of(replay.step, loop, outer, replay.stage_begins, replay.schedule);
-    mesh_ = outer.mesh;
-    groups_ = outer.stages;
+    shape_ = {outer.stages, outer.mesh};
   } else {
     stages = outer.stages == 1 ? compile::Stages::none(replay.step.graph, loop)
                                : stages_in_place(replay.step.graph, lie);
@@ -203,10 +202,6 @@ void Chooser::keep(const ir::Graph& graph, const std::vector<runtime::ShardingPt
 }
 
 Choice Chooser::at_random(const ir::Graph& graph) const {
-  struct Shape {
-    int32_t groups;
-    std::vector<int32_t> mesh;
-  };
   std::vector<Shape> shapes;
   const int32_t devices = cluster_.device_count();
   for (int32_t groups = 1; groups <= devices; ++groups) {
@@ -250,8 +245,7 @@ Choice Chooser::planned(const ir::Graph& graph) {
   const plan::StepPlan found = plan_pinned(graph);
   const plan::Candidate& best = found.best();
   if (!best.fits) throw OutOfMemory(Phase::kPlan, concat("no plan of this step fits: ", best.excess));
-  mesh_ = best.outer.mesh;
-  groups_ = best.outer.stages;
+  shape_ = {best.outer.stages, best.outer.mesh};
   Prediction predicted;
   predicted.step_seconds = best.step_seconds;
   predicted.compute_seconds = best.spent.compute;
@@ -278,7 +272,7 @@ Choice Chooser::planned(const ir::Graph& graph) {
 Choice Chooser::in_place(const ir::Graph& graph, const std::vector<runtime::ShardingPtr>& lie) const {
   const plan::Step step = plan::make_step(graph);
   std::vector<int32_t> turns{1};
-  if (groups_ == 1 && step.time.obstacle.empty()) turns = plan::turns_worth_a_try(step.time.size);
+  if (shape_.groups == 1 && step.time.obstacle.empty()) turns = plan::turns_worth_a_try(step.time.size);
   Choice choice;
   for (const auto count : turns) {
     choice = in_place(step, count, lie);
@@ -292,10 +286,10 @@ Choice Chooser::in_place(const plan::Step& step, int32_t turns,
   Choice choice;
   choice.graph = step.graph;
   choice.frame = turns == 1 ? step.frame : plan::frame_of_turn(step.frame, step.time, turns);
-  choice.mesh = plan::Mesh::make(cluster_, mesh_);
+  choice.mesh = plan::Mesh::make(cluster_, shape_.mesh);
   choice.loop = compile::Loop::make(step, turns);
   choice.stages =
-      groups_ == 1 ? compile::Stages::none(step.graph, choice.loop) : stages_in_place(step.graph, lie);
+      shape_.groups == 1 ? compile::Stages::none(step.graph, choice.loop) : stages_in_place(step.graph, lie);
   plan::Terms terms;
   terms.memory_bytes = static_cast<double>(cluster_.smallest_memory());
   terms.turns = turns;
@@ -307,12 +301,12 @@ Choice Chooser::in_place(const plan::Step& step, int32_t turns,
   }
   choice.assignment = plan::assign(step, choice.frame, choice.mesh, terms);
   choice.layout = concat("as it lies, on ", choice.mesh.str());
-  if (groups_ > 1) choice.layout += concat(" of each of ", groups_, " stages");
+  if (shape_.groups > 1) choice.layout += concat(" of each of ", shape_.groups, " stages");
   if (turns > 1) choice.layout += concat("; ", turns, " micro-batches");
   plan::OuterChoice outer;
-  outer.stages = groups_;
-  outer.mesh = mesh_;
-  outer.splits.assign(mesh_.size(), plan::Axis::kAnyRole);
+  outer.stages = shape_.groups;
+  outer.mesh = shape_.mesh;
+  outer.splits.assign(shape_.mesh.size(), plan::Axis::kAnyRole);
   outer.micro_batches = turns;
   if (choice.assignment.fits) choice.saved = plan::save_plan(step, outer, choice.assignment);
   return choice;
@@ -321,22 +315,22 @@ Choice Chooser::in_place(const plan::Step& step, int32_t turns,
 // A node runs where most of what it reads lies.
 compile::Stages Chooser::stages_in_place(const ir::Graph& graph,
                                          const std::vector<runtime::ShardingPtr>& lie) const {
-  const auto devices = static_cast<size_t>(cluster_.device_count() / groups_);  // of a group
+  const auto devices = static_cast<size_t>(cluster_.device_count() / shape_.groups);  // of a group
   std::vector<compile::GroupSet> held(graph.inputs().size(), 0);
   for (size_t i = 0; i < lie.size(); ++i) {
     if (lie[i] == nullptr) continue;
-    for (int32_t group = 0; group < groups_; ++group) {
+    for (int32_t group = 0; group < shape_.groups; ++group) {
       if (lie[i]->holds(static_cast<size_t>(group) * devices)) held[i] |= compile::Stages::one(group);
     }
   }
   std::vector<int32_t> of_node;
-  std::vector<int64_t> bytes(static_cast<size_t>(groups_));
+  std::vector<int64_t> bytes(static_cast<size_t>(shape_.groups));
   for (const auto& node : graph.nodes()) {
     std::fill(bytes.begin(), bytes.end(), 0);
     for (const auto operand : node.operands) {
       if (operand == ir::kNone) continue;
       const auto& value = graph.value(operand);
-      for (int32_t group = 0; group < groups_; ++group) {
+      for (int32_t group = 0; group < shape_.groups; ++group) {
         const bool is_there = value.producer == ir::kNone
                                   ? (held[value.index] & compile::Stages::one(group)) != 0
                                   : of_node[value.producer] == group;
@@ -345,7 +339,7 @@ compile::Stages Chooser::stages_in_place(const ir::Graph& graph,
     }
     of_node.push_back(static_cast<int32_t>(std::max_element(bytes.begin(), bytes.end()) - bytes.begin()));
   }
-  return compile::Stages::in_order(graph, groups_, std::move(of_node), std::move(held));
+  return compile::Stages::in_order(graph, shape_.groups, std::move(of_node), std::move(held));
 }
 
 }  // namespace moai::engine

@@ -51,11 +51,8 @@ class Chooser {
     int32_t groups = 1;
     std::vector<int32_t> mesh;
   };
-  Shape shape() const { return {groups_, mesh_}; }
-  void set_shape(const Shape& shape) {
-    groups_ = shape.groups;
-    mesh_ = shape.mesh;
-  }
+  const Shape& shape() const { return shape_; }
+  void set_shape(const Shape& shape) { shape_ = shape; }
 
   // What an earlier process chose for the same question, if it was kept and can be followed.
   std::optional<Choice> kept(const ir::Graph& graph, const std::vector<runtime::ShardingPtr>& lie);
@@ -78,9 +75,7 @@ class Chooser {
   plan::Pins pins_;
   bool is_free_;
   bool is_corrected_ = false;
-  // Of the last training step: its stages, and the mesh of each.
-  int32_t groups_ = 1;
-  std::vector<int32_t> mesh_;
+  Shape shape_;
   PlanCache cache_;
   std::string asked_;  // what of each question is the same: the devices, the settings, this library
 };

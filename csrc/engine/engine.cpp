@@ -23,10 +23,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-int64_t ns_since(Clock::time_point start) {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start).count();
-}
-
 std::mutex& engine_lock() {
   static auto* lock = new std::mutex;
   return *lock;
@@ -139,7 +135,7 @@ void Engine::execute(Launch launch, runtime::Run& run) {
   for (const auto& cell : run.inputs) check_readable(cell);
   recipes_.join(&launch, &run);
   LoadedProgram* program = program_for(launch, run);
-  if (program == nullptr && recipes_.take_back(run)) {
+  if (program == nullptr && take_back(run)) {
     recipes_.join(&launch, &run);
     program = program_for(launch, run);
   }
@@ -178,6 +174,11 @@ void Engine::execute(Launch launch, runtime::Run& run) {
   let_go(old);
   // Interpreted once: the next time there will be a plan, and many traces never come back.
   if (!program->programs[0]->has_arena) trace.programs.clear();
+}
+
+bool Engine::take_back(const runtime::Run& run) {
+  const std::lock_guard<std::mutex> guard(cells_lock_);
+  return recipes_.take_back(run);
 }
 
 // What `moai smi` is to see of a device whose run has ended.

@@ -21,7 +21,6 @@ namespace moai::engine {
 class Loader;
 struct Surroundings;
 class Measurements;
-struct Parts;
 
 // A value that somebody may still ask for when the step has run.
 struct Held {
@@ -79,8 +78,11 @@ class Engine {
  private:
   struct Shared;  // a launch on several devices
   void execute(Launch launch, runtime::Run& run);
+  // The trace's program for these values, made where there is none.
+  LoadedProgram& loaded(Trace& trace, const std::vector<ir::ValueId>& wanted, const runtime::Run& run);
   // Null where the launch does not fit, or leaves a recipe since it did not.
   LoadedProgram* program_for(const Launch& launch, const runtime::Run& run);
+  bool take_back(const runtime::Run& run);
   LoadedProgram& leave_recipe(Launch* launch, runtime::Run& run);
   void make_again(const runtime::CellPtr& cell);
   void let_go(const std::vector<runtime::CellPtr>& old);
@@ -88,7 +90,6 @@ class Engine {
                           const std::vector<runtime::CellPtr>& outputs);
   Surroundings surroundings(const runtime::Run& run) const;
   void settle_moved();
-  void measured(const LoadedProgram& program, const Parts& parts);
   void publish(int device, int64_t busy_ns, int64_t waited_ns);
   runtime::BlockPtr joined(const runtime::Cell& cell, const runtime::Region* wanted = nullptr);
   runtime::BlockPtr join(const std::vector<runtime::CellPtr>& parts, const runtime::Sharding& sharding,
@@ -107,7 +108,8 @@ class Engine {
     std::vector<runtime::CellPtr> parts;
     runtime::ShardingPtr sharding;
   };
-  std::vector<Moved> moved_;  // by the last run, should it have succeeded
+  std::vector<Moved> moved_;                  // by the last run, should it have succeeded
+  std::vector<runtime::CellPtr> made_again_;  // the same
   std::atomic<bool> dry_{false};
   const std::unique_ptr<Measurements> measurements_;
   std::unique_ptr<runtime::StatusPage> status_;  // null where there is none

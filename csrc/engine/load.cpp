@@ -19,10 +19,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-int64_t ns_since(Clock::time_point start) {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start).count();
-}
-
 // Both sorted.
 bool includes(const std::vector<ir::ValueId>& all, const std::vector<ir::ValueId>& some) {
   return std::includes(all.begin(), all.end(), some.begin(), some.end());
@@ -62,8 +58,9 @@ int64_t bytes_of(const std::vector<std::shared_ptr<const compile::Program>>& pro
   return most;
 }
 
-// Of the fullest device: inputs that lie otherwise than a program wants them, which stay until it has run.
-int64_t bytes_that_move(const LoadedProgram& program, const std::vector<runtime::ShardingPtr>& lie) {
+// The same with inputs that lie otherwise than a program wants them, which stay until it has run.
+int64_t bytes_taken(const LoadedProgram& program, const Surroundings& surroundings) {
+  const auto& lie = surroundings.lie;
   int64_t most = 0;
   for (size_t d = 0; d < program.programs.size(); ++d) {
     int64_t bytes = 0;
@@ -73,7 +70,7 @@ int64_t bytes_that_move(const LoadedProgram& program, const std::vector<runtime:
     }
     most = std::max(most, bytes);
   }
-  return most;
+  return bytes_of(program.programs) + most;
 }
 
 uint64_t next_id() {
@@ -99,9 +96,8 @@ Loader::Loader(const Settings& settings, std::vector<std::unique_ptr<runtime::Ba
   if (settings.devices > 1) chooser_ = std::make_unique<Chooser>(settings);
 }
 
-LoadedProgram& Loader::program_for(Trace& trace, const std::vector<ir::ValueId>& wanted,
-                                   const std::vector<runtime::Number>& numbers,
-                                   const Surroundings& surroundings) {
+LoadedProgram* Loader::find(Trace& trace, const std::vector<ir::ValueId>& wanted,
+                            const std::vector<runtime::Number>& numbers) const {
   if (trace.loader != id_) {  // another engine's, which is gone
     trace.programs.clear();
     trace.varying_offsets.clear();
@@ -113,7 +109,11 @@ LoadedProgram& Loader::program_for(Trace& trace, const std::vector<ir::ValueId>&
     if (!includes(candidate.outputs, wanted) || !holds_for(candidate, numbers)) continue;
     if (found == nullptr || candidate.outputs.size() < found->outputs.size()) found = &candidate;
   }
-  if (found != nullptr) return *found;
+  return found;
+}
+
+LoadedProgram& Loader::make(Trace& trace, const std::vector<ir::ValueId>& wanted,
+                            const std::vector<runtime::Number>& numbers, const Surroundings& surroundings) {
   const auto start = Clock::now();
   trace.programs.push_back(chooser_ ? on_several(trace, wanted, numbers, surroundings)
                                     : on_one(trace, wanted));
@@ -225,14 +225,13 @@ LoadedProgram Loader::searched(const Trace& trace, const ir::Graph& graph, const
       if (tries == 0) throw;
       break;
     }
-    const int64_t most = bytes_of(loaded.programs) + bytes_that_move(loaded, surroundings.lie);
-    loaded.fits = memory_bytes_ < 0 || most <= room;
-    const bool fits = loaded.fits;
+    const int64_t most = bytes_taken(loaded, surroundings);
+    loaded.fits = fits(most, surroundings);
     if (most < least) {
       least = most;
       best = std::move(loaded);
     }
-    if (fits) break;
+    if (fits(most, surroundings)) break;
     share *= 0.97 * static_cast<double>(room) / static_cast<double>(most);
   }
   return best;
@@ -245,13 +244,16 @@ std::optional<LoadedProgram> Loader::from_cache(const Trace& trace, const ir::Gr
   if (!choice) return std::nullopt;
   try {
     LoadedProgram loaded = lowered(trace, *choice);
-    const int64_t bytes = bytes_of(loaded.programs) + bytes_that_move(loaded, surroundings.lie);
-    if (memory_bytes_ >= 0 && bytes > memory_bytes_ - surroundings.other_bytes) return std::nullopt;
+    if (!fits(bytes_taken(loaded, surroundings), surroundings)) return std::nullopt;
     return loaded;
   } catch (const Error& error) {
     if (logs(Topic::kCompile)) log(Topic::kCompile, concat("a kept plan is of no use: ", error.what()));
     return std::nullopt;
   }
+}
+
+bool Loader::fits(int64_t bytes, const Surroundings& surroundings) const {
+  return memory_bytes_ < 0 || bytes <= memory_bytes_ - surroundings.other_bytes;
 }
 
 void Loader::make_ready(const Trace& trace, LoadedProgram* loaded) const {

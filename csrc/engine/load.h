@@ -25,10 +25,13 @@ class Loader {
   // `backends`: by device; they outlive it.
   Loader(const Settings& settings, std::vector<std::unique_ptr<runtime::Backend>>& backends);
 
-  // The program for a launch with these numbers that wants these values (sorted): one of the trace's, or a
-  // new one that becomes one of them.
-  LoadedProgram& program_for(Trace& trace, const std::vector<ir::ValueId>& wanted,
-                             const std::vector<runtime::Number>& numbers, const Surroundings& surroundings);
+  // The trace's program for a launch with these numbers that wants these values (sorted); null where it has
+  // none yet.
+  LoadedProgram* find(Trace& trace, const std::vector<ir::ValueId>& wanted,
+                      const std::vector<runtime::Number>& numbers) const;
+  // A new one, which becomes one of the trace's.
+  LoadedProgram& make(Trace& trace, const std::vector<ir::ValueId>& wanted,
+                      const std::vector<runtime::Number>& numbers, const Surroundings& surroundings);
 
   // Plans a trace again that `program` (one of its own) serves, after its steps took other times than
   // predicted, and replaces the program where another plan promises to be faster.
@@ -46,6 +49,8 @@ class Loader {
   LoadedProgram lowered(const Trace& trace, const Choice& choice) const;
   LoadedProgram searched(const Trace& trace, const ir::Graph& graph, const Surroundings& surroundings);
   LoadedProgram fitting(const Trace& trace, const ir::Graph& graph, const Surroundings& surroundings);
+  // Whether there is room for what the fullest device takes.
+  bool fits(int64_t bytes, const Surroundings& surroundings) const;
   void make_ready(const Trace& trace, LoadedProgram* loaded) const;
   std::optional<LoadedProgram> from_cache(const Trace& trace, const ir::Graph& graph,
                                           const Surroundings& surroundings);

@@ -17,6 +17,8 @@ using ir::ValueId;
 using runtime::Cell;
 using runtime::CellPtr;
 
+bool is_number(const ir::Graph& graph, ValueId value) { return graph.type(value).numel() == 1; }
+
 // Refers to numbers that stand `by` positions further on.
 void shift_numbers(std::vector<ir::Arg>* args, int32_t by) {
   for (auto& arg : *args) {
@@ -51,7 +53,7 @@ void append(const ir::Graph& from, int32_t first_number, int32_t first_line, ir:
 std::vector<ValueId> Recipes::kept(const Trace& trace, const std::vector<ValueId>& held) {
   std::vector<ValueId> kept;
   for (const auto value : held) {
-    if (trace.graph.type(value).numel() == 1 || plan::updated_input(trace.graph, value) != ir::kNone)
+    if (is_number(trace.graph, value) || plan::updated_input(trace.graph, value) != ir::kNone)
       kept.push_back(value);
   }
   std::sort(kept.begin(), kept.end());
@@ -68,50 +70,52 @@ std::shared_ptr<Trace> Recipes::keeping_inputs(const Trace& trace) {
   return twin;
 }
 
-void Recipes::leave(const Launch& launch, const runtime::Run& run, std::vector<CellPtr> inputs,
-                    const std::vector<ValueId>& kept) {
+std::shared_ptr<Recipe> Recipes::recipe_of(const Launch& launch, const runtime::Run& run,
+                                           const std::vector<ValueId>& kept) {
   auto recipe = std::make_shared<Recipe>();
   recipe->trace = launch.trace;
-  recipe->inputs = std::move(inputs);
+  recipe->inputs = run.inputs;
   recipe->numbers = run.numbers;
   for (size_t i = 0; i < launch.held.size(); ++i) {
-    if (std::binary_search(kept.begin(), kept.end(), launch.held[i])) continue;
-    recipe->cells[launch.held[i]] = run.outputs[i];
-    run.outputs[i]->recipe = recipe;
+    const ValueId value = launch.held[i];
+    const bool is_kept =
+        is_number(launch.trace->graph, value) || std::binary_search(kept.begin(), kept.end(), value);
+    if (!is_kept) recipe->cells.emplace_back(value, run.outputs[i]);
+  }
+  return recipe;
+}
+
+void Recipes::attach(const std::shared_ptr<Recipe>& recipe) {
+  for (const auto& [value, weak] : recipe->cells) {
+    const CellPtr cell = weak.lock();
+    if (cell == nullptr) continue;
+    cell->recipe = recipe;
+    cell->parts.clear();
+    cell->sharding = nullptr;
   }
   live_.push_back(recipe);
 }
 
+void Recipes::leave(const Launch& launch, const runtime::Run& run, const std::vector<ValueId>& kept) {
+  attach(recipe_of(launch, run, kept));
+}
+
 void Recipes::note(const Launch& launch, const runtime::Run& run) {
-  last_ = nullptr;
   const auto& donated = launch.trace->donated;
-  if (std::find(donated.begin(), donated.end(), true) != donated.end()) return;
-  last_ = std::make_shared<Recipe>();
-  last_->trace = launch.trace;
-  last_->inputs = run.inputs;
-  last_->numbers = run.numbers;
-  for (size_t i = 0; i < launch.held.size(); ++i) last_->cells[launch.held[i]] = run.outputs[i];
+  const bool replaces = std::find(donated.begin(), donated.end(), true) != donated.end();
+  last_ = replaces ? nullptr : recipe_of(launch, run, {});
 }
 
 bool Recipes::take_back(const runtime::Run& run) {
   const auto recipe = std::exchange(last_, nullptr);
   if (recipe == nullptr) return false;
-  bool is_read = false;
-  for (const auto& [value, weak] : recipe->cells) {
-    const CellPtr cell = weak.lock();
-    if (cell == nullptr || recipe->trace->graph.type(value).numel() == 1) continue;
-    is_read = is_read || std::find(run.inputs.begin(), run.inputs.end(), cell) != run.inputs.end();
-  }
+  const bool is_read = std::any_of(recipe->cells.begin(), recipe->cells.end(), [&](const auto& made) {
+    const CellPtr cell = made.second.lock();
+    return cell != nullptr && std::find(run.inputs.begin(), run.inputs.end(), cell) != run.inputs.end();
+  });
   if (!is_read) return false;
-  for (const auto& [value, weak] : recipe->cells) {
-    const CellPtr cell = weak.lock();
-    if (cell == nullptr || recipe->trace->graph.type(value).numel() == 1) continue;
-    cell->recipe = recipe;
-    cell->parts.clear();
-    cell->sharding = nullptr;
-  }
   recipe->trace->keeping_inputs = keeping_inputs(*recipe->trace);
-  live_.push_back(recipe);
+  attach(recipe);
   return true;
 }
 

@@ -3,6 +3,7 @@
 #include <map>
 #include <memory>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "engine/trace.h"
@@ -23,7 +24,7 @@ struct Recipe final : runtime::Recipe {
   std::shared_ptr<Trace> trace;
   std::vector<runtime::CellPtr> inputs;
   std::vector<runtime::Number> numbers;
-  std::map<ir::ValueId, std::weak_ptr<runtime::Cell>> cells;  // which it makes
+  std::vector<std::pair<ir::ValueId, std::weak_ptr<runtime::Cell>>> cells;  // which it makes
 };
 
 // What a run executes.
@@ -40,16 +41,15 @@ class Recipes {
   // The same trace, which leaves its inputs as they were.
   static std::shared_ptr<Trace> keeping_inputs(const Trace& trace);
 
-  // Gives the run's outputs that `kept` has not to a recipe. `inputs`: of the run, before it took them.
-  void leave(const Launch& launch, const runtime::Run& run, std::vector<runtime::CellPtr> inputs,
-             const std::vector<ir::ValueId>& kept);
+  // Gives the run's outputs that `kept` has not to a recipe.
+  void leave(const Launch& launch, const runtime::Run& run, const std::vector<ir::ValueId>& kept);
   // Joins to a run what it reads of recipes, and those whose inputs it replaces.
   void join(Launch* launch, runtime::Run* run);
 
   // Remembers a first half that was run whole, for `take_back`.
   void note(const Launch& launch, const runtime::Run& run);
   // Whether the run reads what the last noted one left. Then that is a recipe from now on, and its memory
-  // free.
+  // free: call it under the lock of cells.
   bool take_back(const runtime::Run& run);
 
  private:
@@ -68,6 +68,9 @@ class Recipes {
 
   static Wiring wire(const std::shared_ptr<Recipe>& recipe, const runtime::Run& run);
   static Joined make_joined(const Trace& first, const Trace& second, const Wiring& wiring);
+  static std::shared_ptr<Recipe> recipe_of(const Launch& launch, const runtime::Run& run,
+                                           const std::vector<ir::ValueId>& kept);
+  void attach(const std::shared_ptr<Recipe>& recipe);
   bool must_join(const Recipe& recipe, const Trace& trace, const runtime::Run& run) const;
   void join(const std::shared_ptr<Recipe>& recipe, Launch* launch, runtime::Run* run);
 

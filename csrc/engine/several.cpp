@@ -19,17 +19,21 @@ using runtime::Cell;
 using runtime::CellPtr;
 using runtime::ShardingPtr;
 
-namespace {
-int64_t ns(Clock::duration duration) {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(duration).count();
-}
-}  // namespace
-
 // Note [Where values lie]
 // A value that comes from the host lies there, whole, until a program reads it: then each device cuts its
 // part out of it. If it lives on, it lies on the devices from the next run on (a run that fails leaves it
 // where it was). What a program makes lies as it says; another program that wants it elsewhere gets it by way
 // of the host, which is slow and happens when a script's traces have plans that differ.
+
+namespace {
+
+bool are_there(const std::vector<CellPtr>& parts) {
+  return std::all_of(parts.begin(), parts.end(), [](const CellPtr& part) {
+    return part->state.load(std::memory_order_acquire) == Cell::State::kReady && !part->is_empty();
+  });
+}
+
+}  // namespace
 
 struct Engine::Shared {
   std::vector<std::vector<CellPtr>> inputs;   // by device and input
@@ -67,17 +71,22 @@ Surroundings Engine::surroundings(const runtime::Run& run) const {
 
 void Engine::settle_moved() {
   for (auto& moved : moved_) {
-    if (moved.cell.use_count() == 1) continue;
-    const bool succeeded = std::all_of(moved.parts.begin(), moved.parts.end(), [](const CellPtr& part) {
-      return part->state.load(std::memory_order_acquire) == Cell::State::kReady && !part->is_empty();
-    });
-    if (!succeeded) continue;
+    if (moved.cell.use_count() == 1 || !are_there(moved.parts)) continue;
     const std::lock_guard<std::mutex> guard(cells_lock_);
     moved.cell->parts = std::move(moved.parts);
     moved.cell->sharding = std::move(moved.sharding);
     moved.cell->block = nullptr;
   }
   moved_.clear();
+  for (const auto& cell : made_again_) {
+    const std::lock_guard<std::mutex> guard(cells_lock_);
+    if (are_there(cell->parts)) {
+      cell->recipe = nullptr;
+    } else {
+      cell->parts.clear();
+    }
+  }
+  made_again_.clear();
 }
 
 BlockPtr Engine::join(const std::vector<CellPtr>& parts, const runtime::Sharding& sharding,
@@ -124,10 +133,6 @@ BlockPtr Engine::joined(const Cell& cell, const runtime::Region* wanted) {
     sharding = cell.sharding;
   }
   return join(parts, *sharding, wanted);
-}
-
-void Engine::measured(const LoadedProgram& program, const Parts& parts) {
-  measurements_->add(program.layout, program.predicted, parts);
 }
 
 void Engine::execute_on_several(const Trace& trace, runtime::Run& run, LoadedProgram& program,
@@ -178,7 +183,7 @@ void Engine::execute_on_several(const Trace& trace, runtime::Run& run, LoadedPro
     const auto start = Clock::now();
     const auto before = transport_->wait_times(device);
     const auto ended = [&] {
-      const int64_t took = ns(Clock::now() - start);
+      const int64_t took = ns_since(start);
       const auto after = transport_->wait_times(device);
       const int64_t waited = after.waiting - before.waiting;
       publish(device, took - waited, waited);
@@ -208,7 +213,7 @@ void Engine::execute_on_several(const Trace& trace, runtime::Run& run, LoadedPro
     if (!program.predicted || shared->failed.load()) return;
     const double moved = static_cast<double>(shared->moved) * 1e-9 / devices;
     const double waited = static_cast<double>(shared->waited) * 1e-9 / devices;
-    measured(program, {seconds - moved - waited, moved, waited});
+    measurements_->add(program.layout, program.predicted, {seconds - moved - waited, moved, waited});
   };
 }
 

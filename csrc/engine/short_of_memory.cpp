@@ -15,12 +15,12 @@ using runtime::CellPtr;
 
 namespace {
 
-// What a program is for: all that was held when the step was launched, so that none is made anew when a
-// script lets go a little sooner or later. What runs once and is forgotten makes what is still held.
-std::vector<ir::ValueId> wanted(const Launch& launch, const runtime::Run& run, bool is_kept) {
+// What a program is for. On several devices, where one takes a plan, all that was held when the step was
+// launched: none is made anew when a script lets go a little sooner or later. On one what is still held.
+std::vector<ir::ValueId> wanted(const Launch& launch, const runtime::Run& run, bool has_plan) {
   std::vector<ir::ValueId> values;
   for (size_t i = 0; i < launch.held.size(); ++i) {
-    if (is_kept || run.outputs[i].use_count() > 1) values.push_back(launch.held[i]);
+    if (has_plan || run.outputs[i].use_count() > 1) values.push_back(launch.held[i]);
   }
   std::sort(values.begin(), values.end());
   return values;
@@ -28,17 +28,21 @@ std::vector<ir::ValueId> wanted(const Launch& launch, const runtime::Run& run, b
 
 }  // namespace
 
+LoadedProgram& Engine::loaded(Trace& trace, const std::vector<ir::ValueId>& wanted, const runtime::Run& run) {
+  if (LoadedProgram* known = loader_->find(trace, wanted, run.numbers)) return *known;
+  return loader_->make(trace, wanted, run.numbers, surroundings(run));
+}
+
 LoadedProgram* Engine::program_for(const Launch& launch, const runtime::Run& run) {
-  if (launch.trace->keeping_inputs != nullptr) return nullptr;
+  Trace& trace = *launch.trace;
+  if (trace.keeping_inputs != nullptr) return nullptr;
+  const bool several = devices_.size() > 1;
   try {
-    const Surroundings found = surroundings(run);
-    const bool is_kept = devices_.size() > 1;
-    LoadedProgram& program =
-        loader_->program_for(*launch.trace, wanted(launch, run, is_kept), run.numbers, found);
+    LoadedProgram& program = loaded(trace, wanted(launch, run, several), run);
     if (!program.fits) return nullptr;
     if (const auto correction = measurements_->correction(program.predicted))
-      loader_->reconsider(*launch.trace, program, run.numbers, found, *correction);
-    if (has_limit_ && devices_.size() > 1 && !trains(launch.trace->graph)) recipes_.note(launch, run);
+      loader_->reconsider(trace, program, run.numbers, surroundings(run), *correction);
+    if (has_limit_ && several && !trains(trace.graph)) recipes_.note(launch, run);
     return &program;
   } catch (const OutOfMemory&) {
     return nullptr;
@@ -49,16 +53,12 @@ LoadedProgram* Engine::program_for(const Launch& launch, const runtime::Run& run
 LoadedProgram& Engine::leave_recipe(Launch* launch, runtime::Run& run) {
   auto& twin = launch->trace->keeping_inputs;
   const auto kept = Recipes::kept(*launch->trace, launch->held);
-  const Surroundings found = surroundings(run);
   const bool leaves = !trains(launch->trace->graph) && kept.size() < launch->held.size();
   if (twin == nullptr && leaves) twin = Recipes::keeping_inputs(*launch->trace);
-  if (twin == nullptr) {
-    // What comes closest, or why there is none.
-    return loader_->program_for(*launch->trace, wanted(*launch, run, devices_.size() > 1), run.numbers,
-                                found);
-  }
-  LoadedProgram& program = loader_->program_for(*twin, kept, run.numbers, found);
-  recipes_.leave(*launch, run, run.inputs, kept);
+  // What comes closest, or why there is none.
+  if (twin == nullptr) return loaded(*launch->trace, wanted(*launch, run, devices_.size() > 1), run);
+  LoadedProgram& program = loaded(*twin, kept, run);
+  recipes_.leave(*launch, run, kept);
   launch->trace = twin;
   return program;
 }
@@ -77,17 +77,11 @@ void Engine::make_again(const CellPtr& cell) {
     r.inputs = recipe->inputs;
     r.numbers = recipe->numbers;
     Trace& trace = *recipe->trace->keeping_inputs;
-    LoadedProgram& program = loader_->program_for(trace, {made->first}, r.numbers, surroundings(r));
-    execute_on_several(trace, r, program, {cell});
+    execute_on_several(trace, r, loaded(trace, {made->first}, r), {cell});
+    made_again_.push_back(cell);
   };
   worker_->submit(run);
-  const bool succeeded = worker_->wait(*run);
-  const std::lock_guard<std::mutex> guard(cells_lock_);
-  if (succeeded) {
-    cell->recipe = nullptr;
-    return;
-  }
-  cell->parts.clear();
+  if (worker_->wait(*run)) return;
   throw Error(Phase::kRun, "a tensor's value is lost: what makes it again failed")
       .hint("would work: a smaller batch, or more memory");
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <map>
 #include <mutex>
@@ -9,6 +10,12 @@
 namespace moai::engine {
 
 // Counts of what happened since the process began, or since reset. Each is one relaxed add.
+// Nanoseconds, as the statistics count.
+inline int64_t ns_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start)
+      .count();
+}
+
 struct Stats {
   std::atomic<int64_t> ops{0};           // recorded as nodes
   std::atomic<int64_t> ops_at_once{0};   // run at once

@@ -76,9 +76,7 @@ void wait_until(const Ready& ready) {
   const runtime::Span span(runtime::Profiler::Lane::kHost, "wait");
   const auto start = std::chrono::steady_clock::now();
   while (!without_gil([&] { return ready(kSignalPollMs); })) throw_on_signal();
-  engine::stats().wait_ns.fetch_add(
-      std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start).count(),
-      std::memory_order_relaxed);
+  engine::stats().wait_ns.fetch_add(engine::ns_since(start), std::memory_order_relaxed);
 }
 
 }  // namespace

@@ -69,11 +69,6 @@ Recorder* recorder_with(uint64_t segment) {
   return nullptr;
 }
 
-int64_t ns_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start)
-      .count();
-}
-
 struct RecorderInfo : c10::DebugInfoBase {
   explicit RecorderInfo(std::shared_ptr<Recorder> r) : recorder(std::move(r)) {}
   std::shared_ptr<Recorder> recorder;
@@ -243,7 +238,7 @@ void Recorder::call(const OpSchema& op, Stack& stack) {
       {
         const auto start = std::chrono::steady_clock::now();
         record(op, stack);
-        engine::stats().call_ns.fetch_add(ns_since(start), std::memory_order_relaxed);
+        engine::stats().call_ns.fetch_add(engine::ns_since(start), std::memory_order_relaxed);
       }
       break;
     case Handling::kAtOnce: run_at_once(op, stack, op.why); break;
@@ -301,7 +296,7 @@ void Recorder::record(const OpSchema& op, Stack& stack) {
         if (inferred.at_once) return run_at_once(op, stack, inferred.why);
         where = source_line();
         have_inferred = true;
-        engine::stats().record_ns.fetch_add(ns_since(start), std::memory_order_relaxed);
+        engine::stats().record_ns.fetch_add(engine::ns_since(start), std::memory_order_relaxed);
         continue;  // the segment may have been cut meanwhile
       }
       auto node = new_node(op, args, segment, std::move(writer.key), std::move(inferred),

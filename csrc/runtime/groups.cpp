@@ -84,6 +84,19 @@ Communicator& Groups::everyone() {
   return of(all, kBarriers);
 }
 
+void Groups::run(const BoundCollective& bound, const void* in, void* out) {
+  using Part = BoundCollective::Part;
+  auto& sent = sent_[bound.group];
+  switch (bound.part) {
+    case Part::kWhole: bound.group->start(bound.call, in, out)->wait(); break;
+    case Part::kStart: sent.push_back(bound.group->start(bound.call, in, nullptr)); break;
+    case Part::kFinish:
+      sent.front()->wait();
+      sent.pop_front();
+      break;
+  }
+}
+
 Communicator& Groups::of(const std::vector<int>& devices, int channel) {
   auto& group = groups_[{devices, channel}];
   if (group == nullptr) group = transport_->join(devices, device_, channel);

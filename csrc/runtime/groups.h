@@ -1,9 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -38,6 +40,11 @@ class Groups {
   // Of all devices, apart from the others.
   Communicator& everyone();
 
+  // Runs one. `in`, `out`: see Communicator::start.
+  void run(const BoundCollective& bound, const void* in, void* out);
+  // Drops what was started and not finished: its memory may go away now.
+  void abandon() { sent_.clear(); }
+
  private:
   std::optional<BoundCollective> bind_message(const ir::Graph& graph, ir::NodeId node,
                                               const std::vector<int32_t>& mesh);
@@ -46,6 +53,7 @@ class Groups {
   Transport* transport_;
   int device_;
   std::map<std::pair<std::vector<int>, int>, std::unique_ptr<Communicator>> groups_;
+  std::unordered_map<Communicator*, std::deque<WorkPtr>> sent_;  // on their way, by channel
 };
 
 }  // namespace moai::runtime

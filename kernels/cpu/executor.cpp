@@ -8,10 +8,8 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
-#include <deque>
 #include <optional>
 #include <thread>
-#include <unordered_map>
 #include <unordered_set>
 
 #include "compile/program.h"
@@ -313,16 +311,7 @@ class CpuExecutable final : public runtime::Executable {
     const void* in =
         instruction.operands.empty() ? nullptr : tensors_[instruction.operands[0]].const_data_ptr();
     void* out = instruction.results.empty() ? nullptr : tensors_[instruction.results[0]].mutable_data_ptr();
-    using Part = runtime::BoundCollective::Part;
-    auto& sent = sent_[bound.group];
-    switch (bound.part) {
-      case Part::kWhole: bound.group->start(bound.call, in, out)->wait(); break;
-      case Part::kStart: sent.push_back(bound.group->start(bound.call, in, nullptr)); break;
-      case Part::kFinish:
-        sent.front()->wait();
-        sent.pop_front();
-        break;
-    }
+    context_.groups.run(bound, in, out);
   }
 
   // Sees to it that each fresh result is what its access shows.
@@ -413,7 +402,7 @@ class CpuExecutable final : public runtime::Executable {
   // After a failure when so many instructions had begun: gives back memory, and takes away inputs that were
   // written.
   void abandon(size_t begun, const std::vector<CellPtr>& inputs) {
-    sent_.clear();
+    context_.groups.abandon();
     for (size_t b = 0; b < slots_.size(); ++b) {
       slots_[b].block.reset();
       slots_[b].disown();
@@ -453,9 +442,8 @@ class CpuExecutable final : public runtime::Executable {
   std::vector<Slot> slots_;          // by buffer
   std::vector<at::Tensor> tensors_;  // by access
   std::vector<Dynamic> dynamic_offsets_;
-  std::vector<std::unique_ptr<Call>> calls_;                                       // by instruction
-  std::vector<std::optional<runtime::BoundCollective>> exchanges_;                 // by instruction
-  std::unordered_map<runtime::Communicator*, std::deque<runtime::WorkPtr>> sent_;  // on their way, by channel
+  std::vector<std::unique_ptr<Call>> calls_;                        // by instruction
+  std::vector<std::optional<runtime::BoundCollective>> exchanges_;  // by instruction
   std::vector<std::vector<int32_t>> begins_;  // buffers to allocate before an instruction
   std::vector<std::vector<int32_t>> ends_;    // buffers to free after it
   std::vector<int32_t> first_write_;          // by buffer: the first instruction that writes it

@@ -47,6 +47,23 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None
     optimizer.load_state_dict(state["optimizer"])
 
 
+def test_a_state_lies_on_any_number_of_devices(tmp_path: Path) -> None:
+    """What a distributed checkpoint saved from some devices is loaded on another number of them."""
+    with devices(4, "dp=4,zero=3"):
+        model, optimizer = make()
+        train(model, optimizer, range(2))
+        dcp.save(state_of(model, optimizer), checkpoint_id=tmp_path / "saved", no_dist=True)
+        train(model, optimizer, range(2, 4))
+        wanted = [t.detach().cpu() for t in model.parameters()]
+    with devices(3, "tp=3"):
+        model, optimizer = make()
+        train(model, optimizer, range(5, 6))  # another state, to be replaced
+        load(tmp_path / "saved", model, optimizer)
+        train(model, optimizer, range(2, 4))
+        for ours, theirs in zip(model.parameters(), wanted, strict=True):
+            torch.testing.assert_close(ours.detach().cpu(), theirs, rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("other", [(3, "tp=3"), (1, "fastest"), (4, "random:3")], ids=str)
 def test_what_is_saved_while_training_goes_on_is_the_state_at_the_call(tmp_path: Path, other: tuple) -> None:
     with devices(4, "dp=4,zero=3"):

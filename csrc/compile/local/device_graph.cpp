@@ -40,7 +40,8 @@ class DeviceGraph {
         values_(step, place_, b_) {
     for (size_t v = 0; v < whole_.values().size(); ++v) {
       const auto value = static_cast<ValueId>(v);
-      has_.push_back(step_.loop.is_ahead(value) ? step_.stages.all() : step_.stages.of_value(whole_, value));
+      has_.push_back(step_.loop.is_ahead(value) ? step_.stages.all()
+                                                : step_.stages.groups_of_value(whole_, value));
     }
     for (const auto value : step_.phases.carried) carry(value);
   }
@@ -73,10 +74,10 @@ class DeviceGraph {
   Phase phase(NodeId node) const { return step_.phase(node); }
   bool is_ahead(ValueId value) const { return step_.loop.is_ahead(value); }
 
-  bool runs_here(NodeId node) const { return (step_.stages.of_nodes(node) & Stages::one(group_)) != 0; }
+  bool runs_here(NodeId node) const { return (step_.stages.groups_of_node(node) & Stages::one(group_)) != 0; }
   // Whether what the value is when the step begins, or ends, lies here.
   bool is_here(ValueId value) const {
-    return (step_.stages.of_value(whole_, value) & Stages::one(group_)) != 0;
+    return (step_.stages.groups_of_value(whole_, value) & Stages::one(group_)) != 0;
   }
 
   void take_input(ValueId input) {
@@ -220,7 +221,7 @@ class DeviceGraph {
   void exchange(NodeId id, size_t o) {
     const ValueId value = whole_.node(id).operands[o];
     if (value == ir::kNone) return;
-    const GroupSet missing = step_.stages.of_nodes(id) & ~has_[value];
+    const GroupSet missing = step_.stages.groups_of_node(id) & ~has_[value];
     if (missing == 0) return;
     int32_t from = 0;
     while ((has_[value] & Stages::one(from)) == 0) ++from;

@@ -70,28 +70,29 @@ ValueId LocalBuilder::add(const char* op, std::vector<ValueId> operands, std::ve
   return add_call(op, std::move(operands), std::move(args), std::move(result));
 }
 
-ValueId LocalBuilder::add_call(const char* op, std::vector<ValueId> operands, std::vector<ir::Arg> args,
-                               Type result) {
+ir::Node LocalBuilder::node_of(const char* op, std::vector<ValueId> operands,
+                               std::vector<ir::Arg> args) const {
   ir::Node node;
   node.section = section_;
   node.origin = origin_;
   node.op = ir::Symbol::intern(op);
   node.operands = std::move(operands);
   node.args = std::move(args);
+  return node;
+}
+
+ValueId LocalBuilder::add_call(const char* op, std::vector<ValueId> operands, std::vector<ir::Arg> args,
+                               Type result) {
+  ir::Node node = node_of(op, std::move(operands), std::move(args));
   std::vector<Type> types;
   types.push_back(std::move(result));
   return graph_.node(graph_.add_node(std::move(node), std::move(types))).results[0];
 }
 
 void LocalBuilder::add_without_result(const char* op, ValueId operand, std::vector<ir::Arg> more) {
-  ir::Node node;
-  node.section = section_;
-  node.origin = origin_;
-  node.op = ir::Symbol::intern(op);
-  node.operands = {operand};
-  node.args = {ir::OperandRef{0}};
-  node.args.insert(node.args.end(), more.begin(), more.end());
-  graph_.add_node(std::move(node), {});
+  std::vector<ir::Arg> args{ir::OperandRef{0}};
+  args.insert(args.end(), more.begin(), more.end());
+  graph_.add_node(node_of(op, {operand}, std::move(args)), {});
 }
 
 ValueId LocalBuilder::pointwise(const char* op, std::vector<ValueId> operands, std::vector<ir::Arg> more) {
@@ -170,10 +171,6 @@ ValueId LocalBuilder::pad(ValueId x, int64_t dim, int64_t before, int64_t after)
 }
 
 ValueId LocalBuilder::concatenate(const std::vector<ValueId>& parts, int64_t dim) {
-  ir::Node node;
-  node.section = section_;
-  node.origin = origin_;
-  node.op = ir::Symbol::intern("aten.cat");
   ir::OperandListRef list;
   Dims sizes = type(parts[0]).sizes;
   sizes[dim] = 0;
@@ -181,10 +178,8 @@ ValueId LocalBuilder::concatenate(const std::vector<ValueId>& parts, int64_t dim
     list.operands.push_back(static_cast<int32_t>(p));
     sizes[dim] += type(parts[p]).sizes[dim];
   }
-  node.args = {std::move(list), dim};
-  node.operands = parts;
-  std::vector<Type> types{Type::contiguous(type(parts[0]).dtype, std::move(sizes))};
-  return graph_.node(graph_.add_node(std::move(node), std::move(types))).results[0];
+  return add_call("aten.cat", parts, {std::move(list), dim},
+                  Type::contiguous(type(parts[0]).dtype, std::move(sizes)));
 }
 
 ValueId LocalBuilder::index_select(ValueId x, int64_t dim, ValueId index) {

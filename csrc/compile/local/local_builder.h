@@ -59,6 +59,8 @@ class LocalBuilder {
   ir::ValueId collective(ir::ValueId x, const Collective& collective, size_t own);
 
  private:
+  ir::Node node_of(const char* op, std::vector<ir::ValueId> operands, std::vector<ir::Arg> args) const;
+
   int64_t outer_axes_;
   ir::Graph graph_;
   ir::Section section_ = ir::Section::kForward;

@@ -32,13 +32,13 @@ void hold_inputs(const ir::Graph& graph, Stages* stages) {
   for (size_t n = 0; n < graph.nodes().size(); ++n) {
     for (const auto operand : graph.nodes()[n].operands) {
       if (operand != ir::kNone && graph.value(operand).producer == ir::kNone)
-        readers[graph.value(operand).index] |= stages->of_nodes(static_cast<NodeId>(n));
+        readers[graph.value(operand).index] |= stages->groups_of_node(static_cast<NodeId>(n));
     }
   }
   for (const auto output : graph.outputs()) {
     const ValueId input = plan::updated_input(graph, output);
     if (input != ir::kNone && input != output)
-      writers[graph.value(input).index] |= stages->of_nodes(graph.value(output).producer);
+      writers[graph.value(input).index] |= stages->groups_of_node(graph.value(output).producer);
   }
   for (size_t i = 0; i < readers.size(); ++i) {
     GroupSet& held = stages->of_input[i];
@@ -156,13 +156,13 @@ class Cutter {
 
 }  // namespace
 
-GroupSet Stages::of_nodes(NodeId node) const {
+GroupSet Stages::groups_of_node(NodeId node) const {
   return of_node[node] == kEverywhere ? all() : one(group_of(of_node[node]));
 }
 
-GroupSet Stages::of_value(const ir::Graph& graph, ValueId value) const {
+GroupSet Stages::groups_of_value(const ir::Graph& graph, ValueId value) const {
   const auto& v = graph.value(value);
-  return v.producer == ir::kNone ? of_input[v.index] : of_nodes(v.producer);
+  return v.producer == ir::kNone ? of_input[v.index] : groups_of_node(v.producer);
 }
 
 Stages Stages::none(const ir::Graph& graph, const Loop& loop) {

@@ -31,8 +31,8 @@ struct Stages {
   static GroupSet one(int32_t group) { return GroupSet{1} << group; }
   int32_t group_of(int32_t stage) const { return stage % groups; }
   // Where a node runs, or a value is made or held.
-  GroupSet of_nodes(ir::NodeId node) const;
-  GroupSet of_value(const ir::Graph& graph, ir::ValueId value) const;
+  GroupSet groups_of_node(ir::NodeId node) const;
+  GroupSet groups_of_value(const ir::Graph& graph, ir::ValueId value) const;
 
   // No pipeline.
   static Stages none(const ir::Graph& graph, const Loop& loop);
