@@ -1,5 +1,4 @@
 #include <ATen/core/dispatch/Dispatcher.h>
-#include <torch/library.h>
 
 #include <atomic>
 #include <map>
@@ -92,9 +91,10 @@ bool wanted(const c10::OperatorHandle& op) {
 }
 
 struct Registry {
-  std::mutex lock;
+  std::mutex registering;                            // taken before the dispatcher's lock; guards kernels
+  std::mutex lock;                                   // taken after it; guards the others
+  std::vector<c10::RegistrationHandleRAII> kernels;  // for as long as the process lives
   std::map<std::string, const OpSchema*> schemas;
-  std::map<std::string, std::unique_ptr<torch::Library>> libraries;  // by namespace
   std::vector<c10::OperatorName> pending;
 };
 
@@ -106,6 +106,7 @@ Registry& registry() {
 std::atomic<bool> has_pending{false};
 
 const OpSchema& schema_for(const c10::OperatorHandle& op) {
+  const std::lock_guard<std::mutex> guard(registry().lock);
   auto& entry = registry().schemas[full_name(op.operator_name())];
   if (entry == nullptr) entry = new OpSchema(op);
   return *entry;
@@ -115,15 +116,11 @@ void register_one(const c10::OperatorHandle& op) {
   if (!wanted(op)) return;
   const OpSchema& schema = schema_for(op);
   if (schema.handling == Handling::kDecompose) return;
-  const auto& name = op.operator_name();
-  const std::string space = name.name.substr(0, name.name.find("::"));
-  auto& library = registry().libraries[space];
-  if (library == nullptr) {
-    library = std::make_unique<torch::Library>(torch::Library::IMPL, space, c10::DispatchKey::PrivateUse1,
-                                               __FILE__, __LINE__);
-  }
-  library->impl(full_name(name).c_str(),
-                torch::CppFunction::makeFromBoxedFunctor(std::make_unique<BoxedRecorder>(&schema)));
+  // Not by a torch::Library, which takes names apart again and doubles what `import torch` takes for us.
+  registry().kernels.push_back(c10::Dispatcher::singleton().registerImpl(
+      op.operator_name(), c10::DispatchKey::PrivateUse1,
+      c10::KernelFunction::makeFromBoxedFunctor(std::make_unique<BoxedRecorder>(&schema)), std::nullopt,
+      nullptr, "moai's recorder"));
 }
 
 // Told of every operator that a library defines. It is called under the dispatcher's lock, so
@@ -141,12 +138,12 @@ struct Listener final : c10::OpRegistrationListener {
 
 const OpSchema& schema_of(const char* name, const char* overload) {
   const auto op = c10::Dispatcher::singleton().findSchemaOrThrow(name, overload);
-  const std::lock_guard<std::mutex> guard(registry().lock);
   return schema_for(op);
 }
 
 void register_new_ops() {
   if (!has_pending.load(std::memory_order_acquire)) return;
+  const std::lock_guard<std::mutex> registering(registry().registering);
   std::vector<c10::OperatorName> names;
   {
     const std::lock_guard<std::mutex> guard(registry().lock);
@@ -160,6 +157,7 @@ void register_new_ops() {
 }
 
 void register_ops() {
+  const std::lock_guard<std::mutex> registering(registry().registering);
   auto& dispatcher = c10::Dispatcher::singleton();
   for (const auto& name : dispatcher.getAllOpNames()) {
     if (const auto op = dispatcher.findSchema(name)) register_one(*op);
