@@ -8,9 +8,11 @@
 
 #include "engine/log.h"
 #include "engine/stats.h"
+#include "ir/arg.h"
 #include "ir/error.h"
 #include "ir/passes.h"
 #include "ir/view_nodes.h"
+#include "plan/plan_file.h"
 #include "runtime/profiler.h"
 
 namespace moai::engine {
@@ -190,6 +192,12 @@ LoadedProgram Loader::lowered(const Trace& trace, const Choice& choice) const {
       program = std::move(made);
     }
     loaded.programs.push_back(program);
+  }
+  if (logs(Topic::kCompile)) {
+    uint64_t hash = 0;
+    for (const auto& graph : local.graphs) hash = ir::mix_text(hash, ir::print(*graph));
+    log(Topic::kCompile, concat("lower trace ", trace.id, ": programs ", hash, ", split: ",
+                                plan::split_words(choice.graph, choice.frame, choice.assignment)));
   }
   if (choice.predicted) {
     // What a planner estimates, a program knows.

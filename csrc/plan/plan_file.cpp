@@ -2,6 +2,8 @@
 
 #include <cmath>
 #include <cstdlib>
+#include <map>
+#include <set>
 #include <utility>
 
 #include "ir/error.h"
@@ -152,6 +154,22 @@ Split read_split(const SavedPlan::Entry& entry, const std::string& text, const S
 }
 
 }  // namespace
+
+std::string split_words(const ir::Graph& graph, const Frame& frame, const Assignment& assignment) {
+  std::map<std::string, std::set<std::string>> ops;
+  for (size_t n = 0; n < graph.nodes().size(); ++n) {
+    for (const auto& choice : assignment.nodes[n].choices) {
+      if (choice.kind != AxisChoice::Kind::kFactor) continue;
+      ops[factor_label(frame.rules[n], static_cast<size_t>(choice.factor))].insert(graph.nodes()[n].op.str());
+    }
+  }
+  std::string text;
+  for (const auto& [factor, of] : ops) {
+    text += concat(text.empty() ? "" : "; ", factor, " of ");
+    for (const auto& op : of) text += (op == *of.begin() ? "" : ", ") + op;
+  }
+  return text;
+}
 
 std::string save_plan(const Step& step, const OuterChoice& outer, const Assignment& assignment) {
   std::string text = "{\n";

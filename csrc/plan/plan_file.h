@@ -11,6 +11,9 @@ namespace moai::plan {
 // inputs that play the same part in equal layers share an entry.
 std::string save_plan(const Step& step, const OuterChoice& outer, const Assignment& assignment);
 
+// Which factors an assignment splits, and of which ops, in one line for logs: `i of aten.mm; r.0 of …`.
+std::string split_words(const ir::Graph& graph, const Frame& frame, const Assignment& assignment);
+
 // A plan that was read: its outer choice, and what each entry says of the graph that it was made for.
 struct SavedPlan {
   struct Entry {

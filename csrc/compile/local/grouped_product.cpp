@@ -96,13 +96,21 @@ ValueId grouped_product(LocalBuilder& b, ir::Node node, std::vector<ValueId> ope
     if (!b_3d) operands[1] = own->forth(operands[1], b_dim);
   }
 
-  // a is [.., m, k], b [.., k, n]: whichever dim lies innermost in memory.
+  // a is [.., m, k], b [.., k, n]: whichever dim lies innermost in memory; both where one of size 1 leaves it
+  // open, and torch may see it another way.
   int64_t m = b.type(operands[0]).sizes[rank(0) - 2], k = b.type(operands[0]).sizes[rank(0) - 1],
           n = b.type(operands[1]).sizes[rank(1) - 1];
   const int64_t unit = std::max<int64_t>(kRowBytes / ir::element_bytes(b.type(operands[0]).dtype), 1);
   const auto align = [&](int64_t& size) { size = (size + unit - 1) / unit * unit; };
-  align(memory_order(b.type(operands[0])).back() == rank(0) - 1 ? k : m);
-  align(memory_order(b.type(operands[1])).back() == rank(1) - 1 ? n : k);
+  const auto align_inner = [&](const Type& type, int64_t& rows, int64_t& columns) {
+    const auto last = static_cast<int64_t>(type.sizes.size()) - 1;
+    const bool is_open = type.sizes[last] == 1 || type.sizes[last - 1] == 1;
+    const bool is_last = memory_order(type).back() == last;
+    if (is_last || is_open) align(columns);
+    if (!is_last || is_open) align(rows);
+  };
+  align_inner(b.type(operands[0]), m, k);
+  align_inner(b.type(operands[1]), k, n);
   operands[0] = pad(b, pad(b, operands[0], rank(0) - 1, k), rank(0) - 2, m);
   operands[1] = pad(b, pad(b, operands[1], rank(1) - 1, n), rank(1) - 2, k);
   Type made = result;
