@@ -1,7 +1,10 @@
+#include "plan/pins.h"
+
+#include <algorithm>
 #include <cstdlib>
 
 #include "ir/error.h"
-#include "plan/planner.h"
+#include "plan/plan_file.h"
 
 namespace moai::plan {
 
@@ -75,6 +78,66 @@ Pins parse_pins(const std::string& text) {
     at = comma + 1;
   }
   return pins;
+}
+
+Pins settled(Pins pins) {
+  if (!pins.saved) return pins;
+  const OuterChoice& outer = pins.saved->outer;
+  pins.axes.clear();
+  for (size_t a = 0; a < outer.mesh.size(); ++a)
+    pins.axes.push_back({concat("mesh axis ", a), outer.mesh[a], outer.splits[a]});
+  pins.stages = outer.stages;
+  pins.chunks = outer.chunks;
+  pins.micro_batches = outer.micro_batches;
+  pins.recompute = outer.recompute;
+  pins.order = outer.order;
+  return pins;
+}
+
+Pair pinned_pair(const Pins& pins, const Cluster& cluster) {
+  int64_t devices = 1;
+  Pair pair;
+  for (const auto& axis : pins.axes) {
+    devices *= axis.size;
+    pair.sizes.push_back(axis.size);
+    pair.splits.push_back(axis.splits);
+  }
+  const int64_t all = cluster.device_count();
+  const int64_t stages = pins.stages.value_or(devices > 0 && all % devices == 0 ? all / devices : 1);
+  if (devices * stages != all) {
+    throw Error(Phase::kConfig, concat("the pinned axes and ", stages, " stage(s) take ", devices * stages,
+                                       " devices, and ", cluster.name, " has ", all))
+        .hint("would work: sizes whose product is the number of devices");
+  }
+  pair.stages = static_cast<int32_t>(stages);
+  return pair;
+}
+
+void check_axes(const Pins& pins, const Step& step, const std::vector<AxisUse>& uses) {
+  if (pins.saved) return;  // what an entry splits is checked by itself
+  for (size_t a = 0; a < pins.axes.size(); ++a) {
+    const AxisPin& pin = pins.axes[a];
+    const bool is_for_experts = (pin.splits & role_bit(Role::kExpert)) != 0;
+    if (is_for_experts ? uses[a].expert > 0 : uses[a].whole < 1 - 1e-9) continue;
+    ir::NodeId largest = 0;
+    for (ir::NodeId n = 0; n < static_cast<ir::NodeId>(step.graph.nodes().size()); ++n) {
+      if (step.frame.rules[n].flops > step.frame.rules[largest].flops) largest = n;
+    }
+    int64_t size = 0;
+    std::string name = "no dimension";
+    for (size_t f = 0; f < step.frame.node_factors[largest].size(); ++f) {
+      for (const auto atom : step.frame.node_factors[largest][f]) {
+        const Role role = step.roles.of_atom[atom];
+        if ((pin.splits & role_bit(role)) == 0 || (is_for_experts && role != Role::kExpert)) continue;
+        if (step.frame.atoms.size(atom) <= size) continue;
+        size = step.frame.atoms.size(atom);
+        name = concat("dimension ", step.frame.rules[largest].factors[f].name, " of ", size);
+      }
+    }
+    throw Error(Phase::kPlan, concat(pin.name, "=", pin.size, " splits nothing: ",
+                                     step.graph.node(largest).op.str(), " has ", name, " for it"))
+        .hint(size > 1 ? concat("would work: ", pin.name, " of at most ", size) : "would work: without it");
+  }
 }
 
 }  // namespace moai::plan

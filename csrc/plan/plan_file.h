@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "plan/planner.h"
+#include "plan/candidate.h"
 
 namespace moai::plan {
 

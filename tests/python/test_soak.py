@@ -9,6 +9,7 @@ import psutil
 import pytest
 import torch
 from sampling import FULL
+from test_devices import devices
 from torch import nn
 
 STEPS = 1000 if FULL else 150
@@ -40,7 +41,13 @@ def held() -> tuple[int, int]:
     return moai.stats()["live_bytes"], psutil.Process().memory_info().rss
 
 
-def test_memory_is_flat() -> None:
+@pytest.mark.parametrize(("count", "plan"), [(1, "fastest"), (2, "dp=2,zero=1")])
+def test_memory_is_flat(count: int, plan: str) -> None:
+    with devices(count, plan):
+        check_memory()
+
+
+def check_memory() -> None:
     model = nn.Sequential(
         nn.Embedding(50, 32), nn.LayerNorm(32), nn.Linear(32, 64), nn.GELU(), nn.Linear(64, 50)
     )

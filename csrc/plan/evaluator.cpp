@@ -1,0 +1,215 @@
+#include "plan/evaluator.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "ir/error.h"
+#include "plan/pipeline_bound.h"
+#include "plan/plan_file.h"
+#include "plan/random_plan.h"
+
+namespace moai::plan {
+
+namespace {
+
+// What a plan does, in words.
+std::string words(const Candidate& candidate, double state_bytes) {
+  const OuterChoice& outer = candidate.outer;
+  std::string text;
+  const auto add = [&](const std::string& word, const char* between) {
+    text += (text.empty() ? "" : between) + word;
+  };
+  if (outer.stages > 1) {
+    add(concat("pipeline ", outer.stages, " (", order_name(outer.order),
+               outer.chunks > 1 ? concat(", ", outer.chunks, " chunks") : "", ")"),
+        " x ");
+  }
+  for (const auto& axis : candidate.axes) add(concat(axis.name, " ", axis.size), " x ");
+  if (text.empty()) text = "one device";
+  const double local = candidate.assignment.state_bytes * outer.stages;
+  const double parts = local > 0 ? state_bytes / local : 1;
+  if (parts > 1.05) add(concat("weights and states in ", static_cast<int64_t>(parts + 0.5), " parts"), "; ");
+  if (outer.micro_batches > 1) add(concat(outer.micro_batches, " micro-batches"), "; ");
+  if (outer.recompute != Recompute::kNone) add(concat("recompute ", recompute_name(outer.recompute)), "; ");
+  return text;
+}
+
+}  // namespace
+
+Evaluator::Evaluator(const ir::Graph& graph, const Cluster& cluster, Pins pins)
+    : cluster_(cluster.evened()),
+      pins_(settled(std::move(pins))),
+      memory_(static_cast<double>(cluster_.smallest_memory())) {
+  steps_[0] = std::make_shared<const Step>(make_step(graph));
+  for (const auto input : base().graph.inputs())
+    state_bytes_ += static_cast<double>(base().graph.type(input).bytes());
+}
+
+const std::shared_ptr<const Step>& Evaluator::step(Recompute policy) {
+  auto& made = steps_[static_cast<size_t>(policy)];
+  if (!made) made = std::make_shared<const Step>(make_step(base(), policy));
+  return made;
+}
+
+const std::shared_ptr<const Frame>& Evaluator::turn(Recompute policy, int32_t turns) {
+  auto& made = turns_[{policy, turns}];
+  if (!made) {
+    const Step& whole = *step(policy);
+    made = std::make_shared<const Frame>(frame_of_turn(whole.frame, whole.time, turns));
+  }
+  return made;
+}
+
+Pair Evaluator::pair_of(const OuterChoice& outer) {
+  Pair pair;
+  pair.stages = outer.stages;
+  pair.sizes = outer.mesh;
+  pair.splits = outer.splits;
+  return pair;
+}
+
+Terms Evaluator::terms_of(const Pair& pair, int32_t turns) const {
+  Terms terms;
+  terms.steps = pins_.solver_steps;
+  terms.branches = pins_.solver_branches;
+  terms.memory_bytes = memory_;
+  terms.stages = pair.stages;
+  terms.turns = turns;
+  terms.zero = pins_.zero.value_or(-1);
+  terms.uses_axes = !pins_.axes.empty() && !pins_.saved;
+  return terms;
+}
+
+// The numbers of turns worth a try, ascending.
+std::vector<int32_t> Evaluator::turns_of(const Pair& pair) const {
+  if (pins_.micro_batches) {
+    const int32_t turns = *pins_.micro_batches;
+    if (turns > 1 && !has_turns()) {
+      throw Error(Phase::kPlan, concat("micro=", turns, " cannot be: ", base().time.obstacle))
+          .hint("would work: micro=1");
+    }
+    if (turns < 1 || base().time.size % turns != 0) {
+      throw Error(Phase::kPlan, concat("micro=", turns, " does not divide a batch of ", base().time.size))
+          .hint("would work: a divisor of the batch");
+    }
+    return {turns};
+  }
+  if (!has_turns()) return {1};
+  std::vector<int32_t> all = turns_worth_a_try(base().time.size);
+  if (pair.stages > 1) {
+    const auto enough = std::lower_bound(all.begin(), all.end(), pair.stages);
+    all.erase(all.begin(), enough == all.end() ? enough - 1 : enough);
+  }
+  return all;
+}
+
+double Evaluator::computing_bound(const Pair& pair) {
+  double bound = std::numeric_limits<double>::infinity();
+  for (const auto turns : turns_of(pair)) bound = std::min(bound, computing_bound(pair, turns));
+  return bound;
+}
+
+double Evaluator::computing_bound(const Pair& pair, int32_t turns) {
+  const auto it = computing_.emplace(std::make_pair(pair.stages, turns), 0.0);
+  if (it.second) {
+    it.first->second =
+        least_pipeline_seconds(base(), *turn(Recompute::kNone, turns), cluster_, turns, pair.stages,
+                               cluster_.device_count() / pair.stages, kMostChunks);
+  }
+  return it.first->second;
+}
+
+Candidate Evaluator::candidate_of(const Pair& pair, int32_t turns, Recompute policy) const {
+  Candidate out;
+  out.outer.stages = pair.stages;
+  out.outer.mesh = pair.sizes;
+  out.outer.splits = pair.splits;
+  out.outer.micro_batches = turns;
+  out.outer.recompute = policy;
+  out.outer.chunks = pins_.chunks.value_or(1);
+  out.outer.order = pins_.order.value_or(Order::k1F1B);
+  return out;
+}
+
+void Evaluator::solve(Candidate* out, Terms terms) {
+  const OuterChoice& outer = out->outer;
+  const Pair pair = pair_of(outer);
+  terms.idle_turns = static_cast<double>(outer.stages - 1) / outer.chunks;
+  if (pins_.saved) pin_saved(*pins_.saved, *step(outer.recompute), &terms);
+  const Mesh mesh = mesh_of(pair);
+  const Frame& frame = *turn(outer.recompute, outer.micro_batches);
+  if (pins_.random) return draw(out, mesh, terms);
+  // A stage with more than its share is only seen when stages are cut: then all get less.
+  for (int32_t again = 0; again < 3; ++again) {
+    out->assignment = assign(*step(outer.recompute), frame, mesh, terms);
+    out->fits = out->assignment.fits && out->assignment.lower_bound < terms.give_up;
+    out->excess = out->assignment.excess;
+    out->peak_bytes = out->assignment.bytes;
+    if (!out->fits) return;
+    simulate(out, mesh, terms);
+    if (!out->excess.empty() || out->peak_bytes <= memory_ * (1 + 1e-9)) return;
+    out->fits = false;
+    out->excess = concat("memory of the fullest stage: ", out->peak_bytes, " bytes, limit ", memory_);
+    terms.memory_bytes *= 0.98 * memory_ / out->peak_bytes;
+  }
+}
+
+void Evaluator::draw(Candidate* out, const Mesh& mesh, const Terms& terms) {
+  SplitCounts counts;
+  out->assignment = random_assignment(base().graph, base().frame, mesh, *pins_.random, &counts);
+  const std::vector<double> live = live_bytes(base(), base().frame, mesh, terms, out->assignment);
+  out->assignment.bytes = *std::max_element(live.begin(), live.end());
+  out->fits = out->assignment.fits = out->assignment.bytes <= memory_;
+  simulate(out, mesh, terms);
+  out->assignment.seconds = out->spent.compute + out->spent.communicate;
+  out->peak_bytes = out->assignment.bytes;
+}
+
+void Evaluator::simulate(Candidate* out, const Mesh& mesh, const Terms& terms) {
+  const OuterChoice& outer = out->outer;
+  const Step& made = *step(outer.recompute);
+  const Frame& frame = *turn(outer.recompute, outer.micro_batches);
+  if (outer.stages > 1) {
+    const auto line = line_of(*out);
+    simulate_pipeline(out, line);
+    if (pins_.order || !out->excess.empty()) return;
+    Candidate other = *out;
+    other.outer.order = Order::kZeroBubble;
+    simulate_pipeline(&other, line);
+    if (other.peak_bytes <= memory_ && other.step_seconds < out->step_seconds) *out = std::move(other);
+    return;
+  }
+  const Whole all = whole(made, frame, mesh, terms, out->assignment);
+  out->spent = all.spent;
+  out->step_seconds = all.spent.seconds;
+  out->bytes = all.bytes;
+  out->peak_bytes = all.bytes.total();
+}
+
+void Evaluator::simulate_pipeline(Candidate* out, const std::vector<Stretch>& line) const {
+  const PipelineCost cost = pipeline_cost(line, out->outer, cluster_, memory_);
+  out->stage_begins = cost.stage_begins;
+  out->schedule = cost.schedule;
+  out->step_seconds = cost.spent.seconds;
+  out->spent = cost.spent;
+  out->bubble_seconds = cost.bubble_seconds;
+  out->peak_bytes = cost.peak_bytes;
+  out->bytes = cost.bytes;
+  if (cost.excess.empty()) return;
+  out->fits = false;
+  out->excess = cost.excess;
+}
+
+std::vector<Stretch> Evaluator::line_of(const Candidate& candidate) {
+  const OuterChoice& outer = candidate.outer;
+  return stretches(*step(outer.recompute), *turn(outer.recompute, outer.micro_batches),
+                   mesh_of(pair_of(outer)), candidate.assignment);
+}
+
+void Evaluator::describe(Candidate* candidate) {
+  const OuterChoice& outer = candidate->outer;
+  candidate->axes = axis_uses(*step(outer.recompute), mesh_of(pair_of(outer)), candidate->assignment);
+  candidate->layout = words(*candidate, state_bytes_);
+}
+
+}  // namespace moai::plan

@@ -1,0 +1,54 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "plan/layout.h"
+#include "plan/pairs.h"
+#include "plan/pipeline/schedule.h"
+
+namespace moai::plan {
+
+struct SavedPlan;  // plan_file.h
+
+// An axis that a plan must have: what it splits in forward and backward, and in how many parts.
+struct AxisPin {
+  std::string name;  // "dp", "sp", "ep", "tp"
+  int32_t size = 1;
+  uint8_t splits = Axis::kAnyRole;
+};
+
+// What the caller has settled; the rest is chosen.
+struct Pins {
+  std::vector<AxisPin> axes;  // outermost first; together with the stages they take all devices
+  std::optional<int32_t> stages;
+  std::optional<int32_t> chunks;  // virtual stages on each device
+  std::optional<int32_t> micro_batches;
+  std::optional<int32_t> zero;
+  std::optional<Recompute> recompute;
+  std::optional<Order> order;
+  double solver_steps = Terms{}.steps;  // see Terms: less where a step waits for its plan
+  int32_t solver_branches = Terms{}.branches;
+  std::optional<uint64_t> random;          // any valid plan, by this seed: one stage, its batch at once
+  std::shared_ptr<const SavedPlan> saved;  // all of the above and every placement; what it lacks is chosen
+};
+
+// Reads `dp=8,tp=2,pp=1,micro=4,zero=1,recompute=full`: also sp (sequence), ep (expert), chunks, order
+// (gpipe, 1f1b, zero_bubble), random (a seed: any valid plan). Axes of one part are left out. Throws
+// Error(Phase::kConfig) naming the word.
+Pins parse_pins(const std::string& text);
+
+// A saved plan settles all that pins can: the pins that it amounts to.
+Pins settled(Pins pins);
+
+// What pinned axes and stages come to on a cluster. Throws Error(Phase::kConfig) where they do not take all
+// of its devices.
+Pair pinned_pair(const Pins& pins, const Cluster& cluster);
+
+// An axis that is pinned and splits nothing is a mistake. `uses`: by axis, of a plan without a limit. Throws
+// Error(Phase::kPlan) naming the largest op and the dimension.
+void check_axes(const Pins& pins, const Step& step, const std::vector<AxisUse>& uses);
+
+}  // namespace moai::plan
