@@ -20,8 +20,9 @@ ALLOWED = {
     "runtime": ["ir", "compile"],
     "engine": ["ir", "ops", "plan", "compile", "runtime"],
     "record": ["ir", "ops", "compile", "runtime", "engine"],
-    "kernels/cpu": ["ir", "ops", "compile", "runtime"],
-    "kernels/cuda": ["ir", "ops", "compile", "runtime"],
+    "kernels/aten": ["ir", "ops", "compile", "runtime"],
+    "kernels/cpu": ["ir", "ops", "compile", "runtime", "kernels/aten"],
+    "kernels/cuda": ["ir", "ops", "compile", "runtime", "kernels/aten"],
 }
 ALLOWED["python"] = [*ALLOWED]
 

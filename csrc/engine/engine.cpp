@@ -6,6 +6,8 @@
 #include <atomic>
 #include <chrono>
 #include <functional>
+#include <map>
+#include <string>
 #include <utility>
 
 #include "engine/load.h"
@@ -14,6 +16,7 @@
 #include "engine/stats.h"
 #include "ir/error.h"
 #include "ir/passes.h"
+#include "runtime/disk_cache.h"
 #include "runtime/shared_memory.h"
 #include "runtime/status_page.h"
 
@@ -37,8 +40,29 @@ void watch_forks() {
   std::call_once(once, [] { pthread_atfork(nullptr, nullptr, [] { lost_by_fork.store(true); }); });
 }
 
-Kind the_kind;
+std::map<std::string, Kind>& kinds() {
+  static auto* all = new std::map<std::string, Kind>;
+  return *all;
+}
 Settings the_settings;
+
+// Settled at first use: to look for GPUs takes time, and leaves what a fork cannot have.
+Settings settled(Settings settings) {
+  if (settings.kind == "cpu") return settings;
+  const std::string asked = settings.kind;
+  const bool is_asked = !asked.empty();
+  Lacking lacking{"moai was built without " + settings.kind, false};
+  for (const auto& [name, kind] : kinds()) {
+    if (is_asked ? name != asked : kind.prepare == nullptr) continue;
+    settings.kind = name;
+    lacking = kind.prepare ? kind.prepare(settings) : Lacking{};
+    if (lacking.why.empty()) return settings;
+  }
+  if (is_asked || lacking.is_surprising) say(lacking.why + ": running on the CPU");
+  settings.kind = "cpu";
+  settings.devices = 1;
+  return settings;
+}
 
 // Adds to the statistics how long a run took, and that it failed unless it is told otherwise.
 class Timed {
@@ -79,15 +103,19 @@ void check_readable(const runtime::CellPtr& cell) {
 }  // namespace
 
 Engine::Engine(const Kind& kind, const Settings& settings)
-    : devices_(runtime::make_devices(settings.devices, kind.cores(), settings.memory_bytes)),
+    : devices_(kind.devices ? kind.devices(settings)
+                            : runtime::make_devices(settings.devices, kind.cores(), settings.memory_bytes)),
+      is_apart_(devices_.size() > 1 || devices_[0]->memory.source() != nullptr),
       has_limit_(settings.memory_bytes >= 0),
-      measurements_(std::make_unique<Measurements>()),
-      status_(runtime::StatusPage::make(settings.status, settings.devices, settings.memory_bytes)) {
+      measurements_(std::make_unique<Measurements>()) {
   std::vector<std::string> names;
   for (const auto& device : devices_) names.push_back(device->name);
-  if (devices_.size() > 1) transport_ = std::make_shared<runtime::SharedMemory>(names);
+  status_ = runtime::StatusPage::make(settings.status, names, settings.memory_bytes);
+  if (devices_.size() > 1) {
+    transport_ = kind.transport ? kind.transport(settings) : std::make_shared<runtime::SharedMemory>(names);
+  }
   for (const auto& device : devices_) backends_.push_back(kind.make(*device, transport_.get()));
-  loader_ = std::make_unique<Loader>(settings, backends_);
+  loader_ = std::make_unique<Loader>(settings, is_apart_, backends_);
   worker_ = std::make_unique<runtime::WorkerGroup>(
       std::move(names), transport_, [this](int device) { backends_[static_cast<size_t>(device)]->attach(); });
 }
@@ -162,11 +190,12 @@ void Engine::execute(Launch launch, runtime::Run& run) {
     if (at != program->outputs.end() && *at == held[i])
       outputs[at - program->outputs.begin()] = run.outputs[i];
   }
-  if (devices_.size() > 1) return execute_on_several(trace, run, *program, outputs);
+  if (is_apart_) return execute_apart(trace, run, *program, outputs);
   std::vector<runtime::CellPtr> old;
   for (size_t i = 0; i < run.inputs.size(); ++i) {
     if (trace.replaces(i) && run.inputs[i]) old.push_back(run.inputs[i]);
   }
+  for (const auto& cell : run.inputs) gather(cell);
   if (status_) status_->begin_run(0);
   const Timed timed([this](int64_t took) { publish(0, took, 0); });
   program->executables[0]->run(run.inputs, run.numbers, outputs);
@@ -246,9 +275,11 @@ Engine& engine() {
   if (Engine* existing = the_engine.load(std::memory_order_acquire)) return *existing;
   const std::lock_guard<std::mutex> guard(engine_lock());
   if (the_engine.load() == nullptr) {
-    MOAI_ASSERT(the_kind.make != nullptr, "no kind of device was configured");
+    const Settings settings = settled(the_settings);
+    const auto kind = kinds().find(settings.kind);
+    MOAI_ASSERT(kind != kinds().end(), "no kind of device called ", settings.kind, " was configured");
     watch_forks();
-    the_engine.store(new Engine(the_kind, the_settings), std::memory_order_release);
+    the_engine.store(new Engine(kind->second, settings), std::memory_order_release);
   }
   return *the_engine.load();
 }
@@ -258,13 +289,14 @@ bool engine_exists() {
          !lost_by_fork.load(std::memory_order_relaxed);
 }
 
-void configure(Kind kind) {
+void configure(Kind kind, const std::string& name) {
   const std::lock_guard<std::mutex> guard(engine_lock());
-  the_kind = std::move(kind);
+  kinds()[name] = std::move(kind);
 }
 
 void configure(Settings settings) {
   const std::lock_guard<std::mutex> guard(engine_lock());
+  runtime::set_kernel_folder(settings.cache.empty() ? "" : settings.cache + "/kernels");
   the_settings = std::move(settings);
 }
 

@@ -44,8 +44,10 @@ class Engine {
 
   runtime::WorkerGroup& worker() { return *worker_; }
   const std::vector<std::unique_ptr<runtime::Device>>& devices() const { return devices_; }
-  // For values that come from the host: the device's memory where there is one, else the host's.
-  runtime::MemoryPool& memory() { return devices_.size() == 1 ? devices_[0]->memory : host_memory_; }
+  // Whether values that devices have are not where the host's are: see Note [Where values lie].
+  bool is_apart() const { return is_apart_; }
+  // For values that come from the host: the device's memory where it is the host's too, else the host's.
+  runtime::MemoryPool& memory() { return is_apart_ ? host_memory_ : devices_[0]->memory; }
 
   // Of all devices together.
   runtime::MemoryStats memory_stats() const;
@@ -76,7 +78,7 @@ class Engine {
   std::string dump() const;
 
  private:
-  struct Shared;  // a launch on several devices
+  struct Shared;  // a launch on devices that are apart
   void execute(Launch launch, runtime::Run& run);
   // The trace's program for these values, made where there is none.
   LoadedProgram& loaded(Trace& trace, const std::vector<ir::ValueId>& wanted, const runtime::Run& run);
@@ -86,16 +88,21 @@ class Engine {
   LoadedProgram& leave_recipe(Launch* launch, runtime::Run& run);
   void make_again(const runtime::CellPtr& cell);
   void let_go(const std::vector<runtime::CellPtr>& old);
-  void execute_on_several(const Trace& trace, runtime::Run& run, LoadedProgram& program,
-                          const std::vector<runtime::CellPtr>& outputs);
+  void execute_apart(const Trace& trace, runtime::Run& run, LoadedProgram& program,
+                     const std::vector<runtime::CellPtr>& outputs);
   Surroundings surroundings(const runtime::Run& run) const;
   void settle_moved();
+  void gather(const runtime::CellPtr& cell);
   void publish(int device, int64_t busy_ns, int64_t waited_ns);
+  void bring(const runtime::Block& whole, const runtime::Sharding& sharding, size_t device,
+             const runtime::Block& part);
+  runtime::BlockPtr on_host(const runtime::BlockPtr& block);
   runtime::BlockPtr joined(const runtime::Cell& cell, const runtime::Region* wanted = nullptr);
   runtime::BlockPtr join(const std::vector<runtime::CellPtr>& parts, const runtime::Sharding& sharding,
                          const runtime::Region* wanted);
 
   std::vector<std::unique_ptr<runtime::Device>> devices_;
+  const bool is_apart_;
   runtime::MemoryPool host_memory_;
   std::shared_ptr<runtime::Transport> transport_;  // null for one device
   std::vector<std::unique_ptr<runtime::Backend>> backends_;
@@ -128,7 +135,8 @@ class Engine {
 // Throws Error(Phase::kRun) in a process forked from one that had an engine: its thread is not here.
 Engine& engine();
 bool engine_exists();
-void configure(Kind kind);
+// `name`: what Settings::kind calls it.
+void configure(Kind kind, const std::string& name = "cpu");
 void configure(Settings settings);
 // Finishes what is queued and ends the worker's thread; a later use starts another.
 void shut_down();

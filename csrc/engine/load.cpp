@@ -6,6 +6,7 @@
 #include <limits>
 #include <unordered_map>
 
+#include "compile/fuse/groups.h"
 #include "engine/log.h"
 #include "engine/stats.h"
 #include "ir/arg.h"
@@ -93,8 +94,9 @@ ir::Graph simplified(ir::Graph graph, const std::vector<ir::ValueId>& wanted) {
   return ir::merge_common_subexpressions(graph);
 }
 
-Loader::Loader(const Settings& settings, std::vector<std::unique_ptr<runtime::Backend>>& backends)
-    : id_(next_id()), backends_(backends), memory_bytes_(settings.memory_bytes) {
+Loader::Loader(const Settings& settings, bool is_apart,
+               std::vector<std::unique_ptr<runtime::Backend>>& backends)
+    : id_(next_id()), backends_(backends), is_apart_(is_apart), memory_bytes_(settings.memory_bytes) {
   if (settings.devices > 1) chooser_ = std::make_unique<Chooser>(settings);
 }
 
@@ -124,12 +126,14 @@ LoadedProgram& Loader::make(Trace& trace, const std::vector<ir::ValueId>& wanted
 }
 
 LoadedProgram Loader::on_one(Trace& trace, const std::vector<ir::ValueId>& wanted) {
-  // A known structure in other sizes is planned at once: its plan is only re-sized.
-  const bool plan = trace.runs > 0 || planned_structures_.count(trace.structure) > 0;
+  // A known structure in other sizes is planned at once: its plan is only re-sized. So is everything where
+  // taking memory piece by piece would be slow.
+  const bool plan = is_apart_ || trace.runs > 0 || planned_structures_.count(trace.structure) > 0;
   const runtime::Span span(runtime::Profiler::Lane::kDevice, plan ? "moai plan and lower" : "moai lower");
   const auto start = Clock::now();
-  auto program =
-      std::make_shared<compile::Program>(compile::lower(simplified(trace.graph, wanted), {trace.donated}));
+  ir::Graph graph = simplified(trace.graph, wanted);
+  if (backends_[0]->fuses()) graph = compile::fuse_groups(graph);
+  auto program = std::make_shared<compile::Program>(compile::lower(std::move(graph), {trace.donated}));
   if (plan) {
     compile::plan_memory(*program);
     const bool known = !planned_structures_.insert(trace.structure).second;
@@ -142,6 +146,14 @@ LoadedProgram Loader::on_one(Trace& trace, const std::vector<ir::ValueId>& wante
   }
   LoadedProgram loaded;
   loaded.outputs = wanted;
+  if (is_apart_) {
+    const auto whole = [&](ir::ValueId value) {
+      return std::make_shared<const runtime::Sharding>(
+          runtime::Sharding::replicated(trace.graph.type(value).bytes(), 1));
+    };
+    for (const auto input : trace.graph.inputs()) loaded.inputs_lie.push_back(whole(input));
+    for (const auto output : wanted) loaded.outputs_lie.push_back(whole(output));
+  }
   loaded.programs.push_back(program);
   loaded.executables.push_back(backends_[0]->load(program, trace.lines));
   return loaded;

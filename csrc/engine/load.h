@@ -22,8 +22,8 @@ struct Surroundings {
 // Makes traces' programs. Used by one thread at a time.
 class Loader {
  public:
-  // `backends`: by device; they outlive it.
-  Loader(const Settings& settings, std::vector<std::unique_ptr<runtime::Backend>>& backends);
+  // `backends`: by device; they outlive it. `is_apart`: see Note [Where values lie].
+  Loader(const Settings& settings, bool is_apart, std::vector<std::unique_ptr<runtime::Backend>>& backends);
 
   // The trace's program for a launch with these numbers that wants these values (sorted); null where it has
   // none yet.
@@ -57,6 +57,7 @@ class Loader {
 
   uint64_t id_;  // of the programs that go together; an address may be used again
   std::vector<std::unique_ptr<runtime::Backend>>& backends_;
+  const bool is_apart_;
   int64_t memory_bytes_;              // of each device; < 0: no limit
   std::unique_ptr<Chooser> chooser_;  // of several devices
   std::set<uint64_t> planned_structures_;

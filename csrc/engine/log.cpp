@@ -2,6 +2,8 @@
 
 #include <atomic>
 #include <cstdio>
+#include <mutex>
+#include <set>
 #include <sstream>
 
 #include "ir/error.h"
@@ -43,6 +45,15 @@ void configure_log(const std::string& names) {
 
 void log(Topic topic, const std::string& text) {
   const std::string line = std::string("moai ") + kNames[static_cast<int>(topic)] + ": " + text + "\n";
+  std::fwrite(line.data(), 1, line.size(), stderr);
+}
+
+void say(const std::string& text) {
+  static std::mutex lock;
+  static auto* said = new std::set<std::string>;
+  const std::lock_guard<std::mutex> guard(lock);
+  if (!said->insert(text).second) return;
+  const std::string line = "moai: " + text + "\n";
   std::fwrite(line.data(), 1, line.size(), stderr);
 }
 

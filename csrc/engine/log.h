@@ -15,4 +15,7 @@ void configure_log(const std::string& names);
 // A line on stderr: `moai cut: …`.
 void log(Topic topic, const std::string& text);
 
+// A line on stderr that nobody has to ask for: `moai: …`. Each is said once.
+void say(const std::string& text);
+
 }  // namespace moai::engine

@@ -3,8 +3,10 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "engine/prediction.h"
+#include "runtime/disk_cache.h"
 
 namespace moai::engine {
 
@@ -15,24 +17,21 @@ struct KeptPlan {
   std::shared_ptr<const Prediction> predicted;  // null where none was made
 };
 
-// Plans in a folder, a file for each question that was asked (a step, the devices, the settings: whatever
-// the answer depends on, as text). Any number of processes may share the folder: a file is written under
-// another name and renamed, and one that is damaged, or of another question, is as good as none.
+// Plans in a folder, by what was asked: a step, the devices, the settings. What a file's hash cannot tell,
+// that the plan is of this very step, is seen when the plan is followed.
 class PlanCache {
  public:
-  // An empty `folder` keeps nothing. It is made when the first plan is kept, for this user alone.
-  explicit PlanCache(std::string folder) : folder_(std::move(folder)) {}
+  // An empty `folder` keeps nothing.
+  explicit PlanCache(std::string folder) : files_(std::move(folder), ".plan") {}
 
-  bool is_on() const { return !folder_.empty(); }
+  bool is_on() const { return files_.is_on(); }
   std::optional<KeptPlan> find(const std::string& question) const;
-  // Replaces what there is. The oldest go when there are too many. Raises nothing: a full disk or a folder
-  // that may not be written costs the next process a search, and a line of MOAI_LOG=compile.
+  // Raises nothing: a full disk or a folder that may not be written costs the next process a search, and a
+  // line of MOAI_LOG=compile.
   void keep(const std::string& question, const KeptPlan& kept) const;
 
  private:
-  std::string path_of(const std::string& question) const;
-
-  std::string folder_;
+  runtime::DiskCache files_;
 };
 
 }  // namespace moai::engine

@@ -1,4 +1,5 @@
-// A launch on several devices: bringing inputs to where the program reads them, and what its parts make.
+// A launch on devices that are apart from the host or from each other: bringing inputs to where the program
+// reads them, and what its parts make.
 
 #include <algorithm>
 #include <atomic>
@@ -20,10 +21,13 @@ using runtime::CellPtr;
 using runtime::ShardingPtr;
 
 // Note [Where values lie]
-// A value that comes from the host lies there, whole, until a program reads it: then each device cuts its
-// part out of it. If it lives on, it lies on the devices from the next run on (a run that fails leaves it
-// where it was). What a program makes lies as it says; another program that wants it elsewhere gets it by way
-// of the host, which is slow and happens when a script's traces have plans that differ.
+// One device whose memory is the host's too has whole values, where the host finds them. Otherwise (several
+// devices, or one that has memory of its own) a value lies in parts, one for each device, even where there is
+// one device and its part is everything. A value that comes from the host lies there, whole, until a program
+// reads it: then each device cuts its part out of it. If it lives on, it lies on the devices from the next
+// run on (a run that fails leaves it where it was). What a program makes lies as it says; another program
+// that wants it elsewhere gets it by way of the host, which is slow and happens when a script's traces have
+// plans that differ.
 
 namespace {
 
@@ -53,7 +57,7 @@ struct Engine::Shared {
 
 Surroundings Engine::surroundings(const runtime::Run& run) const {
   Surroundings found;
-  if (devices_.size() == 1) return found;
+  if (!is_apart_) return found;
   for (const auto& cell : run.inputs)
     found.lie.push_back(cell == nullptr || cell->parts.empty() ? nullptr : cell->sharding);
   if (!has_limit_) return found;
@@ -89,17 +93,26 @@ void Engine::settle_moved() {
   made_again_.clear();
 }
 
+// What a device has, where the host can read it.
+BlockPtr Engine::on_host(const BlockPtr& block) {
+  if (block->source == nullptr || block->bytes == 0) return block;
+  BlockPtr copy = host_memory_.allocate(block->bytes);
+  block->source->to_host(copy->data, block->data, block->bytes);
+  return copy;
+}
+
 BlockPtr Engine::join(const std::vector<CellPtr>& parts, const runtime::Sharding& sharding,
                       const runtime::Region* wanted) {
   for (size_t d = 0; d < parts.size(); ++d) {
-    if (sharding.has_all(d)) return parts[d]->block;
+    if (sharding.has_all(d)) return on_host(parts[d]->block);
   }
   BlockPtr whole = host_memory_.allocate(sharding.bytes());
   const runtime::Region all{0, {}, sharding.bytes()};
   int64_t moved = 0;
   for (size_t d = 0; d < parts.size(); ++d) {
     if (!sharding.is_repeated(d) && sharding.part_bytes(d) > 0)
-      moved += sharding.paste(d, parts[d]->block->data, whole->data, wanted != nullptr ? *wanted : all);
+      moved +=
+          sharding.paste(d, on_host(parts[d]->block)->data, whole->data, wanted != nullptr ? *wanted : all);
   }
   stats().bytes_joined.fetch_add(moved, std::memory_order_relaxed);
   return whole;
@@ -135,8 +148,28 @@ BlockPtr Engine::joined(const Cell& cell, const runtime::Region* wanted) {
   return join(parts, *sharding, wanted);
 }
 
-void Engine::execute_on_several(const Trace& trace, runtime::Run& run, LoadedProgram& program,
-                                const std::vector<CellPtr>& outputs) {
+// Where this engine's device finds it: an engine before it left a value in parts.
+void Engine::gather(const CellPtr& cell) {
+  if (cell == nullptr || cell->parts.empty()) return;
+  BlockPtr block = joined(*cell);
+  const std::lock_guard<std::mutex> guard(cells_lock_);
+  cell->block = std::move(block);
+  cell->parts.clear();
+  cell->sharding = nullptr;
+}
+
+// Copies a device's part of a value on the host to its memory.
+void Engine::bring(const runtime::Block& whole, const runtime::Sharding& sharding, size_t device,
+                   const runtime::Block& part) {
+  if (part.source == nullptr) return sharding.cut(device, whole.data, part.data);
+  if (sharding.has_all(device)) return part.source->to_device(part.data, whole.data, part.bytes);
+  const BlockPtr staged = host_memory_.allocate(part.bytes);
+  sharding.cut(device, whole.data, staged->data);
+  part.source->to_device(part.data, staged->data, part.bytes);
+}
+
+void Engine::execute_apart(const Trace& trace, runtime::Run& run, LoadedProgram& program,
+                           const std::vector<CellPtr>& outputs) {
   auto shared = std::make_shared<Shared>();
   const size_t devices = devices_.size();
   shared->inputs.assign(devices, std::vector<CellPtr>(run.inputs.size()));
@@ -181,10 +214,13 @@ void Engine::execute_on_several(const Trace& trace, runtime::Run& run, LoadedPro
     const auto d = static_cast<size_t>(device);
     if (status_) status_->begin_run(device);
     const auto start = Clock::now();
-    const auto before = transport_->wait_times(device);
+    const auto wait_times = [&] {
+      return transport_ ? transport_->wait_times(device) : runtime::WaitTimes{};
+    };
+    const auto before = wait_times();
     const auto ended = [&] {
       const int64_t took = ns_since(start);
-      const auto after = transport_->wait_times(device);
+      const auto after = wait_times();
       const int64_t waited = after.waiting - before.waiting;
       publish(device, took - waited, waited);
       shared->took += took;
@@ -196,7 +232,7 @@ void Engine::execute_on_several(const Trace& trace, runtime::Run& run, LoadedPro
       for (auto& cut : shared->cuts) {
         const CellPtr part = std::move(cut.parts[d]);
         part->block = devices_[d]->memory.allocate(part->bytes);
-        if (part->bytes > 0) cut.sharding->cut(d, cut.whole->data, part->block->data);
+        if (part->bytes > 0) bring(*cut.whole, *cut.sharding, d, *part->block);
         part->state.store(Cell::State::kReady, std::memory_order_release);
       }
       program.executables[d]->run(shared->inputs[d], r.numbers, shared->outputs[d]);

@@ -77,7 +77,7 @@ void Engine::make_again(const CellPtr& cell) {
     r.inputs = recipe->inputs;
     r.numbers = recipe->numbers;
     Trace& trace = *recipe->trace->keeping_inputs;
-    execute_on_several(trace, r, loaded(trace, {made->first}, r), {cell});
+    execute_apart(trace, r, loaded(trace, {made->first}, r), {cell});
     made_again_.push_back(cell);
   };
   worker_->submit(run);

@@ -2,12 +2,17 @@
 #include <pybind11/stl.h>
 #include <torch/csrc/utils/pybind.h>
 
+#include <memory>
+#include <string>
 #include <vector>
 
+#include "compile/fuse/emit.h"
 #include "ir/error.h"
 #include "ir/graph.h"
-#include "kernels/cpu/call.h"
-#include "kernels/cpu/random.h"
+#include "kernels/aten/call.h"
+#include "kernels/aten/random.h"
+#include "kernels/cpu/apart.h"
+#include "kernels/cpu/machine.h"
 #include "python/bindings.h"
 
 namespace py = pybind11;
@@ -15,8 +20,8 @@ namespace py = pybind11;
 namespace moai {
 
 void bind_kernels(py::module_& m) {
-  m.def("run_node", [](const std::string& text, ir::NodeId id, const std::vector<at::Tensor>& operands,
-                       const py::list& values) {
+  const auto run_node = [](const std::string& text, ir::NodeId id, const std::vector<at::Tensor>& operands,
+                           const py::list& values, bool apart) {
     const ir::Graph graph = ir::parse(text);
     MOAI_ASSERT(values.size() == graph.numbers().size(), "the graph has ", graph.numbers().size(),
                 " numbers");
@@ -29,7 +34,9 @@ void bind_kernels(py::module_& m) {
       }
     }
     const ir::Node& node = graph.node(id);
-    cpu::Call call(node, graph, operands);
+    const std::unique_ptr<aten::Machine> machine =
+        apart ? cpu::make_apart_machine(cpu::Fuses::kNo) : cpu::make_machine(1);
+    aten::Call call(node, graph, operands, *machine);
     call.run(numbers);
     const auto fresh = call.fresh_results();
     std::vector<at::Tensor> results;
@@ -39,8 +46,17 @@ void bind_kernels(py::module_& m) {
       results.push_back(tied != ir::kNone ? operands[tied] : fresh.at(next++));
     }
     return results;
+  };
+  m.def("run_node", run_node, py::arg("text"), py::arg("node"), py::arg("operands"), py::arg("values"),
+        py::arg("apart") = false);
+  // The text of the one kernel of a graph, in C++ or CUDA; empty where one kernel cannot be it.
+  m.def("kernel_text", [](const std::string& text, bool cuda) {
+    const auto kernel = compile::build_kernel(ir::parse(text));
+    if (!kernel) return std::string();
+    return compile::emit(*kernel, compile::collapse(*kernel),
+                         cuda ? compile::Target::kCuda : compile::Target::kCpp);
   });
-  m.def("samplers", &cpu::samplers);
+  m.def("samplers", &aten::samplers);
 }
 
 }  // namespace moai

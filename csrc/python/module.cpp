@@ -1,4 +1,3 @@
-#include <ATen/Parallel.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 #include <torch/csrc/utils/pybind.h>
@@ -9,7 +8,7 @@
 #include "engine/stats.h"
 #include "ir/error.h"
 #include "ir/graph.h"
-#include "kernels/cpu/device.h"
+#include "kernels/aten/placement.h"
 #include "kernels/cpu/torch_profiler.h"
 #include "python/bindings.h"
 #include "record/device.h"
@@ -26,17 +25,6 @@ namespace {
 py::dict stats_dict() {
   const auto& s = engine::stats();
   const auto memory = engine::engine_exists() ? engine::engine().memory_stats() : runtime::MemoryStats{};
-  py::list devices;
-  if (engine::engine_exists()) {
-    for (const auto& device : engine::engine().devices()) {
-      const auto of_device = device->memory.stats();
-      py::dict one;
-      one["name"] = device->name;
-      one["live_bytes"] = of_device.live_bytes;
-      one["peak_bytes"] = of_device.peak_bytes;
-      devices.append(one);
-    }
-  }
   py::dict out;
   out["ops"] = s.ops.load();
   out["ops_at_once"] = s.ops_at_once.load();
@@ -65,9 +53,9 @@ py::dict stats_dict() {
   out["seconds"] = seconds;
   out["live_bytes"] = memory.live_bytes;
   out["peak_bytes"] = memory.peak_bytes;
-  out["devices"] = devices;
+  out["devices"] = device_stats();
   out["cycle"] = engine::engine_exists() ? engine::engine().cycle() : std::vector<uint64_t>();
-  out["scratch_peak_bytes"] = cpu::scratch_peak_bytes();
+  out["scratch_peak_bytes"] = aten::scratch_peak_bytes();
   out["reserved_bytes"] = memory.reserved_bytes;
   return out;
 }
@@ -84,13 +72,13 @@ PYBIND11_MODULE(_C, m) {
       PyErr_SetString(e.phase() == Phase::kConfig ? PyExc_ValueError : PyExc_RuntimeError, e.what());
     }
   });
-  engine::configure(engine::Kind{&cpu::make_backend, [] { return at::get_num_threads(); }});
   m.def("register_device", [] {
     record::register_device();
     record::register_ops();
     cpu::register_torch_profiler();
   });
   m.def("configure_log", &engine::configure_log);
+  bind_devices(m);
   bind_rules(m);
   bind_plan(m);
   bind_local_graphs(m);
@@ -98,14 +86,6 @@ PYBIND11_MODULE(_C, m) {
   bind_solver(m);
   bind_collectives(m);
   m.def("time_calls", [](bool on) { engine::stats().time_calls.store(on); });
-  // Before the first use: how many devices, bytes that each may hold (< 0: no limit), their plan, the folder
-  // where plans are kept and the one where `moai smi` looks (empty: none), and what tells this library from
-  // others.
-  m.def("configure_devices",
-        [](int devices, int64_t memory_bytes, const std::string& plan, const std::string& plan_cache,
-           const std::string& status, const std::string& build) {
-          engine::configure(engine::Settings{devices, memory_bytes, plan, plan_cache, status, build});
-        });
   m.def("count_tokens", [](int64_t tokens) { engine::stats().tokens += tokens; });
   m.def("start_trace", &runtime::Profiler::start);
   m.def("stop_trace", [](const std::string& path) {

@@ -40,7 +40,7 @@ at::Tensor over_block(const runtime::BlockPtr& block, at::IntArrayRef sizes, at:
 }
 
 // The memory of a tensor's storage, with every value in it there. A storage that nobody wrote gets
-// memory of undefined content. On several devices it is what their parts make together, which
+// memory of undefined content. On devices that are apart it is what their parts make together, which
 // (`to_write`) becomes where the value lies; only to be looked at, it is brought together where the tensor
 // is.
 enum class Touch { kLook, kRead, kWrite };
@@ -66,7 +66,7 @@ runtime::BlockPtr fetch(const at::Tensor& tensor, CutReason reason, const std::s
     throw Error(Phase::kRun, "this tensor was recorded in a dry run and has no value")
         .hint("leave moai.dry_run() and compute it again");
   }
-  if (touch == Touch::kWrite && engine::engine().devices().size() > 1) {
+  if (touch == Touch::kWrite && engine::engine().is_apart()) {
     const Guard guard(lock());
     if (storage.cell == cell && !cell->parts.empty())
       set_value(storage, storage.layout, Cell::ready(block, cell->bytes));

@@ -106,7 +106,7 @@ const std::vector<Correction>& corrections() {
       {"range.*", H::kRecord, {}, true, false, "the ends decide the size"},
       {"linspace.*", H::kRecord, {}, true, false, "part of a constant"},
       {"logspace.*", H::kRecord, {}, true, false, "part of a constant"},
-      // Samplers. kernels/cpu/random.cpp has one entry for each.
+      // Samplers. kernels/aten/random.cpp has one entry for each.
       {"uniform_", H::kRecord, {}, false, true, ""},
       {"normal_", H::kRecord, {}, false, true, ""},
       {"bernoulli_.float", H::kRecord, {}, false, true, ""},

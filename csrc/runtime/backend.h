@@ -35,6 +35,8 @@ class Backend {
                                            std::shared_ptr<const std::vector<std::string>> lines) = 0;
   // Of the device's memory: what its programs work in, and keep between runs.
   virtual int64_t arena_bytes() const { return 0; }
+  // Whether its programs' graphs should have their groups fused (compile/fuse/groups.h).
+  virtual bool fuses() const { return false; }
   // Called first on the worker's thread.
   virtual void attach() {}
 };

@@ -6,18 +6,13 @@
 
 namespace moai::runtime {
 
-Device::Device(int index_in, int threads_in, int64_t limit_bytes, bool is_only)
-    : index(index_in),
-      name(concat("cpu:", index_in)),
-      threads(threads_in),
-      memory(limit_bytes, is_only ? "" : name) {}
-
 std::vector<std::unique_ptr<Device>> make_devices(int count, int cores, int64_t limit_bytes) {
   MOAI_ASSERT(count >= 1 && cores >= 1, count, " devices on ", cores, " cores");
   std::vector<std::unique_ptr<Device>> devices;
   for (int d = 0; d < count; ++d) {
     const int share = cores / count + (d < cores % count ? 1 : 0);
-    devices.push_back(std::make_unique<Device>(d, std::max(share, 1), limit_bytes, count == 1));
+    devices.push_back(
+        std::make_unique<Device>(d, concat("cpu:", d), std::max(share, 1), limit_bytes, count == 1));
   }
   return devices;
 }

@@ -1,10 +1,7 @@
 #include "runtime/memory.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cstdio>
-#include <cstdlib>
 #include <map>
 #include <mutex>
 #include <vector>
@@ -32,35 +29,6 @@ int64_t rounded(int64_t bytes) {
   return std::max(kLine, (bytes + unit - 1) / unit * unit);
 }
 
-void* take(int64_t bytes) {
-  if (bytes < kMapped) {
-    void* data = nullptr;
-    return posix_memalign(&data, 64, static_cast<size_t>(bytes)) == 0 ? data : nullptr;
-  }
-  // Mapped with room to spare and cut to a huge page's boundary, else the kernel cannot use one.
-  const auto length = static_cast<size_t>(bytes + kHugePage);
-  void* raw =
-      mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (raw == MAP_FAILED) return nullptr;
-  const auto start = reinterpret_cast<uintptr_t>(raw);
-  const uintptr_t aligned = (start + kHugePage - 1) / kHugePage * kHugePage;
-  if (aligned > start) munmap(raw, aligned - start);
-  const uintptr_t end = start + length;
-  const uintptr_t wanted_end = aligned + static_cast<uintptr_t>(bytes);
-  if (end > wanted_end) munmap(reinterpret_cast<void*>(wanted_end), end - wanted_end);
-  auto* data = reinterpret_cast<void*>(aligned);
-  madvise(data, static_cast<size_t>(bytes), MADV_HUGEPAGE);
-  return data;
-}
-
-void give_back(void* data, int64_t bytes) {
-  if (bytes < kMapped) {
-    std::free(data);
-  } else {
-    munmap(data, static_cast<size_t>(bytes));
-  }
-}
-
 std::string size_text(int64_t bytes) {
   if (bytes < (1 << 20)) return concat(bytes, " bytes");
   char text[32];
@@ -74,16 +42,17 @@ struct MemoryPool::State {
   mutable std::mutex lock;
   const int64_t limit_bytes;
   const std::string where;  // " on cpu:1", or nothing
+  const std::shared_ptr<MemorySource> source;
   MemoryStats stats;
   std::map<int64_t, std::vector<void*>> cached;  // by rounded size
 
-  State(int64_t limit, const std::string& device)
-      : limit_bytes(limit), where(device.empty() ? "" : " on " + device) {}
+  State(int64_t limit, const std::string& device, std::shared_ptr<MemorySource> source_in)
+      : limit_bytes(limit), where(device.empty() ? "" : " on " + device), source(std::move(source_in)) {}
   ~State() { drop_cached(); }
 
   void drop_cached() {
     for (auto& [bytes, list] : cached) {
-      for (void* data : list) give_back(data, bytes);
+      for (void* data : list) source->give_back(data, bytes);
       stats.reserved_bytes -= bytes * static_cast<int64_t>(list.size());
     }
     cached.clear();
@@ -116,8 +85,8 @@ struct MemoryPool::State {
   }
 };
 
-MemoryPool::MemoryPool(int64_t limit_bytes, const std::string& device)
-    : state_(std::make_shared<State>(limit_bytes, device)) {}
+MemoryPool::MemoryPool(int64_t limit_bytes, const std::string& device, std::shared_ptr<MemorySource> source)
+    : state_(std::make_shared<State>(limit_bytes, device, std::move(source))) {}
 MemoryPool::~MemoryPool() = default;
 
 BlockPtr MemoryPool::allocate(int64_t bytes) {
@@ -133,10 +102,10 @@ BlockPtr MemoryPool::allocate(int64_t bytes) {
       if (state_->limit_bytes >= 0 && size > state_->limit_bytes - stats.reserved_bytes) {
         state_->drop_cached();
       }
-      data = take(size);
+      data = state_->source->take(size);
       if (data == nullptr) {
         state_->drop_cached();
-        data = take(size);
+        data = state_->source->take(size);
       }
       if (data != nullptr) stats.reserved_bytes += size;
     }
@@ -151,10 +120,15 @@ BlockPtr MemoryPool::allocate(int64_t bytes) {
     error.hint("would work: a smaller batch or model");
     throw error;
   }
-  return std::make_shared<Block>(data, bytes, [state = state_, data, size] { state->returned(data, size); });
+  return std::make_shared<Block>(
+      data, bytes, [state = state_, data, size] { state->returned(data, size); }, source());
 }
 
 int64_t MemoryPool::size_of(int64_t bytes) { return bytes == 0 ? 0 : rounded(bytes); }
+
+std::shared_ptr<MemorySource> MemoryPool::source() const {
+  return state_->source->is_host() ? nullptr : state_->source;
+}
 
 bool MemoryPool::has_limit() const { return state_->limit_bytes >= 0; }
 

@@ -49,19 +49,20 @@ bool make_private(const std::string& folder) {
          (found.st_mode & 0077) == 0;
 }
 
-size_t bytes_of(int devices) {
-  return sizeof(StatusLayout) + sizeof(StatusLayout::Device) * (static_cast<size_t>(devices) - 1);
+size_t bytes_of(size_t devices) {
+  return sizeof(StatusLayout) + sizeof(StatusLayout::Device) * (devices - 1);
 }
 
 }  // namespace
 
-std::unique_ptr<StatusPage> StatusPage::make(const std::string& folder, int devices, int64_t limit_bytes) {
+std::unique_ptr<StatusPage> StatusPage::make(const std::string& folder,
+                                             const std::vector<std::string>& devices, int64_t limit_bytes) {
   if (folder.empty() || !make_private(folder)) return nullptr;
   const std::string path = concat(folder, "/", getpid());
   unlink(path.c_str());  // of an earlier process with this number
   const int file = open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
   if (file < 0) return nullptr;
-  const size_t bytes = bytes_of(devices);
+  const size_t bytes = bytes_of(devices.size());
   // posix_fallocate: a full disk is to be told here, and not by a signal when the memory is written.
   const bool has_room = posix_fallocate(file, 0, static_cast<off_t>(bytes)) == 0;
   void* data = has_room ? mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0) : MAP_FAILED;
@@ -72,10 +73,14 @@ std::unique_ptr<StatusPage> StatusPage::make(const std::string& folder, int devi
   }
   auto* page = new (data) StatusLayout;
   page->version = StatusLayout::kVersion;
-  page->devices = static_cast<uint32_t>(devices);
+  page->devices = static_cast<uint32_t>(devices.size());
   page->pid = getpid();
   page->began = process_began();
-  for (int d = 0; d < devices; ++d) page->device[d].limit_bytes = limit_bytes;
+  for (size_t d = 0; d < devices.size(); ++d) {
+    auto& shown = page->device[d];
+    shown.limit_bytes = limit_bytes;
+    devices[d].copy(shown.name, sizeof shown.name - 1);
+  }
   std::atomic_thread_fence(std::memory_order_release);
   page->magic = StatusLayout::kMagic;
   return std::unique_ptr<StatusPage>(new StatusPage(path, page, bytes));

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 namespace moai::runtime {
 
@@ -16,8 +17,9 @@ namespace moai::runtime {
 // changes with it.
 struct StatusLayout {
   static constexpr uint64_t kMagic = 0x31696d7369616f6d;  // "moaismi1"
-  static constexpr uint32_t kVersion = 1;
+  static constexpr uint32_t kVersion = 2;
   static constexpr int kTextBytes = 1024;
+  static constexpr int kNameBytes = 16;
 
   uint64_t magic;    // written last: before, there is nothing to be read
   uint32_t version;  // of this layout
@@ -37,7 +39,7 @@ struct StatusLayout {
     std::atomic<int64_t> busy_ns;    // computing or moving bytes, in runs that ended
     std::atomic<int64_t> waited_ns;  // for other devices, in runs that ended
     std::atomic<int64_t> since_ns;   // of CLOCK_MONOTONIC: when the run began that it is in; 0: in none
-    int64_t spare;
+    char name[kNameBytes];           // `cuda:0`; ends in 0
   };
   Device device[1];  // `devices` of them
 };
@@ -45,8 +47,10 @@ struct StatusLayout {
 // This process's page, for as long as it lives. A child that is forked has none.
 class StatusPage {
  public:
-  // In `folder`, which is made, for this user alone. Null where that cannot be: nothing else depends on it.
-  static std::unique_ptr<StatusPage> make(const std::string& folder, int devices, int64_t limit_bytes);
+  // In `folder`, which is made, for this user alone; `devices`: their names. Null where that cannot be:
+  // nothing else depends on it.
+  static std::unique_ptr<StatusPage> make(const std::string& folder, const std::vector<std::string>& devices,
+                                          int64_t limit_bytes);
   ~StatusPage();
   StatusPage(const StatusPage&) = delete;
   StatusPage& operator=(const StatusPage&) = delete;

@@ -173,7 +173,7 @@ void WorkerGroup::take_part(Guard& guard, int device) {
   std::exception_ptr error;
   if (!error_) error = timed(guard, [run = current_.get(), device] { run->execute_on(*run, device); });
   if (error) {
-    if (!is_consequence(error)) error = naming(error, devices_[device]);
+    if (devices_.size() > 1 && !is_consequence(error)) error = naming(error, devices_[device]);
     if (!error_ || (is_consequence(error_) && !is_consequence(error))) error_ = error;
     // Waits for threads that move bytes; those never wait for our lock.
     if (transport_) transport_->fail(device, text_of(error));

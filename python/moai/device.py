@@ -120,10 +120,11 @@ def _index(device) -> int:
 
 
 def get_device_name(device=None) -> str:
-    """What ``MOAI_DEVICES`` names."""
+    """What ``MOAI_DEVICES`` names; once there was a first use, what was there of it."""
     from moai import options
 
-    return f"moai ({options.value('devices')})"
+    used = ", ".join(one["name"] for one in _C.stats()["devices"])
+    return f"moai ({options.value('devices') or used or 'cpu'})"
 
 
 def get_device_capability(device=None) -> dict:

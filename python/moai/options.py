@@ -27,8 +27,9 @@ OPTIONS = (
     Option(
         "devices",
         "MOAI_DEVICES",
-        "cpu",
-        "The devices behind `moai`: `cpu:N`, N virtual CPU devices; `cpu` is one.",
+        "",
+        "The devices behind `moai`: `cuda`, all visible GPUs, `cuda:0`, `cuda:0-3`; `cpu:N`, N virtual CPU devices, `cpu` "
+        "is one. Empty for all GPUs where there are any, else `cpu`.",
     ),
     Option(
         "device_memory",
@@ -47,7 +48,7 @@ OPTIONS = (
         "cache",
         "MOAI_CACHE",
         "",
-        "Where plans are kept for later processes; empty for `moai` in the user's caches (`$XDG_CACHE_HOME`, or "
+        "Where plans and compiled kernels are kept for later processes; empty for `moai` in the user's caches (`$XDG_CACHE_HOME`, or "
         "`~/.cache`), `off` for nowhere.",
     ),
     Option(
@@ -90,21 +91,38 @@ def parse_bytes(variable: str, text: str) -> int:
 MOST_DEVICES = 1024
 
 
-def parse_devices(variable: str, text: str) -> int:
-    """Return how many virtual CPU devices `text` names.
+@dataclass(frozen=True)
+class Devices:
+    """Which devices an option names, as the engine takes it."""
 
-    >>> parse_devices("MOAI_DEVICES", "cpu:4")
+    kind: str  # empty: whatever there is besides the CPU, else the CPU
+    count: int = 1  # of virtual CPU devices
+    indices: tuple[int, ...] = ()  # of GPUs, among the visible ones; empty: all
+
+
+def parse_devices(variable: str, text: str) -> Devices:
+    """Return the devices that `text` names.
+
+    >>> parse_devices("MOAI_DEVICES", "cpu:4").count
     4
+    >>> parse_devices("MOAI_DEVICES", "cuda:1-3").indices
+    (1, 2, 3)
 
     Raises ValueError that names the variable and the valid forms.
     """
-    match = re.fullmatch(r"cpu(?::([1-9]\d*))?", text.strip(), re.ASCII)
-    if match is None or int(match[1] or 1) > MOST_DEVICES:
-        raise ValueError(
-            f"moai config: {variable} holds '{text}', which names no devices\n"
-            f"  valid: cpu, cpu:1 to cpu:{MOST_DEVICES}"
-        )
-    return int(match[1] or 1)
+    text = text.strip()
+    if text in ("", "cuda"):
+        return Devices(text)
+    cpu = re.fullmatch(r"cpu(?::([1-9]\d*))?", text, re.ASCII)
+    if cpu is not None and int(cpu[1] or 1) <= MOST_DEVICES:
+        return Devices("cpu", count=int(cpu[1] or 1))
+    cuda = re.fullmatch(r"cuda:(\d{1,4})(?:-(\d{1,4}))?", text, re.ASCII)
+    if cuda is not None and int(cuda[1]) <= int(cuda[2] or cuda[1]) < MOST_DEVICES:
+        return Devices("cuda", indices=tuple(range(int(cuda[1]), int(cuda[2] or cuda[1]) + 1)))
+    raise ValueError(
+        f"moai config: {variable} holds '{text}', which names no devices\n"
+        f"  valid: cpu, cpu:1 to cpu:{MOST_DEVICES}, cuda, cuda:0, cuda:0-3"
+    )
 
 
 def parse_plan(variable: str, text: str) -> str:
@@ -128,7 +146,7 @@ def parse_plan(variable: str, text: str) -> str:
 
 
 def parse_cache(text: str) -> str:
-    """Return the folder in which plans are kept, empty for none: one that cannot be written is no mistake.
+    """Return the folder of what is kept between processes, empty for none: one that cannot be written is no mistake.
 
     >>> parse_cache("off")
     ''
@@ -138,7 +156,7 @@ def parse_cache(text: str) -> str:
         return ""
     caches = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
     folder = os.path.expanduser(text or os.path.join(caches, "moai"))
-    return "" if folder.startswith("~") else os.path.abspath(os.path.join(folder, "plans"))
+    return "" if folder.startswith("~") else os.path.abspath(folder)
 
 
 def status_folders() -> list[str]:
@@ -174,8 +192,9 @@ def override(values: dict[str, str]) -> None:
     _overridden.update(values)
 
 
-def parse_engine(changed: dict[str, str]) -> tuple[int, int, str, str, str]:
-    """Return devices, bytes that each may hold, plan, folder of plans and folder of `moai smi`, as the engine takes them.
+def parse_engine(changed: dict[str, str]) -> tuple[str, int, tuple[int, ...], int, str, str, str]:
+    """Return what the engine is made of, in its order: the devices' kind, count and indices, the bytes that each may
+    hold, the plan, the folder of what is kept and the folder of `moai smi`.
 
     `changed`: by name, what stands in the place of :func:`value`. Raises ValueError as the parsers do.
     """
@@ -183,8 +202,11 @@ def parse_engine(changed: dict[str, str]) -> tuple[int, int, str, str, str]:
     def text(name: str) -> str:
         return changed.get(name, value(name))
 
+    devices = parse_devices("MOAI_DEVICES", text("devices"))
     return (
-        parse_devices("MOAI_DEVICES", text("devices")),
+        devices.kind,
+        devices.count,
+        devices.indices,
         parse_bytes("MOAI_DEVICE_MEMORY", text("device_memory")),
         parse_plan("MOAI_PLAN", text("plan")),
         parse_cache(text("cache")),

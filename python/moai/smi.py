@@ -20,9 +20,9 @@ from pathlib import Path
 
 from . import options
 
-MAGIC, VERSION = b"moaismi1", 1
+MAGIC, VERSION = b"moaismi1", 2
 HEAD = struct.Struct("<8sIIqqqqq1024s")
-DEVICE = struct.Struct("<8q")
+DEVICE = struct.Struct("<7q16s")
 # A text that changes while it is read is read again; it changes with a plan, once in minutes.
 TRIES = 100
 
@@ -34,6 +34,7 @@ WATCH_S = 2.0
 class Device:
     """One device of a process. Bytes and nanoseconds; `busy_ns` counts from the process's beginning."""
 
+    name: str
     used_bytes: int
     peak_bytes: int
     reserved_bytes: int
@@ -54,6 +55,10 @@ class Sample:
     time_ns: int = 0
 
 
+def _text(field: bytes) -> str:
+    return field.split(b"\0", 1)[0].decode(errors="replace")
+
+
 def read_page(page: bytes | mmap.mmap, now_ns: int) -> Sample | None:
     """Return what `page` shows at `now_ns`; None where it is not, or not yet, a page of this version.
 
@@ -70,12 +75,15 @@ def read_page(page: bytes | mmap.mmap, now_ns: int) -> Sample | None:
     devices = []
     for number in range(count):
         start = HEAD.size + number * DEVICE.size
-        used, peak, reserved, limit, busy, waited, since, _ = DEVICE.unpack(page[start : start + DEVICE.size])
+        used, peak, reserved, limit, busy, waited, since, name = DEVICE.unpack(
+            page[start : start + DEVICE.size]
+        )
         share = busy / (busy + waited) if busy + waited > 0 else 1.0
         running = share * max(0, now_ns - since) if since else 0.0
-        devices.append(Device(used, peak, reserved, limit if limit >= 0 else None, busy + running))
-    layout = text.split(b"\0", 1)[0].decode(errors="replace")
-    return Sample(pid, began, steps, tokens, layout, devices, now_ns)
+        devices.append(
+            Device(_text(name), used, peak, reserved, limit if limit >= 0 else None, busy + running)
+        )
+    return Sample(pid, began, steps, tokens, _text(text), devices, now_ns)
 
 
 def began(pid: int) -> int | None:
@@ -149,7 +157,7 @@ def rows_of(before: dict[int, Sample], after: dict[int, Sample]) -> list[dict]:
                 busy = min(1.0, max(0.0, share))
             devices.append(
                 {
-                    "name": f"cpu:{number}",
+                    "name": device.name,
                     "used_bytes": device.used_bytes,
                     "peak_bytes": device.peak_bytes,
                     "reserved_bytes": device.reserved_bytes,

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "catch.h"
+#include "compile/largest_values.h"
 #include "compile/program.h"
 #include "ir/error.h"
 #include "ir/passes.h"
@@ -194,6 +195,23 @@ TEST_CASE("verify_of_a_program_says_what_is_wrong") {
     INFO(message);
     CHECK_THAT(error_of(broken), ContainsSubstring(message));
   }
+}
+
+TEST_CASE("the_largest_values_in_memory_are_named") {
+  const Program program = lower(ir::parse(R"(graph(%0: f32[512,512]) {
+    %1: f32[1024,1024] = aten.f(%0)
+    %2: f32[256,256] = aten.g(%1)
+    %3: f32[2048,512] = aten.h(%2)
+    %4: f32[4] = aten.mix(%3, %0)
+    return %4
+  })"),
+                                {});
+  CHECK(largest_values(program, 1, 2, nullptr) ==
+        std::vector<std::string>{"4.0 MiB f32[1024,1024] of aten.f", "1.0 MiB f32[512,512], input 0"});
+  // What is dead, and what is to come, is not there.
+  CHECK(largest_values(program, 2, 8, nullptr) == std::vector<std::string>{"4.0 MiB f32[2048,512] of aten.h",
+                                                                           "1.0 MiB f32[512,512], input 0",
+                                                                           "0.2 MiB f32[256,256] of aten.g"});
 }
 
 }  // namespace

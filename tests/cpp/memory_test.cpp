@@ -198,5 +198,41 @@ TEST_CASE("many_threads_together_stay_within_the_limit") {
   CHECK(pool.stats().live_bytes == 0);
 }
 
+// A device of 64 KiB that the host does not reach.
+class SmallSource final : public MemorySource {
+ public:
+  void* take(int64_t bytes) override {
+    if (taken + bytes > 64 * kKiB) return nullptr;
+    taken += bytes;
+    return host_memory()->take(bytes);
+  }
+  void give_back(void* data, int64_t bytes) override {
+    taken -= bytes;
+    host_memory()->give_back(data, bytes);
+  }
+  bool is_host() const override { return false; }
+  void to_host(void*, const void*, int64_t) override {}
+  void to_device(void*, const void*, int64_t) override {}
+
+  int64_t taken = 0;
+};
+
+TEST_CASE("a_pool_takes_from_its_source_and_its_blocks_know_it") {
+  const auto source = std::make_shared<SmallSource>();
+  {
+    MemoryPool pool(-1, "gpu:0", source);
+    CHECK(pool.allocate(1)->source == source);
+    BlockPtr half = pool.allocate(32 * kKiB);
+    half = nullptr;  // kept, and handed back when there is no room otherwise
+    CHECK(pool.allocate(64 * kKiB) != nullptr);
+    CHECK_THROWS_AS(pool.allocate(128 * kKiB), OutOfMemory);
+    BlockPtr outlives = pool.allocate(kKiB);
+    CHECK(source->taken > 0);
+    half = std::move(outlives);
+  }
+  CHECK(source->taken == 0);
+  CHECK(MemoryPool().allocate(64)->source == nullptr);
+}
+
 }  // namespace
 }  // namespace moai::runtime

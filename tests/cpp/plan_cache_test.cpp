@@ -30,7 +30,9 @@ struct Folder {
 
   std::vector<fs::path> files() const {
     std::vector<fs::path> all;
-    for (const auto& entry : fs::directory_iterator(path)) all.push_back(entry.path());
+    for (const auto& entry : fs::recursive_directory_iterator(path)) {
+      if (entry.is_regular_file()) all.push_back(entry.path());
+    }
     return all;
   }
 };
@@ -239,9 +241,9 @@ TEST_CASE("a_plan_that_cannot_be_followed_is_ignored_and_replaced") {
   const Choice chosen = choose(first, graph, &was_kept);
   const auto file = folder.files().at(0);
   const std::string text = text_of(file);
-  const size_t quoted = text.find("\"question\": \"") + 13;
-  const std::string question = text.substr(quoted, text.find('"', quoted) - quoted);
-  const PlanCache cache(folder.path.string());
+  const size_t line = text.find('\n');
+  const std::string question = text.substr(line + 1, std::stoul(text.substr(text.rfind(' ', line) + 1)));
+  const PlanCache cache((folder.path / "plans").string());
   REQUIRE(cache.find(question));
   const auto replaced = [&](const std::string& from, const std::string& to) {
     std::string plan = chosen.saved;

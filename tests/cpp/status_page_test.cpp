@@ -40,7 +40,7 @@ struct Shown {
 TEST_CASE("a_page_shows_what_was_stored_and_goes_with_its_process") {
   const Folder folder;
   {
-    const auto page = StatusPage::make(folder.path.string(), 3, 1 << 20);
+    const auto page = StatusPage::make(folder.path.string(), {"cpu:0", "cpu:1", "cpu:2"}, 1 << 20);
     REQUIRE(page);
     page->set_text("data 3");
     page->set_counts(7, 700);
@@ -52,6 +52,7 @@ TEST_CASE("a_page_shows_what_was_stored_and_goes_with_its_process") {
     CHECK(seen.magic == StatusLayout::kMagic);
     CHECK(std::memcmp(shown.bytes.data(), "moaismi1", 8) == 0);
     CHECK(seen.devices == 3);
+    CHECK(std::string(seen.device[2].name) == "cpu:2");
     CHECK(seen.pid == getpid());
     CHECK(seen.began > 0);
     CHECK(seen.steps == 7);
@@ -76,12 +77,12 @@ TEST_CASE("what_a_process_left_behind_is_replaced") {
   fs::create_directories(folder.path);
   fs::permissions(folder.path, fs::perms::owner_all);
   std::ofstream(folder.file()) << "left behind";
-  REQUIRE(StatusPage::make(folder.path.string(), 1, -1));
+  REQUIRE(StatusPage::make(folder.path.string(), {"cpu:0"}, -1));
 }
 
 TEST_CASE("a_forked_child_leaves_its_parents_page_alone") {
   const Folder folder;
-  auto page = StatusPage::make(folder.path.string(), 1, -1);
+  auto page = StatusPage::make(folder.path.string(), {"cpu:0"}, -1);
   const pid_t child = fork();
   if (child == 0) {
     page.reset();
@@ -95,15 +96,15 @@ TEST_CASE("a_forked_child_leaves_its_parents_page_alone") {
 
 TEST_CASE("a_folder_that_is_not_this_users_alone_is_not_used") {
   const Folder folder;
-  CHECK_FALSE(StatusPage::make("", 1, -1));
-  CHECK_FALSE(StatusPage::make((folder.path / "no" / "such").string(), 1, -1));
+  CHECK_FALSE(StatusPage::make("", {"cpu:0"}, -1));
+  CHECK_FALSE(StatusPage::make((folder.path / "no" / "such").string(), {"cpu:0"}, -1));
   fs::create_directories(folder.path);
   fs::permissions(folder.path, fs::perms::all);
-  CHECK_FALSE(StatusPage::make(folder.path.string(), 1, -1));
+  CHECK_FALSE(StatusPage::make(folder.path.string(), {"cpu:0"}, -1));
   fs::create_directory_symlink("/", folder.path / "link");
-  CHECK_FALSE(StatusPage::make((folder.path / "link").string(), 1, -1));
+  CHECK_FALSE(StatusPage::make((folder.path / "link").string(), {"cpu:0"}, -1));
   std::ofstream(folder.path / "file") << "";
-  CHECK_FALSE(StatusPage::make((folder.path / "file").string(), 1, -1));
+  CHECK_FALSE(StatusPage::make((folder.path / "file").string(), {"cpu:0"}, -1));
 }
 
 }  // namespace

@@ -416,7 +416,7 @@ BAD_OPTIONS = [
     ("MOAI_DEVICE_MEMORY", "lots", ("MiB", "GiB")),
     ("MOAI_DEVICE_MEMORY", "-1", ("MiB", "GiB")),
     ("MOAI_DEVICE_MEMORY", "2XB", ("MiB", "GiB")),
-    ("MOAI_DEVICES", "cuda", ("cpu", "cpu:1")),
+    ("MOAI_DEVICES", "cuda:3-1", ("cpu", "cpu:1", "cuda:0-3")),
     ("MOAI_DEVICES", "cpu:0", ("cpu", "cpu:1", "cpu:1024")),
     ("MOAI_DEVICES", "cpu:1025", ("cpu", "cpu:1", "cpu:1024")),
     ("MOAI_DEVICES", "cpu:two", ("cpu", "cpu:1", "cpu:1024")),
@@ -462,6 +462,7 @@ def test_running_out_of_memory_says_how_much_and_the_process_goes_on() -> None:
     assert run.returncode == 0, run.stderr
     assert "out of memory" in run.stdout and "MOAI_DEVICE_MEMORY" in run.stdout
     assert "4.0 MiB asked for" in run.stdout
+    assert "largest values then: 4.0 MiB f32[1024,1024] of aten." in run.stdout
     assert run.stdout.endswith("5050.0 4096.0\n")
 
 

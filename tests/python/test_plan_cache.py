@@ -102,10 +102,10 @@ def test_processes_at_once_share_a_folder(tmp_path: Path) -> None:
 def test_the_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
     monkeypatch.setenv("HOME", "/home/somebody")
-    assert options.parse_cache("") == "/xdg/moai/plans"
+    assert options.parse_cache("") == "/xdg/moai"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert options.parse_cache("") == "/home/somebody/.cache/moai/plans"
-    assert options.parse_cache("~/here") == "/home/somebody/here/plans"
+    assert options.parse_cache("") == "/home/somebody/.cache/moai"
+    assert options.parse_cache("~/here") == "/home/somebody/here"
     assert options.parse_cache("off") == ""
 
 

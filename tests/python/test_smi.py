@@ -136,7 +136,9 @@ def test_a_number_that_another_process_has_now_is_not_the_one_before(
 ) -> None:
     """A file of this process's number, begun at another time: left behind by one that had it before."""
     folder.mkdir(mode=0o700)
-    page = smi.HEAD.pack(smi.MAGIC, smi.VERSION, 1, os.getpid(), 1, 0, 0, 0, b"") + smi.DEVICE.pack(*[0] * 8)
+    page = smi.HEAD.pack(smi.MAGIC, smi.VERSION, 1, os.getpid(), 1, 0, 0, 0, b"") + smi.DEVICE.pack(
+        *[0] * 7, b"cpu:0"
+    )
     path = folder / str(os.getpid())
     path.write_bytes(page)
     assert seen(capsys, "--json") == "[]\n"
@@ -173,7 +175,7 @@ def test_a_text_that_changes_while_it_is_read_is_read_again() -> None:
 def test_a_device_in_a_run_counts_for_as_busy_as_it_was() -> None:
     def page(busy: int, waited: int, since: int) -> bytes:
         head = smi.HEAD.pack(smi.MAGIC, smi.VERSION, 1, 5, 0, 0, 0, 0, b"data 2\0rest")
-        return head + smi.DEVICE.pack(1, 2, 3, -1, busy, waited, since, 0)
+        return head + smi.DEVICE.pack(1, 2, 3, -1, busy, waited, since, b"cpu:0")
 
     second = 10**9
     before = smi.read_page(page(0, 0, 0), 10 * second)

@@ -152,8 +152,10 @@ class Building {
     const Form aligned = user == Form::kDropped ? Form::kDropped : Form::kFull;
     const auto strides = strides_of(type, aligned);
     if (!strides) return false;
-    const bool of_row = std::all_of(strides->begin() + static_cast<int64_t>(kernel_.row_dims), strides->end(),
-                                    [](int64_t stride) { return stride == 0; });
+    // Without a reduction there are no rows: a single element is loaded as any other is.
+    const bool of_row =
+        kernel_.reduces && std::all_of(strides->begin() + static_cast<int64_t>(kernel_.row_dims),
+                                       strides->end(), [](int64_t stride) { return stride == 0; });
     if (user != Form::kFull && !of_row) return false;
     Step load;
     load.kind = Step::Kind::kLoad;

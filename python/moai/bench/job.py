@@ -171,7 +171,7 @@ def _devices(settings: Settings) -> Iterator[None]:
     changes = {}
     if settings.devices is not None:
         changes["devices"] = f"cpu:{scaling.counts_of(settings.devices)[0]}"
-    elif "MOAI_DEVICES" not in os.environ:
+    elif "MOAI_DEVICES" not in os.environ and moai._C.why_no_gpu():
         changes["devices"] = f"cpu:{DEVICES}"
     if settings.device_memory is not None:
         changes["device_memory"] = settings.device_memory

@@ -1,12 +1,13 @@
-#include "kernels/cpu/call.h"
+#include "kernels/aten/call.h"
 
 #include <ATen/Dispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
 
+#include "compile/fuse/groups.h"
 #include "ir/error.h"
 
-namespace moai::cpu {
+namespace moai::aten {
 
 namespace {
 
@@ -54,16 +55,22 @@ void flatten(const at::IValue& value, std::vector<at::Tensor>* out) {
 
 }  // namespace
 
-Call::Call(const ir::Node& node, const ir::Graph& graph, const std::vector<at::Tensor>& operands) {
+Call::Call(const ir::Node& node, const ir::Graph& graph, const std::vector<at::Tensor>& operands,
+           Machine& machine) {
   if (node.op.str() == "moai.undefined") return;
+  if (compile::is_fused(node)) {
+    fused_ = std::make_unique<Fused>(node, operands, machine);
+    return;
+  }
   op_ = find(node.op.str());
+  kernel_ = machine.kernel(node.op.str());
   const auto& arguments = op_->schema().arguments();
   MOAI_ASSERT(node.args.size() >= arguments.size(), node.op.str(), " has too few arguments");
   for (size_t i = 0; i < arguments.size(); ++i) {
-    arguments_.push_back(value_of(node.args[i], arguments[i], i, graph, operands));
+    arguments_.push_back(value_of(node.args[i], arguments[i], i, graph, operands, machine.device()));
   }
   if (node.args.size() > arguments.size()) {
-    sampler_ = find_sampler(node.op.str());
+    sampler_ = machine.sampler(node.op.str());
     MOAI_ASSERT(sampler_ != nullptr, node.op.str(), " draws random numbers and has no sampler");
     seed_ = std::get<ir::NumberRef>(node.args[arguments.size()]).index;
     counter_ = std::get<ir::NumberRef>(node.args[arguments.size() + 1]).index;
@@ -73,10 +80,11 @@ Call::Call(const ir::Node& node, const ir::Graph& graph, const std::vector<at::T
 }
 
 at::IValue Call::value_of(const ir::Arg& arg, const c10::Argument& schema, size_t index,
-                          const ir::Graph& graph, const std::vector<at::Tensor>& operands) {
+                          const ir::Graph& graph, const std::vector<at::Tensor>& operands,
+                          c10::Device device) {
   const c10::Type& type = inner_type(schema);
   if (std::holds_alternative<ir::NoneArg>(arg)) {
-    if (type.kind() == c10::TypeKind::DeviceObjType) return at::Device(at::kCPU);
+    if (type.kind() == c10::TypeKind::DeviceObjType) return device;
     const bool is_tensor = type.kind() == c10::TypeKind::TensorType;
     return is_tensor && schema.real_type()->kind() != c10::TypeKind::OptionalType ? at::IValue(at::Tensor())
                                                                                   : at::IValue();
@@ -134,6 +142,10 @@ at::IValue Call::value_of(const ir::Arg& arg, const c10::Argument& schema, size_
 
 torch::jit::Stack& Call::run(const std::vector<runtime::Number>& numbers) {
   stack_.clear();
+  if (fused_ != nullptr) {
+    for (auto& result : fused_->run(numbers)) stack_.emplace_back(std::move(result));
+    return stack_;
+  }
   if (!op_.has_value()) return stack_;
   stack_.insert(stack_.end(), arguments_.begin(), arguments_.end());
   for (const auto& patch : numbers_) {
@@ -157,6 +169,8 @@ torch::jit::Stack& Call::run(const std::vector<runtime::Number>& numbers) {
     draw_.seed = static_cast<uint64_t>(numbers[seed_].i);
     draw_.counter = static_cast<uint64_t>(numbers[counter_].i);
     sampler_(stack_, draw_);
+  } else if (kernel_ != nullptr) {
+    kernel_(stack_);
   } else {
     op_->callBoxed(stack_);
   }
@@ -165,6 +179,10 @@ torch::jit::Stack& Call::run(const std::vector<runtime::Number>& numbers) {
 
 std::vector<at::Tensor> Call::fresh_results() {
   std::vector<at::Tensor> results;
+  if (fused_ != nullptr) {
+    for (const auto& value : stack_) results.push_back(value.toTensor());
+    return results;
+  }
   if (!op_.has_value()) return results;
   const auto& returns = op_->schema().returns();
   for (size_t r = 0; r < returns.size(); ++r) {
@@ -174,4 +192,4 @@ std::vector<at::Tensor> Call::fresh_results() {
   return results;
 }
 
-}  // namespace moai::cpu
+}  // namespace moai::aten

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <vector>
 
-namespace moai::cpu {
+namespace moai::aten {
 
 // Which part of a whole tensor of random numbers is drawn here. Its elements have the indices that they have
 // in the whole, counted in logical order: see Note [Random numbers].
@@ -19,6 +19,9 @@ class SampledPart {
 
   bool is_everything() const { return is_everything_; }
   int64_t numel() const;
+  // Whether its elements lie side by side in the whole; the first is number `start()` there.
+  bool is_one_run() const { return outer_.empty(); }
+  int64_t start() const { return start_; }
 
   // The part in which each element is so many, as the real and the imaginary part of a number.
   SampledPart times(int64_t inner) const;
@@ -65,4 +68,4 @@ class SampledPart {
   int64_t start_ = 0;  // index of the first element
 };
 
-}  // namespace moai::cpu
+}  // namespace moai::aten

@@ -1,14 +1,14 @@
 #pragma once
 
 #include <ATen/core/stack.h>
+#include <c10/core/Device.h>
 
 #include <cstdint>
-#include <string>
-#include <vector>
+#include <functional>
 
-#include "kernels/cpu/sampled_part.h"
+#include "kernels/aten/sampled_part.h"
 
-namespace moai::cpu {
+namespace moai::aten {
 
 // What a sampler draws from: see Note [Random numbers].
 struct Draw {
@@ -20,10 +20,10 @@ struct Draw {
 // A sampler takes the arguments of its ATen operator from the stack, draws, and leaves the operator's
 // returns. Those that draw a varying number of times throw where they are asked for a part.
 using SamplerFn = void (*)(torch::jit::Stack& stack, const Draw& draw);
+using Sampler = std::function<void(torch::jit::Stack& stack, const Draw& draw)>;
 
-// By `aten.uniform_`, …; null when there is none.
-SamplerFn find_sampler(const std::string& op);
-// The ops that have one, sorted.
-std::vector<std::string> samplers();
+// A sampler of CPU tensors made one of tensors on `device`: operands go to the host, what was drawn comes
+// back. The same numbers, at the price of the copies.
+Sampler by_way_of_host(SamplerFn sampler, c10::Device device);
 
-}  // namespace moai::cpu
+}  // namespace moai::aten

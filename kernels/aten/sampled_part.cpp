@@ -1,8 +1,8 @@
-#include "kernels/cpu/sampled_part.h"
+#include "kernels/aten/sampled_part.h"
 
 #include "ir/error.h"
 
-namespace moai::cpu {
+namespace moai::aten {
 
 SampledPart::SampledPart(const std::vector<int64_t>& places) : is_everything_(false) {
   MOAI_ASSERT(places.size() % 3 == 0, "a sampler's part is three numbers an atom, not ", places.size());
@@ -48,4 +48,4 @@ SampledPart SampledPart::times(int64_t inner) const {
   return more;
 }
 
-}  // namespace moai::cpu
+}  // namespace moai::aten

@@ -1,23 +1,27 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/stack.h>
 
+#include <memory>
 #include <optional>
 #include <vector>
 
 #include "ir/graph.h"
-#include "kernels/cpu/random.h"
+#include "kernels/aten/fused.h"
+#include "kernels/aten/machine.h"
 #include "runtime/run.h"
 
-namespace moai::cpu {
+namespace moai::aten {
 
 // A node made ready to call: the operator, its arguments as boxed values, and where the numbers
 // of a step go. Tensors are bound once; only numbers change between runs.
 class Call {
  public:
   // `operands`: by operand of the node; undefined where absent.
-  Call(const ir::Node& node, const ir::Graph& graph, const std::vector<at::Tensor>& operands);
+  Call(const ir::Node& node, const ir::Graph& graph, const std::vector<at::Tensor>& operands,
+       Machine& machine);
 
   // Runs it with these numbers. Returns what the operator returned, valid until the next run; a
   // tied result is written through its operand.
@@ -48,11 +52,13 @@ class Call {
   };
 
   at::IValue value_of(const ir::Arg& arg, const c10::Argument& schema, size_t index, const ir::Graph& graph,
-                      const std::vector<at::Tensor>& operands);
+                      const std::vector<at::Tensor>& operands, c10::Device device);
 
-  std::optional<c10::OperatorHandle> op_;  // none: moai.undefined
-  SamplerFn sampler_ = nullptr;
-  Draw draw_;  // its seed and counter are those of the last run
+  std::optional<c10::OperatorHandle> op_;  // none: moai.undefined, or a fused group
+  std::unique_ptr<Fused> fused_;
+  Kernel kernel_;    // in the operator's place
+  Sampler sampler_;  // of a random op
+  Draw draw_;        // its seed and counter are those of the last run
   int32_t seed_ = 0;
   int32_t counter_ = 0;
   torch::jit::Stack arguments_;
@@ -62,4 +68,4 @@ class Call {
   std::vector<ListPatch> lists_;
 };
 
-}  // namespace moai::cpu
+}  // namespace moai::aten

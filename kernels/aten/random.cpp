@@ -1,4 +1,4 @@
-#include "kernels/cpu/random.h"
+#include "kernels/aten/random.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Dispatch.h>
@@ -23,9 +23,9 @@
 #include <vector>
 
 #include "ir/error.h"
-#include "kernels/cpu/philox.h"
+#include "kernels/aten/philox.h"
 
-namespace moai::cpu {
+namespace moai::aten {
 
 namespace {
 
@@ -420,4 +420,4 @@ std::vector<std::string> samplers() {
   return names;
 }
 
-}  // namespace moai::cpu
+}  // namespace moai::aten

@@ -3,27 +3,36 @@
 #include <cmath>
 #include <cstdint>
 
-namespace moai::cpu {
+// Compiled by nvcc too, for GPUs.
+#ifdef __CUDACC__
+#define MOAI_HOST_DEVICE __host__ __device__
+#else
+#define MOAI_HOST_DEVICE
+#endif
+
+namespace moai::aten {
 
 // Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC'11): the block
 // for (key = seed, counter = (block index, op counter)) is four random words. A draw for element
 // n is a function of (seed, counter, n) alone.
 class Philox {
  public:
-  Philox(uint64_t seed, uint64_t counter) : seed_(seed), counter_(counter) {}
+  MOAI_HOST_DEVICE Philox(uint64_t seed, uint64_t counter) : seed_(seed), counter_(counter) {}
 
   // Two elements share a block, each with 64 bits of its own.
-  uint64_t bits64(int64_t n) {
+  MOAI_HOST_DEVICE uint64_t bits64(int64_t n) {
     select(static_cast<uint64_t>(n) >> 1);
     const int lane = static_cast<int>(n & 1) * 2;
     return static_cast<uint64_t>(words_[lane]) << 32 | words_[lane + 1];
   }
   // In [0, 1), 53 bits.
-  double uniform(int64_t n) { return static_cast<double>(bits64(n) >> 11) * 0x1.0p-53; }
+  MOAI_HOST_DEVICE double uniform(int64_t n) { return static_cast<double>(bits64(n) >> 11) * 0x1.0p-53; }
   // In (0, 1].
-  double open_uniform(int64_t n) { return static_cast<double>((bits64(n) >> 11) + 1) * 0x1.0p-53; }
+  MOAI_HOST_DEVICE double open_uniform(int64_t n) {
+    return static_cast<double>((bits64(n) >> 11) + 1) * 0x1.0p-53;
+  }
   // Standard normal, by Box and Muller: the two elements of a block are the pair.
-  double normal(int64_t n) {
+  MOAI_HOST_DEVICE double normal(int64_t n) {
     const int64_t even = n & ~int64_t{1};
     if (normal_block_ != even) {
       const double radius = std::sqrt(-2.0 * std::log(open_uniform(even)));
@@ -36,7 +45,7 @@ class Philox {
   }
 
  private:
-  void select(uint64_t block) {
+  MOAI_HOST_DEVICE void select(uint64_t block) {
     if (block == block_) return;
     block_ = block;
     uint32_t c0 = static_cast<uint32_t>(block);
@@ -66,7 +75,7 @@ class Philox {
   uint64_t block_ = ~uint64_t{0};
   uint32_t words_[4] = {};
   int64_t normal_block_ = -1;
-  double normals_[2] = {};
+  MOAI_HOST_DEVICE double normals_[2] = {};
 };
 
-}  // namespace moai::cpu
+}  // namespace moai::aten

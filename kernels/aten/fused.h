@@ -1,0 +1,40 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <vector>
+
+#include "ir/graph.h"
+#include "kernels/aten/machine.h"
+#include "runtime/run.h"
+
+namespace moai::aten {
+
+class Call;
+
+// A fused node (compile/fuse/groups.h) made ready to call. Where its kernel cannot be compiled, ATen's ops
+// run in its place, one by one, and a line on stderr says so, once.
+class Fused {
+ public:
+  Fused(const ir::Node& node, const std::vector<at::Tensor>& operands, Machine& machine);
+  ~Fused();
+
+  // What the group's graph returns. `numbers`: of the step.
+  std::vector<at::Tensor> run(const std::vector<runtime::Number>& numbers);
+  bool is_compiled() const { return compiled_ != nullptr; }
+
+ private:
+  std::vector<at::Tensor> launch(const std::vector<runtime::Number>& numbers);
+  std::vector<at::Tensor> one_by_one(const std::vector<runtime::Number>& numbers);
+
+  const ir::Graph graph_;
+  const std::vector<int32_t> numbers_;  // of the step, by the graph's
+  const std::vector<at::Tensor> operands_;
+  Machine& machine_;
+  std::optional<compile::Kernel> kernel_;
+  compile::Collapsed collapsed_;
+  std::shared_ptr<CompiledKernel> compiled_;
+};
+
+}  // namespace moai::aten

@@ -1,0 +1,108 @@
+#include "kernels/cuda/nvrtc.h"
+
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAStream.h>
+#include <nvrtc.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "compile/fuse/emit.h"
+#include "ir/error.h"
+#include "runtime/disk_cache.h"
+
+namespace moai::cuda {
+
+namespace {
+
+class Program {
+ public:
+  explicit Program(const std::string& text) {
+    check(nvrtcCreateProgram(&program_, text.c_str(), "moai_kernel.cu", 0, nullptr, nullptr));
+  }
+  ~Program() { nvrtcDestroyProgram(&program_); }
+  Program(const Program&) = delete;
+  Program& operator=(const Program&) = delete;
+
+  std::string compile(const std::string& architecture) {
+    const std::string option = "--gpu-architecture=" + architecture;
+    const char* options[] = {option.c_str(), "--std=c++17", "-default-device", "--disable-warnings"};
+    if (nvrtcCompileProgram(program_, 4, options) != NVRTC_SUCCESS) {
+      constexpr size_t kMost = 2000;
+      throw Error(Phase::kCompile, "NVRTC refuses a fused kernel").detail(log().substr(0, kMost));
+    }
+    size_t size = 0;
+    check(nvrtcGetCUBINSize(program_, &size));
+    std::string code(size, '\0');
+    check(nvrtcGetCUBIN(program_, code.data()));
+    return code;
+  }
+
+ private:
+  static void check(nvrtcResult result) {
+    if (result != NVRTC_SUCCESS)
+      throw Error(Phase::kCompile, std::string("NVRTC fails: ") + nvrtcGetErrorString(result));
+  }
+  std::string log() {
+    size_t size = 0;
+    if (nvrtcGetProgramLogSize(program_, &size) != NVRTC_SUCCESS) return {};
+    std::string text(size, '\0');
+    if (nvrtcGetProgramLog(program_, text.data()) != NVRTC_SUCCESS) return {};
+    return text.substr(0, text.find('\0'));
+  }
+
+  nvrtcProgram program_ = nullptr;
+};
+
+std::string compiler_version() {
+  int major = 0, minor = 0;
+  nvrtcVersion(&major, &minor);
+  return std::to_string(major) + "." + std::to_string(minor);
+}
+
+class FusedKernel final : public aten::CompiledKernel {
+ public:
+  explicit FusedKernel(const std::string& code) {
+    C10_CUDA_CHECK(cudaLibraryLoadData(&library_, code.data(), nullptr, nullptr, 0, nullptr, nullptr, 0));
+    C10_CUDA_CHECK(cudaLibraryGetKernel(&kernel_, library_, "moai_kernel"));
+  }
+  ~FusedKernel() override { C10_CUDA_IGNORE_ERROR(cudaLibraryUnload(library_)); }
+
+  void launch(const std::vector<int64_t>& words, int64_t rows, int64_t columns) override {
+    constexpr int64_t kMostBlocks = 65535;  // each then does more
+    const int64_t blocks = rows > 0 ? rows : (columns + compile::kBlockThreads - 1) / compile::kBlockThreads;
+    void* arguments[] = {const_cast<int64_t*>(words.data())};
+    C10_CUDA_CHECK(cudaLaunchKernel(reinterpret_cast<const void*>(kernel_),
+                                    dim3(static_cast<unsigned>(std::clamp<int64_t>(blocks, 1, kMostBlocks))),
+                                    dim3(compile::kBlockThreads), arguments, 0,
+                                    c10::cuda::getCurrentCUDAStream()));
+  }
+
+ private:
+  cudaLibrary_t library_ = nullptr;
+  cudaKernel_t kernel_ = nullptr;
+};
+
+}  // namespace
+
+std::string compile(const std::string& text, const std::string& architecture) {
+  return Program(text).compile(architecture);
+}
+
+std::shared_ptr<aten::CompiledKernel> compiled_kernel(const std::string& text) {
+  const runtime::DiskCache cache(runtime::kernel_folder(), ".cubin");
+  int device = 0, major = 0, minor = 0;
+  C10_CUDA_CHECK(cudaGetDevice(&device));
+  C10_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+  C10_CUDA_CHECK(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
+  const std::string architecture = concat("sm_", major, minor);
+  const std::string source = concat(architecture, " nvrtc ", compiler_version(), "\n", text);
+  auto code = cache.find(source);
+  if (!code) {
+    code = compile(text, architecture);
+    cache.keep(source, *code);
+  }
+  return std::make_shared<FusedKernel>(*code);
+}
+
+}  // namespace moai::cuda
