@@ -225,10 +225,15 @@ def tolerance_of(case: Case) -> dict | None:
 
 
 def differences(case: Case, ours: Results, theirs: Results, tolerance: dict | None = None) -> Iterator[str]:
-    """How the results differ, gradients and what the call left of its inputs among them."""
-    tolerance = tolerance_of(case) or tolerance
+    """How the results differ, gradients and what the call left of its inputs among them: by the op's own tolerance and
+    by the one that is given."""
     for what, part in PARTS.items():
-        yield from all_same(what, getattr(ours, part), getattr(theirs, part), tolerance)
+        ours_, theirs_ = getattr(ours, part), getattr(theirs, part)
+        own = tolerance_of(case)
+        found = list(all_same(what, ours_, theirs_, own or tolerance))
+        if found and own and tolerance:
+            found = list(all_same(what, ours_, theirs_, tolerance))
+        yield from found
     if ours.shares != theirs.shares:
         yield f"shares storages (result, input) {ours.shares}, not {theirs.shares}"
 

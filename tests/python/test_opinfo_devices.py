@@ -14,6 +14,12 @@ from opinfo_known import known
 from sampling import drawn, is_chosen
 from test_devices import devices
 
+# What rounds more than its dtype says: steps within are taken in bf16, or a gradient is what large terms leave.
+ROUNDED = {
+    ("Muon", "float32"): {"rtol": 1e-3, "atol": 5e-3},
+    ("Muon", "float64"): {"rtol": 1e-3, "atol": 5e-3},
+    ("corrcoef", "bfloat16"): {"rtol": 0.016, "atol": 0.01},
+}
 SHARE = 40
 SEEDS = 1000
 
@@ -26,7 +32,7 @@ def entries(pairs: list[tuple[str, str]]) -> list:
 
 def is_as_on_the_cpu(check, name: str, dtype: str, seed: int) -> None:
     with devices(3, f"random:{seed}"):
-        outcome: Outcome = check(name, dtype, REORDERED)
+        outcome: Outcome = check(name, dtype, ROUNDED.get((name, dtype), REORDERED))
     assert outcome.equal, f"random:{seed}: {outcome.report()}"
 
 
