@@ -16,8 +16,8 @@ from test_devices import devices
 
 # What rounds more than its dtype says: steps within are taken in bf16, or a gradient is what large terms leave.
 ROUNDED = {
-    ("Muon", "float32"): {"rtol": 1e-3, "atol": 5e-3},
-    ("Muon", "float64"): {"rtol": 1e-3, "atol": 5e-3},
+    ("Muon", "float32"): {"rtol": 1e-2, "atol": 2e-2},
+    ("Muon", "float64"): {"rtol": 1e-2, "atol": 2e-2},
     ("corrcoef", "bfloat16"): {"rtol": 0.016, "atol": 0.01},
 }
 SHARE = 40
