@@ -96,7 +96,8 @@ class Engine {
   void publish(int device, int64_t busy_ns, int64_t waited_ns);
   void bring(const runtime::Block& whole, const runtime::Sharding& sharding, size_t device,
              const runtime::Block& part);
-  runtime::BlockPtr on_host(const runtime::BlockPtr& block);
+  runtime::BlockPtr on_host(const runtime::BlockPtr& block, const runtime::Region* wanted = nullptr);
+  bool is_here(const runtime::Cell& cell) const;
   runtime::BlockPtr joined(const runtime::Cell& cell, const runtime::Region* wanted = nullptr);
   runtime::BlockPtr join(const std::vector<runtime::CellPtr>& parts, const runtime::Sharding& sharding,
                          const runtime::Region* wanted);

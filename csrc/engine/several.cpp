@@ -65,7 +65,7 @@ Surroundings Engine::surroundings(const runtime::Run& run) const {
     int64_t others =
         devices_[d]->memory.stats().live_bytes - runtime::MemoryPool::size_of(backends_[d]->arena_bytes());
     for (const auto& cell : run.inputs) {
-      if (cell == nullptr || cell->parts.empty() || cell->parts[d]->block == nullptr) continue;
+      if (cell == nullptr || d >= cell->parts.size() || cell->parts[d]->block == nullptr) continue;
       others -= runtime::MemoryPool::size_of(cell->parts[d]->bytes);
     }
     found.other_bytes = std::max(found.other_bytes, others);
@@ -93,18 +93,21 @@ void Engine::settle_moved() {
   made_again_.clear();
 }
 
-// What a device has, where the host can read it.
-BlockPtr Engine::on_host(const BlockPtr& block) {
+// What a device has, where the host can read it; of what is wanted, from its first to its last byte.
+BlockPtr Engine::on_host(const BlockPtr& block, const runtime::Region* wanted) {
   if (block->source == nullptr || block->bytes == 0) return block;
   BlockPtr copy = host_memory_.allocate(block->bytes);
-  block->source->to_host(copy->data, block->data, block->bytes);
+  const auto [begin, end] =
+      wanted != nullptr ? wanted->extent() : std::pair<int64_t, int64_t>{0, block->bytes};
+  block->source->to_host(static_cast<char*>(copy->data) + begin, static_cast<char*>(block->data) + begin,
+                         end - begin);
   return copy;
 }
 
 BlockPtr Engine::join(const std::vector<CellPtr>& parts, const runtime::Sharding& sharding,
                       const runtime::Region* wanted) {
   for (size_t d = 0; d < parts.size(); ++d) {
-    if (sharding.has_all(d)) return on_host(parts[d]->block);
+    if (sharding.has_all(d)) return on_host(parts[d]->block, wanted);
   }
   BlockPtr whole = host_memory_.allocate(sharding.bytes());
   const runtime::Region all{0, {}, sharding.bytes()};
@@ -168,6 +171,17 @@ void Engine::bring(const runtime::Block& whole, const runtime::Sharding& shardin
   part.source->to_device(part.data, staged->data, part.bytes);
 }
 
+// Whether a value lies in parts on these devices, and not on those of an engine before.
+bool Engine::is_here(const Cell& cell) const {
+  if (cell.parts.size() != devices_.size()) return false;
+  for (size_t d = 0; d < devices_.size(); ++d) {
+    const auto& block = cell.parts[d]->block;
+    if (block != nullptr && block->data != nullptr && block->source != devices_[d]->memory.source())
+      return false;
+  }
+  return true;
+}
+
 void Engine::execute_apart(const Trace& trace, runtime::Run& run, LoadedProgram& program,
                            const std::vector<CellPtr>& outputs) {
   auto shared = std::make_shared<Shared>();
@@ -180,7 +194,7 @@ void Engine::execute_apart(const Trace& trace, runtime::Run& run, LoadedProgram&
     if (cell == nullptr) continue;
     const ShardingPtr& wanted = program.inputs_lie[i];
     std::vector<CellPtr> parts;
-    if (!cell->parts.empty() && *cell->sharding == *wanted) {
+    if (is_here(*cell) && *cell->sharding == *wanted) {
       parts = cell->parts;
     } else {
       for (size_t d = 0; d < devices; ++d) parts.push_back(std::make_shared<Cell>(wanted->part_bytes(d)));

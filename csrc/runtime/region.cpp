@@ -51,4 +51,10 @@ std::vector<std::pair<int64_t, int64_t>> Region::runs() const {
   }
 }
 
+std::pair<int64_t, int64_t> Region::extent() const {
+  int64_t end = start + run;
+  for (const auto& [count, stride] : dims) end += (count - 1) * stride;
+  return {start, end};
+}
+
 }  // namespace moai::runtime

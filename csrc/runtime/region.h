@@ -19,6 +19,8 @@ struct Region {
   static Region of(const ir::Dims& sizes, const ir::Dims& strides, int64_t offset, int64_t element_bytes);
   // As [begin, end) pairs, ascending.
   std::vector<std::pair<int64_t, int64_t>> runs() const;
+  // From the first to behind the last byte; empty where there is none.
+  std::pair<int64_t, int64_t> extent() const;
 };
 
 }  // namespace moai::runtime

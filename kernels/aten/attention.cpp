@@ -72,7 +72,12 @@ std::optional<at::Tensor> bias_of(const Inputs& in) {
   at::Tensor bias = *in.mask;
   if (bias.scalar_type() == at::kBool)
     bias = at::zeros(bias.sizes(), in.query.options()).masked_fill(bias.logical_not(), -kInfinity);
-  const int64_t keys = bias.size(-1);
+  const int64_t keys = in.key.size(2);
+  if (bias.size(-1) != keys) {  // one for all of them
+    auto sizes = bias.sizes().vec();
+    sizes.back() = keys;
+    bias = bias.expand(sizes);
+  }
   const int64_t rest = (kAligned - keys % kAligned) % kAligned;
   bias = at::constant_pad_nd(bias.to(in.query.scalar_type()), {0, rest}).slice(-1, 0, keys);
   return bias.expand({in.query.size(0), in.query.size(1), in.query.size(2), keys});

@@ -6,8 +6,10 @@
 #include <utility>
 
 #include "kernels/aten/attention.h"
+#include "kernels/aten/norms.h"
 #include "kernels/aten/placement.h"
 #include "kernels/aten/random.h"
+#include "runtime/disk_cache.h"
 
 namespace moai::aten {
 
@@ -31,6 +33,11 @@ Sampler sampler_on_host(const std::string& op, c10::Device device) {
   return sampler == nullptr ? Sampler() : by_way_of_host(sampler, device);
 }
 
+Kernel kernel_of_aten(const std::string& op) {
+  Kernel attention = attention_kernel(op);
+  return attention ? attention : norm_kernel(op);
+}
+
 Loaded load() {
   // Never unloaded: torch's own libraries would not be either.
   if (dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL) == nullptr)
@@ -40,7 +47,8 @@ Loaded load() {
   void* handle = dlopen(path_of_library().c_str(), RTLD_NOW | RTLD_LOCAL);
   if (handle == nullptr) return {nullptr, std::string("libmoai_cuda cannot be loaded: ") + dlerror()};
   const auto open = reinterpret_cast<OpenCudaLibrary>(dlsym(handle, kOpenCudaLibrary));
-  static const CudaHost host{&claim_place, &return_place, &sampler_on_host, &attention_kernel};
+  static const CudaHost host{&claim_place, &return_place, &sampler_on_host, &kernel_of_aten,
+                             &runtime::kernel_folder};
   CudaLibrary* library = open == nullptr ? nullptr : open(MOAI_VERSION, &host);
   if (library == nullptr)
     return {nullptr, "libmoai_cuda belongs to another version of moai than " MOAI_VERSION};

@@ -20,6 +20,7 @@ struct CudaHost {
   bool (*return_place)(void* data) = nullptr;
   Sampler (*sampler)(const std::string& op, c10::Device device) = nullptr;  // that draws on the host
   Kernel (*kernel)(const std::string& op) = nullptr;                        // made of ATen's ops
+  std::string (*kernel_folder)() = nullptr;  // runtime/disk_cache.h: the library has a copy of its own, unset
 };
 
 // What is told of a GPU now. Numbers < 0 and empty names are not known.

@@ -136,7 +136,8 @@ class AtenExecutable final : public runtime::Executable {
       context_.machine->finish();
     } catch (c10::Error& error) {
       abandon(program_->instructions.size(), inputs);
-      error.add_context("while moai waited for a step on " + context_.device.name);
+      error.add_context("while moai waited for a step on " + context_.device.name +
+                        "; which op it was is told with CUDA_LAUNCH_BLOCKING=1 in the environment");
       throw;
     }
   }
@@ -210,16 +211,19 @@ class AtenExecutable final : public runtime::Executable {
       const int32_t access = instruction.results[fresh[k]];
       const at::Tensor& wanted = tensors_[access];
       const at::Tensor& got = returned[k];
+      // What backward needs is recorded as the CPU keeps it: elsewhere there may be more, or it may be wider.
+      if (wanted.numel() == 0 && got.device() == context_.machine->device()) continue;
       if (got.numel() == 0 && wanted.numel() != 0) {
         // A CPU kernel that has nothing to save (batch norm in evaluation) where others save zeros.
         wanted.zero_();
         continue;
       }
-      TORCH_CHECK(got.scalar_type() == wanted.scalar_type() && got.sizes() == wanted.sizes(), node.op.str(),
-                  " returned ", got.scalar_type(), got.sizes(), " where its meta kernel said ",
-                  wanted.scalar_type(), wanted.sizes());
+      TORCH_CHECK(is_of_type(got, wanted) && got.sizes() == wanted.sizes(), node.op.str(), " returned ",
+                  got.scalar_type(), got.sizes(), " where its meta kernel said ", wanted.scalar_type(),
+                  wanted.sizes());
       const Slot& slot = buffers_[program_->accesses[access].buffer];
-      if (got.numel() == 0 || (got.const_data_ptr() == slot.now && got.strides() == wanted.strides()))
+      if (got.numel() == 0 || (got.scalar_type() == wanted.scalar_type() &&
+                               got.const_data_ptr() == slot.now && got.strides() == wanted.strides()))
         continue;
       elsewhere.push_back(k);
     }
@@ -238,7 +242,9 @@ class AtenExecutable final : public runtime::Executable {
       const int32_t access = instruction.results[fresh[k]];
       Slot& slot = buffers_[program_->accesses[access].buffer];
       const at::Tensor& got = returned[k];
-      const bool fits = got.strides() == tensors_[access].strides() && got.storage_offset() == 0 &&
+      const bool fits = got.scalar_type() == tensors_[access].scalar_type() &&
+                        got.device() == context_.machine->device() &&
+                        got.strides() == tensors_[access].strides() && got.storage_offset() == 0 &&
                         got.storage().use_count() <= 2 && !adopts_in_place(instruction, access);
       if (!fits) {
         tensors_[access].copy_(got);
@@ -246,6 +252,13 @@ class AtenExecutable final : public runtime::Executable {
       }
       slot.adopt(got);
     }
+  }
+
+  // A device's kernel may keep floating point wider than the CPU's, which is what was recorded.
+  bool is_of_type(const at::Tensor& got, const at::Tensor& wanted) const {
+    if (got.scalar_type() == wanted.scalar_type()) return true;
+    return !context_.machine->device().is_cpu() && at::isFloatingType(got.scalar_type()) &&
+           at::isFloatingType(wanted.scalar_type());
   }
 
   // The buffer is shared with an operand (an in-place pointwise op): its memory must stay.
@@ -261,6 +274,10 @@ class AtenExecutable final : public runtime::Executable {
   // After a failure when so many instructions had begun.
   void abandon(size_t begun, const std::vector<CellPtr>& inputs) {
     context_.groups.abandon();
+    try {
+      context_.machine->finish();  // what was begun may still read and write what is given back below
+    } catch (const c10::Error&) {  // the step has its error
+    }
     buffers_.abandon(begun, inputs);
     for (const auto& call : calls_) {
       if (call != nullptr) call->clear();

@@ -39,6 +39,8 @@ Fused::Fused(const ir::Node& node, const std::vector<at::Tensor>& operands, Mach
     compiled_ = machine.compile(compile::emit(*kernel_, collapsed_, *target));
   } catch (const Error& error) {
     say_once(error.what());
+  } catch (const c10::Error& error) {
+    say_once(error.what_without_backtrace());
   }
 }
 

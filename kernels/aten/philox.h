@@ -75,7 +75,7 @@ class Philox {
   uint64_t block_ = ~uint64_t{0};
   uint32_t words_[4] = {};
   int64_t normal_block_ = -1;
-  MOAI_HOST_DEVICE double normals_[2] = {};
+  double normals_[2] = {};
 };
 
 }  // namespace moai::aten

@@ -1,10 +1,13 @@
 // What libmoai_cuda exports: see kernels/aten/cuda_library.h.
 
+#include <ATen/cuda/CUDAContextLight.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAGuard.h>
 
 #include <cstring>
+#include <map>
+#include <mutex>
 
 #include "kernels/aten/cuda_library.h"
 #include "kernels/cuda/allocator.h"
@@ -31,6 +34,8 @@ class CudaMachine final : public aten::Machine {
     install_placing_allocator(host_);
     c10::cuda::set_device(on.index);
     c10::cuda::setCurrentCUDAStream(on.compute);
+    // cuBLAS takes its workspace with the first handle and keeps it: not while an op's result has a place.
+    at::cuda::getCurrentCUDABlasHandle();
   }
 
   aten::Kernel kernel(const std::string& op) const override { return host_.kernel(op); }
@@ -43,7 +48,7 @@ class CudaMachine final : public aten::Machine {
 
   std::optional<compile::Target> fuses() const override { return compile::Target::kCuda; }
   std::shared_ptr<aten::CompiledKernel> compile(const std::string& text) override {
-    return compiled_kernel(text);
+    return compiled_kernel(text, host_.kernel_folder());
   }
 
   void finish() override { C10_CUDA_CHECK(cudaStreamSynchronize(gpu(index_).compute)); }
@@ -77,13 +82,22 @@ class Library final : public aten::CudaLibrary {
     return nvml_state(pci_bus_id);
   }
 
-  std::shared_ptr<runtime::MemorySource> memory(int gpu) override { return make_memory(gpu); }
+  // One for each GPU, so that an engine knows what an earlier one has left there.
+  std::shared_ptr<runtime::MemorySource> memory(int gpu) override {
+    const std::lock_guard<std::mutex> guard(lock_);
+    auto& source = memory_[gpu];
+    if (source == nullptr) source = make_memory(gpu);
+    return source;
+  }
   std::unique_ptr<aten::Machine> machine(int gpu) override {
+    cuda::gpu(gpu);  // a GPU that cannot be had says so to whoever asks, and not on the worker's thread
     return std::make_unique<CudaMachine>(gpu, host_);
   }
 
  private:
   const aten::CudaHost& host_;
+  std::mutex lock_;
+  std::map<int, std::shared_ptr<runtime::MemorySource>> memory_;  // by GPU
 };
 
 }  // namespace

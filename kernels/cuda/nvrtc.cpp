@@ -5,6 +5,8 @@
 #include <nvrtc.h>
 
 #include <algorithm>
+#include <mutex>
+#include <unordered_map>
 #include <vector>
 
 #include "compile/fuse/emit.h"
@@ -26,8 +28,9 @@ class Program {
 
   std::string compile(const std::string& architecture) {
     const std::string option = "--gpu-architecture=" + architecture;
-    const char* options[] = {option.c_str(), "--std=c++17", "-default-device", "--disable-warnings"};
-    if (nvrtcCompileProgram(program_, 4, options) != NVRTC_SUCCESS) {
+    const char* options[] = {option.c_str(), "--std=c++17", "-default-device", "--disable-warnings",
+                             "--fmad=false"};  // each step is rounded, as ATen's ops are
+    if (nvrtcCompileProgram(program_, 5, options) != NVRTC_SUCCESS) {
       constexpr size_t kMost = 2000;
       throw Error(Phase::kCompile, "NVRTC refuses a fused kernel").detail(log().substr(0, kMost));
     }
@@ -89,20 +92,27 @@ std::string compile(const std::string& text, const std::string& architecture) {
   return Program(text).compile(architecture);
 }
 
-std::shared_ptr<aten::CompiledKernel> compiled_kernel(const std::string& text) {
-  const runtime::DiskCache cache(runtime::kernel_folder(), ".cubin");
+std::shared_ptr<aten::CompiledKernel> compiled_kernel(const std::string& text, const std::string& folder) {
+  // Leaked: workers may outlive static destruction. A library serves every GPU of its architecture.
+  static auto* lock = new std::mutex;
+  static auto* known = new std::unordered_map<std::string, std::shared_ptr<FusedKernel>>;
   int device = 0, major = 0, minor = 0;
   C10_CUDA_CHECK(cudaGetDevice(&device));
   C10_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
   C10_CUDA_CHECK(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
   const std::string architecture = concat("sm_", major, minor);
   const std::string source = concat(architecture, " nvrtc ", compiler_version(), "\n", text);
+  const std::lock_guard<std::mutex> guard(*lock);
+  auto& kernel = (*known)[source];
+  if (kernel != nullptr) return kernel;
+  const runtime::DiskCache cache(folder, ".cubin");
   auto code = cache.find(source);
   if (!code) {
     code = compile(text, architecture);
     cache.keep(source, *code);
   }
-  return std::make_shared<FusedKernel>(*code);
+  kernel = std::make_shared<FusedKernel>(*code);
+  return kernel;
 }
 
 }  // namespace moai::cuda

@@ -11,8 +11,8 @@ namespace moai::cuda {
 // Throws Error(Phase::kCompile) with what the compiler said.
 std::string compile(const std::string& text, const std::string& architecture);
 
-// A fused kernel for the calling thread's GPU, on its current stream; its machine code is kept on disk, by
-// text, architecture and compiler. Throws as `compile` does.
-std::shared_ptr<aten::CompiledKernel> compiled_kernel(const std::string& text);
+// A fused kernel for the calling thread's GPU, on its current stream; made once in a process, and its machine
+// code is kept in `folder` (empty: nowhere), by text, architecture and compiler. Throws as `compile` does.
+std::shared_ptr<aten::CompiledKernel> compiled_kernel(const std::string& text, const std::string& folder);
 
 }  // namespace moai::cuda

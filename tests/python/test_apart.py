@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from moai import _C
 from small_nets import same
 from test_devices import Gpt
+from torch import nn
 
 
 @contextlib.contextmanager
@@ -95,6 +96,54 @@ def test_attention_of_products(heads, key_heads, queries, keys, dtype, causal, m
         same(one.double(), want.double(), tolerance)
 
 
+NORMS = [
+    # input's and weights' dtypes; batch norm in training and not
+    ("layer", torch.bfloat16, torch.bfloat16),
+    ("layer", torch.bfloat16, torch.float32),
+    ("layer", torch.float64, torch.float64),
+    ("batch", torch.float32, torch.float32),
+    ("batch", torch.bfloat16, torch.float32),
+    ("batch in evaluation", torch.float32, torch.float32),
+]
+
+
+@pytest.mark.parametrize(("kind", "dtype", "of_weights"), NORMS)
+def test_norms_keep_what_the_cpu_keeps(kind: str, dtype: torch.dtype, of_weights: torch.dtype) -> None:
+    def normed(device: str) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        x = torch.randn(5, 6, dtype=dtype).to(device).requires_grad_()
+        module = nn.LayerNorm(6) if kind == "layer" else nn.BatchNorm1d(6)
+        module = module.to(of_weights).to(device).train(kind != "batch in evaluation")
+        y = module(x)
+        y.backward(torch.linspace(-1, 1, 30, dtype=dtype).view(5, 6).to(device))
+        return [t.detach().cpu() for t in (y, x.grad, module.weight.grad, module.bias.grad)]
+
+    with apart():
+        got = normed("moai")
+    tolerance = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 3e-2}[dtype]
+    for one, want in zip(got, normed("cpu"), strict=True):
+        assert one.dtype == want.dtype
+        same(one.double(), want.double(), tolerance)
+
+
+def test_a_mask_for_all_keys_at_once() -> None:
+    def attend(device: str) -> torch.Tensor:
+        torch.manual_seed(0)
+        q = torch.randn(2, 2, 4, 8).to(device)
+        return F.scaled_dot_product_attention(q, q, q, torch.randn(4, 1).to(device)).cpu()
+
+    with apart():
+        got = attend("moai")
+    same(got, attend("cpu"))
+
+
+def test_an_element_is_read_without_the_rest() -> None:
+    with apart():
+        x = torch.arange(60.0).view(3, 4, 5).to("moai") * 2
+        assert x[1, 2, 3].item() == 66 and x[:, 3, 4].tolist() == [38, 78, 118]
+        assert x.tolist() == (torch.arange(60.0).view(3, 4, 5) * 2).tolist()
+
+
 def drawn() -> list[torch.Tensor]:
     torch.manual_seed(3)
     x = torch.empty(6, 5, device="moai").normal_()
@@ -125,6 +174,11 @@ def test_values_are_where_they_are_wanted_when_devices_change() -> None:
     assert names() == ["cpu:0"] or names() == []
     assert (z + 0).sum().item() == 198 and part.tolist() == [3, 15, 27]
     assert (x + 0)[1].tolist() == [7, 7, 7, 7]
+    with apart():
+        kept = x * 3
+        moai.sync()
+    with apart():  # another engine, whose memory is not where the value lies
+        assert (kept + 0)[0].tolist() == [0, 3, 6, 9]
     moai.configure(devices="cpu:2")
     w = z @ z.t()
     moai.sync()

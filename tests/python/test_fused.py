@@ -224,6 +224,16 @@ def test_random_groups(seed: int) -> None:
     check(program, operands)
 
 
+def test_zeros_keep_their_signs_and_bounds_that_are_no_numbers_are_told() -> None:
+    """As ATen has it: abs of -0 is 0; a bound that is no number makes the result none."""
+    x = torch.tensor([-0.0, 0.0, -2.0, 3.0, float("nan")], dtype=F64)
+
+    def program(x: torch.Tensor) -> list[torch.Tensor]:
+        return [1 / x.abs(), (x * 2).clamp(float("nan"), 1.0), (x * 2).clamp(min=-1.0, max=float("nan"))]
+
+    check(program, [x])
+
+
 def test_training_gives_the_same_numbers() -> None:
     def losses(device: str) -> list[float]:
         torch.manual_seed(0)

@@ -65,7 +65,7 @@ void comparison(StepWriter& w) {
 
 #define MOAI_TEXT(name, code) constexpr const char* name = code
 MOAI_TEXT(kNeg, "-$0");
-MOAI_TEXT(kAbs, "($0 < 0 ? -$0 : $0)");
+MOAI_TEXT(kAbs, "($0 <= 0 ? 0 - $0 : $0)");  // of -0: 0
 MOAI_TEXT(kExp, "exp($0)");
 MOAI_TEXT(kLog, "log($0)");
 MOAI_TEXT(kSqrt, "sqrt($0)");
@@ -135,8 +135,8 @@ void pow_of_number(StepWriter& w) {
 void clamp(StepWriter& w) {
   if (w.dtype() == DType::kBool) w.refuse();
   int32_t x = w.like_result(0);
-  if (!w.is_none(1)) x = w.wide("($0 < $1 ? $1 : $0)", {x, w.like_result(1)});
-  if (!w.is_none(2)) x = w.wide("($0 > $1 ? $1 : $0)", {x, w.like_result(2)});
+  if (!w.is_none(1)) x = w.wide("($0 < $1 || ($1 != $1 && $0 == $0) ? $1 : $0)", {x, w.like_result(1)});
+  if (!w.is_none(2)) x = w.wide("($0 > $1 || ($1 != $1 && $0 == $0) ? $1 : $0)", {x, w.like_result(2)});
   w.result(x);
 }
 

@@ -193,6 +193,12 @@ std::optional<Fusable> fusable(const Graph& graph, NodeId id) {
   found.columns = *columns;
   found.sizes =
       *columns == 0 ? graph.type(node.results[0]).sizes : graph.type(node.operands[op->operand]).sizes;
+  // A row is one block's: few long rows would leave most of a GPU idle.
+  constexpr int64_t kFewRows = 64, kLongRow = 16384;
+  const Dims row(found.sizes.end() - static_cast<int64_t>(*columns), found.sizes.end());
+  const int64_t columns_in_row = ir::Type::contiguous(ir::DType::kU8, row).numel();
+  const int64_t all = ir::Type::contiguous(ir::DType::kU8, found.sizes).numel();
+  if (columns_in_row > kLongRow && all / columns_in_row < kFewRows) return std::nullopt;
   if (graph.type(node.results[0]).numel() == 0 ||
       ir::Type::contiguous(ir::DType::kU8, found.sizes).numel() == 0)
     return std::nullopt;
