@@ -34,6 +34,8 @@ PINNED = {
     8: ["dp=4,tp=2,zero=1", "dp=2,sp=2,tp=2"],
 }
 
+EXPERTS = {2: ["ep=2"], 3: ["ep=3"], 4: ["ep=2,dp=2", "ep=2,tp=2"], 8: ["ep=4,dp=2"]}
+
 
 class EncoderDecoder(nn.Module):
     """One embedding for both sides and the head; the decoder attends to itself and to what the encoder made."""
@@ -148,6 +150,7 @@ CHOSEN = [pair for pair in PAIRS if pair in ALWAYS or is_chosen(pair, SHARE)]
 def test_same_numbers(family: str, count: int, compile_log) -> None:
     on_the_cpu(family)
     plans = ["fastest", *PINNED[count], *(f"random:{seed}" for seed in SEEDS if count > 1)]
+    plans += EXPERTS.get(count, []) if family == "experts" else []
     found = {}
     for plan in plans:
         assert_same(family, count, plan)
