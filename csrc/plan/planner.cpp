@@ -119,8 +119,9 @@ class Planner {
     }
   }
 
-  // The pair's first assignment; see Note [How plans are searched].
-  void estimate(Pair* pair, double proof_gap = kRoughProof, double give_up = kInfinity) {
+  // The pair's first assignment; see Note [How plans are searched]. Roughly: most pairs are ruled out by it,
+  // and the others are proven at the end.
+  void estimate(Pair* pair, double proof_gap = kRoughGap, double give_up = kInfinity) {
     Terms terms = plans_.terms_of(*pair, 1);
     terms.memory_bytes = 1e30;
     terms.rounds = 1;
