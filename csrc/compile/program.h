@@ -43,6 +43,8 @@ struct Instruction {
   std::vector<int32_t> operands;  // accesses; by operand of the node
   std::vector<int32_t> results;   // accesses; by result of the node. A tied result is written
                                   // through its operand's access, which is the same memory
+  int32_t wait_after = kNone;  // of a collective that is only started here: the instruction behind which it
+                               // is waited for, see Note [When a collective is waited for]
 };
 
 // What one device executes for one graph: instructions over buffers. Immutable once built.

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
@@ -137,7 +138,7 @@ class Verifier {
           if (access == kNone) continue;
           const int32_t b = program_.accesses[access].buffer;
           if (first[b] == kNone) first[b] = static_cast<int32_t>(i);
-          last[b] = static_cast<int32_t>(i);
+          last[b] = std::max({last[b], static_cast<int32_t>(i), program_.instructions[i].wait_after});
         }
       }
     }

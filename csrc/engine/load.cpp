@@ -7,6 +7,7 @@
 #include <unordered_map>
 
 #include "compile/fuse/groups.h"
+#include "compile/waits.h"
 #include "engine/log.h"
 #include "engine/stats.h"
 #include "ir/arg.h"
@@ -200,6 +201,7 @@ LoadedProgram Loader::lowered(const Trace& trace, const Choice& choice) const {
       auto made =
           std::make_shared<compile::Program>(compile::lower(ir::strided_views(*graph), {trace.donated}));
       made->mesh = compile::mesh_of(choice.mesh, choice.stages);
+      compile::place_waits(*made);
       compile::plan_memory(*made);
       program = std::move(made);
     }

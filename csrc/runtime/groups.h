@@ -40,7 +40,7 @@ class Groups {
   // Of all devices, apart from the others.
   Communicator& everyone();
 
-  // Runs one. `in`, `out`: see Communicator::start.
+  // Runs one, to its end but for a message's first part. `in`, `out`: see Communicator::start.
   void run(const BoundCollective& bound, const void* in, void* out);
   // Drops what was started and not finished: its memory may go away now.
   void abandon() { sent_.clear(); }

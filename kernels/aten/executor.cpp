@@ -7,6 +7,7 @@
 #include <cstring>
 #include <optional>
 #include <unordered_set>
+#include <utility>
 
 #include "compile/largest_values.h"
 #include "compile/program.h"
@@ -55,6 +56,13 @@ class AtenExecutable final : public runtime::Executable {
       exchanges_.push_back(make_exchange(instruction));
       calls_.push_back(exchanges_.back() ? nullptr : make_call(instruction));
     }
+    const auto& instructions = program_->instructions;
+    works_.resize(instructions.size());
+    waits_.resize(instructions.size());
+    for (size_t i = 0; i < instructions.size(); ++i) {
+      const int32_t after = instructions[i].wait_after;
+      if (exchanges_[i] && after > static_cast<int32_t>(i)) waits_[after].push_back(i);
+    }
   }
 
   void run(std::vector<CellPtr>& inputs, const std::vector<Number>& numbers,
@@ -70,6 +78,7 @@ class AtenExecutable final : public runtime::Executable {
         buffers_.begin(i, inputs);
         begun = i + 1;
         step_with_room(i, numbers);
+        wait_behind(i);
       } catch (c10::Error& error) {
         abandon(begun, inputs);
         error.add_context(where(instructions[i]));
@@ -173,7 +182,7 @@ class AtenExecutable final : public runtime::Executable {
       tensors_[instruction.results[0]].copy_(tensors_[instruction.operands[0]]);
       return;
     }
-    if (exchanges_[i]) return exchange(instruction, *exchanges_[i]);
+    if (exchanges_[i]) return exchange(i, *exchanges_[i]);
     const ir::Node& node = program_->graph.node(instruction.node);
     Call& call = *calls_[i];
     {
@@ -189,11 +198,20 @@ class AtenExecutable final : public runtime::Executable {
     call.clear();
   }
 
-  void exchange(const Instruction& instruction, const runtime::BoundCollective& bound) {
+  void exchange(size_t i, const runtime::BoundCollective& bound) {
+    const Instruction& instruction = program_->instructions[i];
     const void* in =
         instruction.operands.empty() ? nullptr : tensors_[instruction.operands[0]].const_data_ptr();
     void* out = instruction.results.empty() ? nullptr : tensors_[instruction.results[0]].mutable_data_ptr();
-    context_.groups.run(bound, in, out);
+    if (instruction.wait_after > static_cast<int32_t>(i)) {
+      works_[i] = bound.group->start(bound.call, in, out);
+    } else {
+      context_.groups.run(bound, in, out);
+    }
+  }
+
+  void wait_behind(size_t i) {
+    for (const size_t started : waits_[i]) std::exchange(works_[started], nullptr)->wait();
   }
 
   // Sees to it that each fresh result is what its access shows.
@@ -274,6 +292,7 @@ class AtenExecutable final : public runtime::Executable {
   // After a failure when so many instructions had begun.
   void abandon(size_t begun, const std::vector<CellPtr>& inputs) {
     context_.groups.abandon();
+    for (auto& work : works_) work.reset();
     try {
       context_.machine->finish();  // what was begun may still read and write what is given back below
     } catch (const c10::Error&) {  // the step has its error
@@ -319,6 +338,8 @@ class AtenExecutable final : public runtime::Executable {
   std::vector<Dynamic> dynamic_offsets_;
   std::vector<std::unique_ptr<Call>> calls_;                        // by instruction
   std::vector<std::optional<runtime::BoundCollective>> exchanges_;  // by instruction
+  std::vector<runtime::WorkPtr> works_;     // by instruction: collectives on their way
+  std::vector<std::vector<size_t>> waits_;  // by instruction: those waited for behind it
 };
 
 class AtenBackend final : public runtime::Backend {
