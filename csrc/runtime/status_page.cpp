@@ -81,8 +81,7 @@ std::unique_ptr<StatusPage> StatusPage::make(const std::string& folder,
     shown.limit_bytes = limit_bytes;
     devices[d].copy(shown.name, sizeof shown.name - 1);
   }
-  std::atomic_thread_fence(std::memory_order_release);
-  page->magic = StatusLayout::kMagic;
+  page->magic.store(StatusLayout::kMagic, std::memory_order_release);
   return std::unique_ptr<StatusPage>(new StatusPage(path, page, bytes));
 }
 

@@ -21,8 +21,8 @@ struct StatusLayout {
   static constexpr int kTextBytes = 1024;
   static constexpr int kNameBytes = 16;
 
-  uint64_t magic;    // written last: before, there is nothing to be read
-  uint32_t version;  // of this layout
+  std::atomic<uint64_t> magic;  // written last: before, there is nothing to be read
+  uint32_t version;             // of this layout
   uint32_t devices;
   int64_t pid;
   int64_t began;                // in clock ticks since the machine started, as in /proc/PID/stat; 0: unknown
