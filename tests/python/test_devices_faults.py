@@ -86,8 +86,8 @@ def step():
 for _ in range(3):
     step()
 moai.sync()
-print("go", flush=True)
 try:
+    print("go", flush=True)  # from here on a signal may come
     while True:
         step()
 except KeyboardInterrupt:
@@ -112,7 +112,7 @@ def test_ctrl_c_on_four_devices_ends_the_loop_and_the_next_cell_works(code: str)
 
 
 def test_the_process_ends_while_its_devices_still_work(tmp_path: Path) -> None:
-    code = CTRL_C.split("print(")[0] + "for _ in range(5):\n    step()\n"
+    code = CTRL_C.split("try:")[0] + "for _ in range(5):\n    step()\n"
     env = os.environ | {"MOAI_DEVICES": "cpu:4", "MOAI_STATUS": str(tmp_path / "status")}
     run = subprocess.run(
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60, check=False
