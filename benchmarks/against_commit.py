@@ -11,43 +11,25 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import moai
+import torch
 from common import Figure, ratio, write
+from foundation import gpt_side, inside_recorder, tiny_side
+from moai.bench.gpt2 import GPT2Config
 
 HERE = Path(__file__).resolve().parents[1]
 ROUNDS = 7
 BOUND = 1.05
 
-# Only what both commits have: plain PyTorch, and three names of moai.
-CODE = """
-import json, sys, time
-import torch
-import torch.nn.functional as F
-import moai
-from moai import _C
-from moai.bench.gpt2 import GPT2Config
 
-assert moai.__file__.startswith(sys.argv[1]), moai.__file__
-
-def side(config, tokens):
-    torch.manual_seed(0)
-    model = config.build().to("moai")
-    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    tokens = tokens.to("moai")
-    def step():
-        loss = F.cross_entropy(model(tokens).flatten(0, 1), tokens.flatten())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return step
-
-def median(values):
-    return sorted(values)[len(values) // 2]
-
-def timed(step, rounds, warm, finish):
+def timed(step, rounds: int, warm: int, finish: bool) -> tuple[float, float]:
+    """Return the medians of wall and CPU seconds of a step; `finish`: until it has run, else the script's part."""
     taken = []
     for n in range(warm + rounds):
         wall, cpu = time.perf_counter(), time.process_time()
@@ -57,32 +39,27 @@ def timed(step, rounds, warm, finish):
         if n >= warm:
             taken.append((time.perf_counter() - wall, time.process_time() - cpu))
         moai.sync()
-    return median(taken)
+    return statistics.median(wall for wall, _ in taken), statistics.median(cpu for _, cpu in taken)
 
-torch.set_num_threads(1)
-tiny = side(GPT2Config(8, 12, 2, vocab=32, max_seq=16), torch.randint(0, 32, (2, 16)))
-out = {"host time of a repeated tiny step": timed(tiny, 81, 10, False)}
-recorded = []
-for _ in range(31):
-    moai.reset_stats()
-    _C.time_calls(True)
-    tiny()
-    _C.time_calls(False)
-    stats = moai.stats()
-    recorded.append(stats["seconds"]["record_timed"] / stats["ops"])
-    moai.sync()
-out["inside the recorder, an op of a repeated step"] = (median(recorded), median(recorded))
-torch.set_num_threads(2)
-small = side(GPT2Config(256, 4, 4, vocab=256, max_seq=256), torch.randint(0, 256, (8, 256)))
-out["a whole step of a small GPT-2"] = timed(small, 15, 4, True)
-print(json.dumps(out))
-"""
+
+def side(tree: str) -> None:
+    """Print what one process takes, by name. Of moai it uses only what both commits have."""
+    assert moai.__file__.startswith(tree), moai.__file__
+    torch.set_num_threads(1)
+    tiny = tiny_side("moai", fused=True)
+    out = {"host time of a repeated tiny step": timed(tiny, 81, 10, False)}
+    recorded = statistics.median(inside_recorder(tiny, 31)[0])
+    out["inside the recorder, an op of a repeated step"] = (recorded, recorded)
+    torch.set_num_threads(2)
+    small = gpt_side(GPT2Config(256, 4, 4, vocab=256, max_seq=256), 8, "moai", fused=True)
+    out["a whole step of a small GPT-2"] = timed(small, 15, 4, True)
+    print(json.dumps(out))
 
 
 def measured(tree: Path) -> dict[str, list[float]]:
     """Return what one process of `tree` takes: by name, wall and CPU seconds."""
     environment = os.environ | {"PYTHONPATH": str(tree / "python"), "MOAI_DEVICES": "cpu"}
-    command = [sys.executable, "-c", CODE, str(tree)]
+    command = [sys.executable, __file__, "side", str(tree)]
     ran = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     return json.loads(ran.stdout.splitlines()[-1])
 
@@ -105,6 +82,9 @@ def figures(other: Path, rounds: int) -> list[Figure]:
 if __name__ == "__main__":
     if len(sys.argv) < 2:
         sys.exit(__doc__)
+    if sys.argv[1] == "side":
+        side(sys.argv[2])
+        sys.exit()
     write(
         "against_commit",
         figures(Path(sys.argv[1]).resolve(), int(sys.argv[2]) if len(sys.argv) > 2 else ROUNDS),

@@ -27,10 +27,15 @@ from torch import nn
 
 def tiny_side(device: str, fused: bool):
     """Return a function that takes one step of a 12-layer GPT of width 8 and reads nothing."""
+    return gpt_side(GPT2Config(8, 12, 2, vocab=32, max_seq=16), 2, device, fused)
+
+
+def gpt_side(config: GPT2Config, batch: int, device: str, fused: bool):
+    """Return a function that takes one step of a GPT on sequences of its full length and reads nothing."""
     torch.manual_seed(0)
-    model = GPT2Config(8, 12, 2, vocab=32, max_seq=16).build().to(device)
+    model = config.build().to(device)
     optimizer = torch.optim.AdamW(model.parameters(), fused=fused or None)
-    tokens = torch.randint(0, 32, (2, 16)).to(device)
+    tokens = torch.randint(0, config.vocab, (batch, config.max_seq)).to(device)
 
     def step() -> None:
         loss = F.cross_entropy(model(tokens).flatten(0, 1), tokens.flatten())
@@ -41,23 +46,30 @@ def tiny_side(device: str, fused: bool):
     return step
 
 
-def recorder() -> list[Figure]:
-    """Time inside the recorder, for each op of a repeated step."""
-    step = tiny_side("moai", fused=True)
+def inside_recorder(step, rounds: int) -> tuple[list[float], int]:
+    """Return seconds inside the recorder for each op of a repeated step, by round, and how many ops it has."""
     for _ in range(5):
         step()
         moai.sync()
     values = []
-    for _ in range(9):
+    for _ in range(rounds):
         moai.reset_stats()
         _C.time_calls(True)
         step()
         _C.time_calls(False)
         stats = moai.stats()
         assert stats["ops"] == stats["ops_followed"], "the step was not followed"
-        values.append(stats["seconds"]["record_timed"] / stats["ops"] * 1e6)
+        values.append(stats["seconds"]["record_timed"] / stats["ops"])
         moai.sync()
-    return [number("inside the recorder, repeated trace", values, 1.5, "us an op", ops=stats["ops"])]
+    return values, stats["ops"]
+
+
+def recorder() -> list[Figure]:
+    """Time inside the recorder, for each op of a repeated step."""
+    values, ops = inside_recorder(tiny_side("moai", fused=True), 9)
+    return [
+        number("inside the recorder, repeated trace", [v * 1e6 for v in values], 1.5, "us an op", ops=ops)
+    ]
 
 
 def tiny() -> list[Figure]:

@@ -7,14 +7,10 @@
 
 namespace moai::compile {
 
-namespace {
-
 bool is_barrier(const Program& program, const Instruction& instruction) {
   static const ir::Symbol barrier = ir::Symbol::intern("moai.barrier");
   return instruction.kind == Instruction::Kind::kCall && program.graph.node(instruction.node).op == barrier;
 }
-
-}  // namespace
 
 void place_waits(Program& program, int64_t small_bytes) {
   const auto count = static_cast<int32_t>(program.instructions.size());

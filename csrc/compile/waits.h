@@ -6,6 +6,9 @@
 
 namespace moai::compile {
 
+// Whether an instruction is where all devices wait before any of them writes its inputs.
+bool is_barrier(const Program& program, const Instruction& instruction);
+
 // Note [When a collective is waited for]
 // A collective is started where it stands and waited for before the first instruction that touches its result
 // or writes what it reads, so that devices need not meet at each of them, and several are on their way at

@@ -105,7 +105,7 @@ runtime::Sharding sharding_of(const Choice& choice, ir::ValueId value, const Pla
 Chooser::Chooser(const Settings& settings)
     : cluster_(cluster_of(settings)),
       is_free_(settings.plan.empty() || settings.plan == "fastest"),
-      cache_(settings.cache.empty() ? "" : settings.cache + "/plans"),
+      cache_(settings.cache_of("plans")),
       asked_(concat(settings.build, "; ", ir::mix_text(0, plan::print_json(cluster_)), "; ", settings.plan)) {
   for (const auto& kind : cluster_.kinds) memory_bytes_.push_back(kind.memory_bytes);
   const std::string& text = settings.plan;

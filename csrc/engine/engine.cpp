@@ -296,7 +296,7 @@ void configure(Kind kind, const std::string& name) {
 
 void configure(Settings settings) {
   const std::lock_guard<std::mutex> guard(engine_lock());
-  runtime::set_kernel_folder(settings.cache.empty() ? "" : settings.cache + "/kernels");
+  runtime::set_kernel_folder(settings.cache_of("kernels"));
   the_settings = std::move(settings);
 }
 

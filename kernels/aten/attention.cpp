@@ -17,6 +17,8 @@
 #include <optional>
 #include <utility>
 
+#include "kernels/aten/stand_in.h"
+
 namespace moai::aten {
 
 namespace {
@@ -44,8 +46,6 @@ at::Tensor of_key_heads(const at::Tensor& tensor, int64_t sharers) {
   if (sharers == 1) return tensor;
   return tensor.unflatten(1, {tensor.size(1) / sharers, sharers}).sum(2);
 }
-
-bool is_half(at::ScalarType dtype) { return dtype == at::kHalf || dtype == at::kBFloat16; }
 
 at::Tensor unit_stride(const at::Tensor& tensor) {
   return tensor.stride(-1) == 1 ? tensor : tensor.contiguous();
@@ -173,11 +173,6 @@ std::optional<double> number(const at::IValue& value) {
   return value.isNone() ? std::nullopt : std::optional<double>(value.toDouble());
 }
 
-std::optional<at::Tensor> tensor(const at::IValue& value) {
-  return value.isNone() || !value.toTensor().defined() ? std::nullopt
-                                                       : std::optional<at::Tensor>(value.toTensor());
-}
-
 void check_dropout(const at::IValue& probability) {
   TORCH_CHECK(probability.toDouble() == 0.0, "attention of moai drops nothing by itself, but dropout_p is ",
               probability.toDouble());
@@ -187,7 +182,7 @@ void check_dropout(const at::IValue& probability) {
 void run_forward(Stack& stack) {
   check_dropout(stack[3]);
   auto [out, logsumexp] = forward({stack[0].toTensor(), stack[1].toTensor(), stack[2].toTensor(),
-                                   tensor(stack[5]), stack[4].toBool(), number(stack[6])});
+                                   tensor_or_none(stack[5]), stack[4].toBool(), number(stack[6])});
   stack.clear();
   stack.emplace_back(std::move(out));
   stack.emplace_back(std::move(logsumexp));
@@ -196,8 +191,8 @@ void run_forward(Stack& stack) {
 // (grad_out, query, key, value, out, logsumexp, dropout_p, is_causal, attn_mask, scale)
 void run_backward(Stack& stack) {
   check_dropout(stack[6]);
-  const Inputs in{stack[1].toTensor(), stack[2].toTensor(), stack[3].toTensor(),
-                  tensor(stack[8]),    stack[7].toBool(),   number(stack[9])};
+  const Inputs in{stack[1].toTensor(),      stack[2].toTensor(), stack[3].toTensor(),
+                  tensor_or_none(stack[8]), stack[7].toBool(),   number(stack[9])};
   Gradients grads = backward(in, stack[0].toTensor(), stack[4].toTensor(), stack[5].toTensor());
   stack.clear();
   stack.emplace_back(std::move(grads.query));

@@ -5,12 +5,12 @@
 #include <algorithm>
 #include <utility>
 
+#include "compile/waits.h"
 #include "ir/error.h"
 
 namespace moai::aten {
 
 using compile::Buffer;
-using compile::Instruction;
 using compile::Program;
 using runtime::BlockPtr;
 using runtime::Cell;
@@ -45,11 +45,6 @@ void Slot::disown() {
   if (!adopted.defined()) return;
   adopted.reset();
   show(home);
-}
-
-bool is_barrier(const Program& program, const Instruction& instruction) {
-  static const ir::Symbol barrier = ir::Symbol::intern("moai.barrier");
-  return instruction.kind == Instruction::Kind::kCall && program.graph.node(instruction.node).op == barrier;
 }
 
 Buffers::Buffers(const Program& program, runtime::Device& device, Arena& arena, c10::Device torch_device)
@@ -94,7 +89,7 @@ void Buffers::plan_lifetimes() {
   }
   // Where other devices may write their inputs, all that can fail here must have been seen before.
   for (size_t i = 0; i < program_.instructions.size(); ++i) {
-    if (is_barrier(program_, program_.instructions[i])) point_of_no_return_ = i;
+    if (compile::is_barrier(program_, program_.instructions[i])) point_of_no_return_ = i;
   }
 }
 

@@ -81,7 +81,4 @@ class Buffers {
   size_t point_of_no_return_ = SIZE_MAX;      // the first instruction that writes to an input, or the barrier
 };
 
-// Whether an instruction is where all devices wait before any of them writes its inputs.
-bool is_barrier(const compile::Program& program, const compile::Instruction& instruction);
-
 }  // namespace moai::aten

@@ -5,10 +5,9 @@
 #include <mutex>
 #include <utility>
 
-#include "kernels/aten/attention.h"
-#include "kernels/aten/norms.h"
 #include "kernels/aten/placement.h"
 #include "kernels/aten/random.h"
+#include "kernels/aten/stand_in.h"
 #include "runtime/disk_cache.h"
 
 namespace moai::aten {
@@ -33,11 +32,6 @@ Sampler sampler_on_host(const std::string& op, c10::Device device) {
   return sampler == nullptr ? Sampler() : by_way_of_host(sampler, device);
 }
 
-Kernel kernel_of_aten(const std::string& op) {
-  Kernel attention = attention_kernel(op);
-  return attention ? attention : norm_kernel(op);
-}
-
 Loaded load() {
   // Never unloaded: torch's own libraries would not be either.
   if (dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL) == nullptr)
@@ -47,7 +41,7 @@ Loaded load() {
   void* handle = dlopen(path_of_library().c_str(), RTLD_NOW | RTLD_LOCAL);
   if (handle == nullptr) return {nullptr, std::string("libmoai_cuda cannot be loaded: ") + dlerror()};
   const auto open = reinterpret_cast<OpenCudaLibrary>(dlsym(handle, kOpenCudaLibrary));
-  static const CudaHost host{&claim_place, &return_place, &sampler_on_host, &kernel_of_aten,
+  static const CudaHost host{&claim_place, &return_place, &sampler_on_host, &stand_in,
                              &runtime::kernel_folder};
   CudaLibrary* library = open == nullptr ? nullptr : open(MOAI_VERSION, &host);
   if (library == nullptr)

@@ -11,6 +11,7 @@
 
 #include "compile/largest_values.h"
 #include "compile/program.h"
+#include "compile/waits.h"
 #include "ir/error.h"
 #include "kernels/aten/backend.h"
 #include "kernels/aten/buffers.h"
@@ -134,7 +135,7 @@ class AtenExecutable final : public runtime::Executable {
   // Of a collective or the barrier: nothing of other instructions.
   std::optional<runtime::BoundCollective> make_exchange(const Instruction& instruction) {
     if (program_->mesh.empty() || instruction.kind != Instruction::Kind::kCall) return std::nullopt;
-    if (is_barrier(*program_, instruction))
+    if (compile::is_barrier(*program_, instruction))
       return runtime::BoundCollective{&context_.groups.everyone(), runtime::Collective::barrier()};
     return context_.groups.bind(program_->graph, instruction.node, program_->mesh);
   }

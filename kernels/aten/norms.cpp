@@ -9,18 +9,13 @@
 #include <optional>
 #include <utility>
 
+#include "kernels/aten/stand_in.h"
+
 namespace moai::aten {
 
 namespace {
 
 using torch::jit::Stack;
-
-std::optional<at::Tensor> tensor(const at::IValue& value) {
-  return value.isNone() || !value.toTensor().defined() ? std::nullopt
-                                                       : std::optional<at::Tensor>(value.toTensor());
-}
-
-bool is_half(at::ScalarType dtype) { return dtype == at::kHalf || dtype == at::kBFloat16; }
 
 at::Tensor as(const at::Tensor& tensor, at::ScalarType dtype) {
   return tensor.defined() && tensor.scalar_type() != dtype ? tensor.to(dtype) : tensor;
@@ -46,7 +41,7 @@ void leave(Stack& stack, at::Tensor first, at::Tensor second, at::Tensor third) 
 // (input, normalized_shape, weight, bias, eps)
 void layer_norm(Stack& stack) {
   const at::Tensor x = stack[0].toTensor();
-  const auto weight = tensor(stack[2]), bias = tensor(stack[3]);
+  const auto weight = tensor_or_none(stack[2]), bias = tensor_or_none(stack[3]);
   const auto given = weight ? weight->scalar_type() : bias ? bias->scalar_type() : x.scalar_type();
   auto [y, mean, rstd] =
       at::native_layer_norm(as(x, given), stack[1].toIntVector(), weight, bias, stack[4].toDouble());
@@ -57,7 +52,7 @@ void layer_norm(Stack& stack) {
 // (grad_out, input, normalized_shape, mean, rstd, weight, bias, output_mask)
 void layer_norm_backward(Stack& stack) {
   const at::Tensor grad = stack[0].toTensor(), x = stack[1].toTensor();
-  const auto weight = tensor(stack[5]), bias = tensor(stack[6]);
+  const auto weight = tensor_or_none(stack[5]), bias = tensor_or_none(stack[6]);
   const auto given = weight ? weight->scalar_type() : bias ? bias->scalar_type() : x.scalar_type();
   auto [of_x, of_weight, of_bias] = at::native_layer_norm_backward(
       as(grad, given), as(x, given), stack[2].toIntVector(), wide(stack[3].toTensor()),
@@ -68,13 +63,14 @@ void layer_norm_backward(Stack& stack) {
 // (grad_out, input, weight, running_mean, running_var, save_mean, save_invstd, train, eps, output_mask)
 void batch_norm_backward(Stack& stack) {
   const auto saved = [&](size_t i) {
-    auto kept = tensor(stack[i]);
+    auto kept = tensor_or_none(stack[i]);
     if (kept) kept = wide(*kept);
     return kept;
   };
-  auto [of_x, of_weight, of_bias] = at::native_batch_norm_backward(
-      stack[0].toTensor(), stack[1].toTensor(), tensor(stack[2]), tensor(stack[3]), tensor(stack[4]),
-      saved(5), saved(6), stack[7].toBool(), stack[8].toDouble(), mask_of(stack[9]));
+  auto [of_x, of_weight, of_bias] =
+      at::native_batch_norm_backward(stack[0].toTensor(), stack[1].toTensor(), tensor_or_none(stack[2]),
+                                     tensor_or_none(stack[3]), tensor_or_none(stack[4]), saved(5), saved(6),
+                                     stack[7].toBool(), stack[8].toDouble(), mask_of(stack[9]));
   leave(stack, of_x, of_weight, of_bias);
 }
 

@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "ir/error.h"
+#include "kernels/aten/dropout.h"
 #include "kernels/aten/philox.h"
 
 namespace moai::aten {
@@ -253,22 +254,9 @@ void log_normal_(Stack& stack, const Draw& draw) {
 }
 
 void native_dropout(Stack& stack, const Draw& draw) {
-  const at::Tensor input = arg(stack, 0);
-  const double p = stack[1].toScalar().toDouble();
-  const bool train = stack[2].isNone() || stack[2].toBool();
-  at::Tensor mask = at::empty_like(input, input.options().dtype(at::kBool));
-  at::Tensor output;
-  if (!train || p == 0) {
-    mask.fill_(true);
-    output = input.clone();
-  } else {
-    fill_any(mask, draw, [=](Philox& draws, int64_t n) { return draws.uniform(n) >= p; });
-    output = input.mul(mask);
-    if (p < 1) output.mul_(1.0 / (1.0 - p));
-  }
-  stack.clear();
-  stack.emplace_back(output);
-  stack.emplace_back(mask);
+  dropout(stack, [&](const at::Tensor& kept, double p) {
+    fill_any(kept, draw, [=](Philox& draws, int64_t n) { return draws.uniform(n) >= p; });
+  });
 }
 
 // Sorts by independent 64-bit keys: a permutation drawn from (seed, counter) alone.

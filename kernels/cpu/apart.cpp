@@ -1,8 +1,7 @@
 #include "kernels/cpu/apart.h"
 
-#include "kernels/aten/attention.h"
-#include "kernels/aten/norms.h"
 #include "kernels/aten/random.h"
+#include "kernels/aten/stand_in.h"
 #include "kernels/cpu/compile_text.h"
 #include "kernels/cpu/machine.h"
 
@@ -17,10 +16,7 @@ class ApartMachine final : public aten::Machine {
   c10::Device device() const override { return plain_->device(); }
   c10::DispatchKey dispatch_key() const override { return plain_->dispatch_key(); }
   void attach() override { plain_->attach(); }
-  aten::Kernel kernel(const std::string& op) const override {
-    aten::Kernel attention = aten::attention_kernel(op);
-    return attention ? attention : aten::norm_kernel(op);
-  }
+  aten::Kernel kernel(const std::string& op) const override { return aten::stand_in(op); }
   aten::Sampler sampler(const std::string& op) const override {
     const aten::SamplerFn sampler = aten::find_sampler(op);
     return sampler == nullptr ? aten::Sampler() : aten::by_way_of_host(sampler, device());

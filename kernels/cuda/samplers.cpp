@@ -1,13 +1,13 @@
 #include "kernels/cuda/samplers.h"
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty_like.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAStream.h>
 
 #include <optional>
 #include <unordered_map>
 
+#include "kernels/aten/dropout.h"
 #include "kernels/cuda/draw.h"
 
 namespace moai::cuda {
@@ -87,24 +87,10 @@ void bernoulli_(Stack& stack, const Draw& draw) {
 }
 
 void native_dropout(Stack& stack, const Draw& draw) {
-  const at::Tensor input = stack[0].toTensor();
-  const double p = stack[1].toScalar().toDouble();
-  const bool train = stack[2].isNone() || stack[2].toBool();
-  at::Tensor dropped = at::empty_like(input, input.options().dtype(at::kBool));
-  at::Tensor output;
-  if (!train || p == 0) {
-    dropped.fill_(true);
-    output = input.clone();
-  } else {
-    // A number below p drops; the mask says what is kept.
-    fill_bernoulli(dropped, draw, p);
-    dropped.logical_not_();
-    output = input.mul(dropped);
-    if (p < 1) output.mul_(1.0 / (1.0 - p));
-  }
-  stack.clear();
-  stack.emplace_back(std::move(output));
-  stack.emplace_back(std::move(dropped));
+  aten::dropout(stack, [&](const at::Tensor& kept, double p) {
+    fill_bernoulli(kept, draw, p);  // a number below p drops
+    kept.logical_not_();
+  });
 }
 
 }  // namespace

@@ -56,6 +56,14 @@ def test_training_gives_the_same_numbers(count: int) -> None:
         same(got, want, 1e-10)
 
 
+def all_same(got: list[torch.Tensor], wanted: list[torch.Tensor], dtype: torch.dtype) -> None:
+    """Of the same dtypes, and as close as what was computed in `dtype` can be."""
+    tolerance = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 3e-2}[dtype]
+    for one, want in zip(got, wanted, strict=True):
+        assert one.dtype == want.dtype
+        same(one.double(), want.double(), tolerance)
+
+
 ATTENTION = [
     # query heads, key heads, queries, keys, dtype, causal, mask
     (3, 3, 6, 6, torch.float32, True, None),
@@ -90,10 +98,7 @@ def test_attention_of_products(heads, key_heads, queries, keys, dtype, causal, m
 
     with apart():
         got = attend("moai")
-    tolerance = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 3e-2}[dtype]
-    for one, want in zip(got, attend("cpu"), strict=True):
-        assert one.dtype == want.dtype
-        same(one.double(), want.double(), tolerance)
+    all_same(got, attend("cpu"), dtype)
 
 
 NORMS = [
@@ -120,10 +125,7 @@ def test_norms_keep_what_the_cpu_keeps(kind: str, dtype: torch.dtype, of_weights
 
     with apart():
         got = normed("moai")
-    tolerance = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 3e-2}[dtype]
-    for one, want in zip(got, normed("cpu"), strict=True):
-        assert one.dtype == want.dtype
-        same(one.double(), want.double(), tolerance)
+    all_same(got, normed("cpu"), dtype)
 
 
 def test_a_mask_for_all_keys_at_once() -> None:
