@@ -13,9 +13,9 @@ bool is_barrier(const Program& program, const Instruction& instruction);
 // A collective is started where it stands and waited for before the first instruction that touches its result
 // or writes what it reads, so that devices need not meet at each of them, and several are on their way at
 // once. All of a group start them in the same order, and to start one blocks nobody: a program that ends with
-// each waited for at once ends so too. What is on its way keeps its memory, therefore only collectives whose
-// buffers stay anyway (in place) or are small are let go on. Nothing is on its way at the barrier, behind
-// which nothing may raise.
+// each waited for at once ends so too. What is on its way keeps its memory: of an operand in place that is
+// there anyway, of small ones in any case, of others while there is room below the program's peak. Nothing is
+// on its way at the barrier, behind which nothing may raise.
 
 // Says for every collective of a lowered program when it is waited for, and lets its buffers live until then.
 // Before plan_memory. `small_bytes`: of operand and result together.

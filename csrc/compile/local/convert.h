@@ -25,6 +25,10 @@ struct ConvertStep {
 // value smaller goes first.
 std::vector<ConvertStep> convert_steps(const plan::Placement& from, const plan::Placement& to);
 
+// Whether that takes sums over devices, all or some, and does nothing else: no device has more bytes
+// afterwards.
+bool only_sums(const plan::Placement& from, const plan::Placement& to);
+
 // How a value's parts that are no sum make the whole, by axis (of those where it is kReduced).
 struct Reduction {
   ops::Combine how = ops::Combine::kSum;

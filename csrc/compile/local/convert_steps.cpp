@@ -108,4 +108,14 @@ std::vector<ConvertStep> convert_steps(const Placement& from, const Placement& t
   return Steps(from, to).all();
 }
 
+bool only_sums(const Placement& from, const Placement& to) {
+  for (size_t a = 0; a < from.size(); ++a) {
+    if (from[a] != to[a] && (from[a].kind != K::kPartial || to[a].kind == K::kReduced)) return false;
+  }
+  // An axis that stands between a sum's and its place is gathered and cut again.
+  const auto steps = convert_steps(from, to);
+  return !steps.empty() && std::all_of(steps.begin(), steps.end(),
+                                       [](const ConvertStep& step) { return step.from.kind == K::kPartial; });
+}
+
 }  // namespace moai::compile

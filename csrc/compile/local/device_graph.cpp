@@ -10,6 +10,7 @@
 #include "compile/local/message.h"
 #include "compile/local/turn_sums.h"
 #include "ir/error.h"
+#include "ir/view_nodes.h"
 #include "ops/traits.h"
 
 namespace moai::compile {
@@ -21,6 +22,12 @@ namespace moai::compile {
 // has come. So messages outside of the loop cannot wait for each other in a circle, and there one channel is
 // enough.
 
+// Note [When sums meet]
+// A sum over devices is taken where its last term has been made, as its first reader wants it, and not when
+// that reader's turn has come: so it is on its way while the rest of backward runs (compile/waits.h), and of
+// what is scattered only a part stays. A sum whose first reader is another stage's is left to that message.
+// Placements alone decide, so all devices of a group do it at the same node.
+
 namespace {
 
 using ir::NodeId;
@@ -28,6 +35,11 @@ using ir::ValueId;
 using plan::Placement;
 
 constexpr int64_t kInOrder = 0;  // the channel of what is not in the loop
+
+bool is_sum(const Placement& placement) {
+  return std::any_of(placement.begin(), placement.end(),
+                     [](const plan::Split& split) { return split.kind == plan::Split::Kind::kPartial; });
+}
 
 class DeviceGraph {
  public:
@@ -44,6 +56,7 @@ class DeviceGraph {
                                                 : step_.stages.groups_of_value(whole_, value));
     }
     for (const auto value : step_.phases.carried) carry(value);
+    find_first_reads();
   }
 
   ir::Graph run() {
@@ -160,8 +173,6 @@ class DeviceGraph {
     for (const auto& crossing : step_.crossings) {
       if (crossing.once) has_[crossing.value] |= Stages::one(step_.stages.group_of(crossing.to));
     }
-    sums_.finish(
-        b_, [&](ValueId value, ValueId local) { values_.add_whole(value, step_.produced(value), local); });
   }
 
   static bool crosses(const Crossing& crossing, const plan::Task& task) {
@@ -258,6 +269,7 @@ class DeviceGraph {
     b_.set_source(node);
     values_.set_section(step_.section(id));
     const auto results = write_local_op(b_, local_op(id), operands_of(id));
+    std::vector<ValueId> summed;  // over all turns, of which this is the last
     for (size_t r = 0; r < results.size(); ++r) {
       const ValueId value = node.results[r];
       if (is_ahead(value)) continue;
@@ -266,7 +278,50 @@ class DeviceGraph {
       const auto joined = joined_.find(value);
       if (joined != joined_.end()) joined->second.push_back(values_.bring(value, step_.wanted(value)));
       const ValueId weight = r + 1 < results.size() ? results[r + 1] : ir::kNone;
-      sums_.add(b_, value, results[r], weight);
+      const ValueId sum = sums_.add(b_, value, results[r], weight);
+      if (sum == ir::kNone) continue;
+      values_.add_whole(value, option.results[r], sum);
+      summed.push_back(value);
+    }
+    const Reads& reads = phase(id) == Phase::kAfter ? first_reads_after_ : first_reads_;
+    for (const ValueId value : node.results) meet(value, reads);
+    const int32_t turn = values_.turn();
+    values_.set_turn(kNoTurn);
+    for (const ValueId value : summed) meet(value, first_reads_after_);
+    values_.set_turn(turn);
+  }
+
+  // By value: who reads it first, and as which operand.
+  struct Read {
+    NodeId node = ir::kNone;
+    size_t operand = 0;
+  };
+  using Reads = std::vector<Read>;
+
+  // See Note [When sums meet]. Parts that are seen through a view first meet behind it.
+  void meet(ValueId value, const Reads& reads) {
+    const Read& read = reads[value];
+    if (read.node == ir::kNone || !runs_here(read.node) || is_ahead(value)) return;
+    const Placement& from = step_.produced(value);
+    const Placement& to = step_.assignment.nodes[read.node].operands[read.operand];
+    const ir::Node& reader = whole_.node(read.node);
+    const bool is_view = ir::step_of(reader.op, reader.args).has_value();
+    if (is_view && from == to && is_sum(from)) {
+      write(read.node);
+    } else if (only_sums(from, to)) {
+      values_.bring(value, to);
+    }
+  }
+
+  void find_first_reads() {
+    first_reads_.resize(whole_.values().size());
+    first_reads_after_.resize(whole_.values().size());
+    for (NodeId n = 0; n < static_cast<NodeId>(whole_.nodes().size()); ++n) {
+      const auto& operands = whole_.node(n).operands;
+      auto& reads = phase(n) == Phase::kAfter ? first_reads_after_ : first_reads_;
+      for (size_t o = 0; o < operands.size(); ++o) {
+        if (operands[o] != ir::kNone && reads[operands[o]].node == ir::kNone) reads[operands[o]] = {n, o};
+      }
     }
   }
 
@@ -349,6 +404,7 @@ class DeviceGraph {
   Mail mail_;
   std::vector<GroupSet> has_;  // by value, outside of turns: the groups that have it by now
   TurnSums sums_;
+  Reads first_reads_, first_reads_after_;                     // while turns go on, and after the last one
   std::unordered_map<ValueId, std::vector<ValueId>> joined_;  // by value: what each turn left behind
 };
 

@@ -36,15 +36,13 @@ void TurnSums::carry(const ir::Graph& whole, ValueId value, Combine how, int32_t
     throw Error(Phase::kCompile, "parts of the batch do not tell what all of it makes")
         .detail(ir::print(whole, whole.value(value).producer));
   }
-  if (!sums_.insert({value, {how, turns}}).second) return;
-  order_.push_back(value);
+  sums_.insert({value, {how, turns}});
 }
 
-void TurnSums::add(LocalBuilder& b, ValueId value, ValueId local, ValueId weight) {
+ValueId TurnSums::add(LocalBuilder& b, ValueId value, ValueId local, ValueId weight) {
   const auto it = sums_.find(value);
-  if (it == sums_.end()) return;
+  if (it == sums_.end()) return ir::kNone;
   Sum& sum = it->second;
-  if (sum.how == Combine::kSame && sum.local != ir::kNone) return;
   if (sum.how == Combine::kNorm2) local = times(b, local, local);
   if (sum.how == Combine::kWeighted) {
     // A turn of no weight has no mean, and counts nothing.
@@ -52,19 +50,16 @@ void TurnSums::add(LocalBuilder& b, ValueId value, ValueId local, ValueId weight
     local = b.pointwise("aten.masked_fill.Scalar", {times(b, local, weight), nothing}, {int64_t{0}});
     sum.weight = sum.weight == ir::kNone ? weight : together(b, Combine::kSum, sum.weight, weight);
   }
-  sum.local = sum.local == ir::kNone ? local : together(b, sum.how, sum.local, local);
-}
-
-void TurnSums::finish(LocalBuilder& b, const std::function<void(ValueId, ValueId)>& take) {
-  for (const ValueId value : order_) {
-    const Sum& sum = sums_.at(value);
-    if (sum.local == ir::kNone) continue;  // had before the first turn
-    ValueId local = sum.local;
-    if (sum.how == Combine::kMean) local = b.pointwise("aten.div.Scalar", {local}, {int64_t{sum.turns}});
-    if (sum.how == Combine::kNorm2) local = b.pointwise("aten.sqrt", {local});
-    if (sum.how == Combine::kWeighted) local = b.pointwise("aten.div.Tensor", {local, sum.weight});
-    take(value, local);
+  if (sum.local == ir::kNone) {
+    sum.local = local;
+  } else if (sum.how != Combine::kSame) {
+    sum.local = together(b, sum.how, sum.local, local);
   }
+  if (++sum.added < sum.turns) return ir::kNone;
+  if (sum.how == Combine::kMean) return b.pointwise("aten.div.Scalar", {sum.local}, {int64_t{sum.turns}});
+  if (sum.how == Combine::kNorm2) return b.pointwise("aten.sqrt", {sum.local});
+  if (sum.how == Combine::kWeighted) return b.pointwise("aten.div.Tensor", {sum.local, sum.weight});
+  return sum.local;
 }
 
 }  // namespace moai::compile
