@@ -169,10 +169,19 @@ Recipes::Joined Recipes::make_joined(const Trace& first, const Trace& second, co
   ir::Graph& graph = trace->graph;
   joined.of_first.assign(first.graph.values().size(), ir::kNone);
   joined.of_second.assign(second.graph.values().size(), ir::kNone);
+  std::vector<ir::Hint> hints;
+  const auto add_input = [&](const ir::Graph& from, size_t input) {
+    const ValueId added = graph.add_input(from.type(from.inputs()[input]));
+    for (ir::Hint hint : from.hints()) {
+      if (hint.input != static_cast<int32_t>(input)) continue;
+      hint.input = graph.value(added).index;
+      hints.push_back(hint);
+    }
+    return added;
+  };
   for (size_t i = 0; i < wiring.values.size(); ++i) {
     if (wiring.values[i] != ir::kNone) continue;
-    const ValueId input = second.graph.inputs()[i];
-    joined.of_second[input] = graph.add_input(second.graph.type(input));
+    joined.of_second[second.graph.inputs()[i]] = add_input(second.graph, i);
     trace->donated.push_back(second.replaces(i));
   }
   for (size_t i = 0; i < wiring.inputs.size(); ++i) {
@@ -181,9 +190,10 @@ Recipes::Joined Recipes::make_joined(const Trace& first, const Trace& second, co
       joined.of_first[input] = joined.of_second[second.graph.inputs()[wiring.inputs[i]]];
       continue;
     }
-    joined.of_first[input] = graph.add_input(first.graph.type(input));
+    joined.of_first[input] = add_input(first.graph, i);
     trace->donated.push_back(false);
   }
+  graph.set_hints(std::move(hints));
   auto numbers = first.graph.numbers();
   const auto first_number = static_cast<int32_t>(numbers.size());
   numbers.insert(numbers.end(), second.graph.numbers().begin(), second.graph.numbers().end());

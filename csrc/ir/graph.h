@@ -103,6 +103,14 @@ struct Value {
   int32_t index = 0;        // which result of the producer, or which input
 };
 
+// What the script asks of where an input lies (moai.hint): that the axes of a mesh which serve `axis`
+// ("data", "sequence", "tensor" or "expert") cut its dim `dim`, or none of its dims where that is kNone.
+struct Hint {
+  int32_t input = 0;  // its position
+  Symbol axis;
+  int32_t dim = kNone;
+};
+
 // The ops of a step as one SSA graph over whole (global) tensors, in an order that respects use
 // after definition.
 class Graph {
@@ -125,6 +133,7 @@ class Graph {
   const std::vector<ValueId>& inputs() const { return inputs_; }
   const std::vector<ValueId>& outputs() const { return outputs_; }
   const std::vector<NumberKind>& numbers() const { return numbers_; }
+  const std::vector<Hint>& hints() const { return hints_; }
   const Node& node(NodeId id) const { return nodes_[id]; }
   Node& node(NodeId id) { return nodes_[id]; }
   const Value& value(ValueId id) const { return values_[id]; }
@@ -133,6 +142,7 @@ class Graph {
   // What the step leaves behind; order is the caller's. A value may be an input.
   void set_outputs(std::vector<ValueId> outputs) { outputs_ = std::move(outputs); }
   void set_numbers(std::vector<NumberKind> numbers) { numbers_ = std::move(numbers); }
+  void set_hints(std::vector<Hint> hints) { hints_ = std::move(hints); }
 
  private:
   std::vector<Node> nodes_;
@@ -140,6 +150,7 @@ class Graph {
   std::vector<ValueId> inputs_;
   std::vector<ValueId> outputs_;
   std::vector<NumberKind> numbers_;
+  std::vector<Hint> hints_;
 };
 
 // The text form. One node a line, in order:
@@ -151,6 +162,7 @@ class Graph {
 //     return %3, %4
 //   }
 //
+// After the numbers may stand hints, by the positions of inputs: `hints(1: tensor 0, 1: data whole)`.
 // `!bw` before a node's op name marks Section::kBackward. `origin` is not printed. `#` starts a
 // comment, spaces and line ends mean nothing. The arguments:
 //

@@ -23,6 +23,8 @@ class Hasher {
     }
     hash = mix(hash, graph_.numbers().size());
     for (const NumberKind kind : graph_.numbers()) hash = mix(hash, static_cast<uint64_t>(kind));
+    for (const Hint& hint : graph_.hints())
+      hash = mix(mix_text(mix(hash, bits(hint.input)), hint.axis.str()), bits(hint.dim));
     hash = mix(hash, nodes());
     hash = mix(hash, graph_.outputs().size());
     for (const ValueId output : graph_.outputs()) hash = mix(hash, values_[output]);

@@ -52,6 +52,8 @@ class Parser {
     scan_.expect_word("graph");
     list('(', ')', [&] { input(); });
     if (scan_.accept_word("numbers")) list('(', ')', [&] { number_kind(); });
+    if (scan_.accept_word("hints")) list('(', ')', [&] { hint(); });
+    graph_.set_hints(std::move(hints_));
     scan_.expect('{');
     while (!scan_.accept_word(kReturnWord)) node();
     add_inputs_before(std::numeric_limits<int64_t>::max());
@@ -131,6 +133,17 @@ class Parser {
     scan_.expect(':');
     define(place, name, waiting(inputs_.size()));
     inputs_.push_back({names_.number(name), name, type()});
+  }
+
+  void hint() {
+    const Place place = scan_.next();
+    Hint hint;
+    hint.input = index();
+    if (static_cast<size_t>(hint.input) >= inputs_.size()) scan_.fail(place, "there is no such input");
+    scan_.expect(':');
+    hint.axis = Symbol::intern(std::string(scan_.word()));
+    if (!scan_.accept_word("whole")) hint.dim = index();
+    hints_.push_back(hint);
   }
 
   static int32_t waiting(size_t input) { return -2 - static_cast<int32_t>(input); }
@@ -376,6 +389,7 @@ class Parser {
   Graph graph_;
   Names names_;
   std::vector<Input> inputs_;
+  std::vector<Hint> hints_;
   size_t added_ = 0;  // how many of the inputs are in the graph
 };
 

@@ -28,6 +28,14 @@ class Printer {
       list(graph_.numbers(), [&](NumberKind kind) { text_ += number_letter(kind); });
       text_ += ')';
     }
+    if (!graph_.hints().empty()) {
+      text_ += " hints(";
+      list(graph_.hints(), [&](const Hint& hint) {
+        text_ += std::to_string(hint.input) + ": " + hint.axis.str() + ' ';
+        text_ += hint.dim == kNone ? "whole" : std::to_string(hint.dim);
+      });
+      text_ += ')';
+    }
     text_ += " {\n";
   }
 

@@ -25,6 +25,7 @@ class Rewrite {
     to_.reserve(from.nodes().size(), from.values().size());
     for (const ValueId input : from.inputs()) to_of_[input] = to_.add_input(from.type(input));
     to_.set_numbers(from.numbers());
+    to_.set_hints(from.hints());
   }
 
   const Graph& to() const { return to_; }

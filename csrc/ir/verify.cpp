@@ -54,6 +54,13 @@ class Verifier {
       if (!owns(graph_.inputs()[i], kNone, i)) throw graph_error("input ", i, " is no input value");
       type(graph_.inputs()[i]);
     }
+    for (const Hint& hint : graph_.hints()) {
+      const bool is_input = hint.input >= 0 && static_cast<size_t>(hint.input) < graph_.inputs().size();
+      if (!is_input) throw graph_error("a hint is of input ", hint.input, ", which there is not");
+      const Type& type = graph_.type(graph_.inputs()[hint.input]);
+      if (hint.dim < kNone || hint.dim >= static_cast<int32_t>(type.sizes.size()))
+        throw graph_error("a hint is of dim ", hint.dim, " of ", type.str());
+    }
     for (size_t id = 0; id < graph_.nodes().size(); ++id) {
       id_ = static_cast<NodeId>(id);
       node(graph_.node(id_));

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "ir/error.h"
+#include "plan/hints.h"
 #include "plan/op_cost.h"
 
 namespace moai::plan {
@@ -223,7 +224,7 @@ class Assigner {
       return {terms_.pinned_inputs[input]};
     std::vector<Placement> all = input_placements(frame_, graph_.inputs()[input], mesh_);
     const InputRole role = step_.roles.of_input[input];
-    if (terms_.zero < 0 || role == InputRole::kData) return all;
+    if (terms_.zero < 0 || role == InputRole::kData) return hinted(graph_, input, mesh_, std::move(all));
     const bool shards = role == InputRole::kWeight ? terms_.zero >= 3 : terms_.zero >= 1;
     for (size_t a = 0; a < mesh_.axes.size(); ++a) {
       if (!mesh_.axes[a].may_split(Role::kBatch)) continue;
@@ -233,7 +234,7 @@ class Assigner {
       }
       if (!kept.empty()) all = std::move(kept);  // what is too small to shard lies whole
     }
-    return all;
+    return hinted(graph_, input, mesh_, std::move(all));
   }
 
   // How often a device goes through a node in a step, in a pipeline its share of it.

@@ -54,6 +54,10 @@ Fold fold(const ir::Graph& graph, const Frame& frame, int32_t rounds) {
     maker[graph.inputs()[i]] = nodes + i;
     colour[nodes + i] = input_hash(graph, frame, graph.inputs()[i]);
   }
+  for (const auto& hint : graph.hints()) {
+    auto& hash = colour[nodes + static_cast<size_t>(hint.input)];
+    hash = ir::mix_text(ir::mix(hash, ir::bits(hint.dim)), hint.axis.str());
+  }
   for (size_t n = 0; n < nodes; ++n) {
     for (size_t r = 0; r < graph.nodes()[n].results.size(); ++r) {
       maker[graph.nodes()[n].results[r]] = n;

@@ -29,14 +29,19 @@ bool Pair::has_all() const {
   return std::all_of(splits.begin(), splits.end(), [](uint8_t s) { return s == Axis::kAnyRole; });
 }
 
-std::vector<Pair> pairs_of(const Cluster& cluster, int32_t stages) {
+std::vector<Pair> pairs_of(const Cluster& cluster, int32_t stages, bool by_role) {
   const int32_t devices = cluster.device_count() / stages;
   if (devices == 1) return {pair_of(stages, {}, {})};
-  std::vector<Pair> pairs{pair_of(stages, {devices}, {Axis::kAnyRole})};
+  std::vector<Pair> pairs;
+  if (by_role) {
+    pairs = {pair_of(stages, {devices}, {kData}), pair_of(stages, {devices}, {kInSample})};
+  } else {
+    pairs = {pair_of(stages, {devices}, {Axis::kAnyRole})};
+  }
   const int64_t host = most_inner(cluster);
   for (int32_t inner = 2; inner <= host && inner < devices; ++inner) {
     if (host % inner != 0 || devices % inner != 0) continue;
-    const bool any = stages == 1;
+    const bool any = stages == 1 && !by_role;
     pairs.push_back(pair_of(stages, {devices / inner, inner},
                             {any ? Axis::kAnyRole : kData, any ? Axis::kAnyRole : kInSample}));
   }

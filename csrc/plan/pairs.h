@@ -38,8 +38,9 @@ struct Pair {
 };
 
 // Every mesh of one and of two axes for a number of stages that divides the devices; an inner axis divides a
-// host. In a pipeline the outer of two axes splits the batch and the inner one what is in a sample.
-std::vector<Pair> pairs_of(const Cluster& cluster, int32_t stages);
+// host. In a pipeline, and `by_role`, the outer of two axes splits the batch and the inner one what is in a
+// sample; `by_role` a single one either.
+std::vector<Pair> pairs_of(const Cluster& cluster, int32_t stages, bool by_role = false);
 
 // Meshes of three axes: data; sequence or experts; sequence or features. The inner two are powers of two
 // that divide a host.

@@ -7,6 +7,7 @@
 
 #include "ir/error.h"
 #include "plan/evaluator.h"
+#include "plan/hints.h"
 #include "plan/pairs.h"
 
 namespace moai::plan {
@@ -63,6 +64,7 @@ class Planner {
  public:
   Planner(const ir::Graph& graph, const Cluster& cluster, const Pins& pins)
       : start_(Clock::now()), plans_(graph, cluster, pins), pins_(plans_.pins()), cluster_(plans_.cluster()) {
+    check_hints(base().graph, base().frame);
     plan_.kept_whole = kept_whole(base().graph, base().frame);
     plan_.no_turns = base().time.obstacle;
     for (const auto& rule : base().frame.rules) plan_.flops += rule.flops;
@@ -96,11 +98,12 @@ class Planner {
       pairs_ = {pinned_pair(pins_, cluster_)};
     } else {
       const int32_t devices = cluster_.device_count();
+      const bool is_hinted = !base().graph.hints().empty();  // see Note [Hints]
       const int32_t most = std::min({kMostStages, devices, base().stretches()});
       for (int32_t stages = 1; stages <= most; ++stages) {
         if ((pins_.stages && *pins_.stages != stages) || devices % stages != 0) continue;
         if (stages > 1 && !plans_.has_turns() && !pins_.stages) continue;
-        for (auto& pair : plan::pairs_of(cluster_, stages)) pairs_.push_back(std::move(pair));
+        for (auto& pair : plan::pairs_of(cluster_, stages, is_hinted)) pairs_.push_back(std::move(pair));
       }
     }
     if (pairs_.empty() || (pins_.stages && *pins_.stages > base().stretches())) {

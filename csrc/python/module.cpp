@@ -14,6 +14,7 @@
 #include "record/device.h"
 #include "record/device_ops.h"
 #include "record/generator.h"
+#include "record/hint.h"
 #include "record/recorder.h"
 #include "runtime/profiler.h"
 
@@ -86,6 +87,7 @@ PYBIND11_MODULE(_C, m) {
   bind_solver(m);
   bind_collectives(m);
   m.def("time_calls", [](bool on) { engine::stats().time_calls.store(on); });
+  m.def("set_hint", &record::set_hint);
   m.def("count_tokens", [](int64_t tokens) { engine::stats().tokens += tokens; });
   m.def("start_trace", &runtime::Profiler::start);
   m.def("stop_trace", [](const std::string& path) {

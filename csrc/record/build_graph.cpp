@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <unordered_map>
 
+#include "record/hint.h"
 #include "record/trace.h"
 
 namespace moai::record {
@@ -111,7 +112,8 @@ TraceNode::~TraceNode() {
 }
 
 std::unique_ptr<TraceEnd> make_trace(const TraceNode& last, const std::vector<const Layout*>& inputs,
-                                     const std::vector<bool>& donated) {
+                                     const std::vector<bool>& donated,
+                                     const std::vector<std::pair<int32_t, const Hint*>>& hints) {
   static uint64_t next_id = 0;  // under the recorder's lock
   std::vector<const TraceNode*> calls;
   for (const TraceNode* node = &last; node->op != nullptr; node = node->parent) calls.push_back(node);
@@ -124,6 +126,14 @@ std::unique_ptr<TraceEnd> make_trace(const TraceNode& last, const std::vector<co
   ir::Graph& graph = end->trace->graph;
   std::vector<ValueId> input_values;
   for (const Layout* layout : inputs) input_values.push_back(graph.add_input(layout->type));
+  std::vector<ir::Hint> hints_by_input;
+  for (const auto& [input, hint] : hints) {
+    for (ir::Hint one : hint->of_dims) {
+      one.input = input;
+      hints_by_input.push_back(one);
+    }
+  }
+  graph.set_hints(std::move(hints_by_input));
   std::vector<ir::NumberKind> numbers;
   auto lines = std::make_shared<std::vector<std::string>>();
   Builder builder(graph, end->values, std::move(input_values));

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <vector>
 
+#include "record/hint.h"
 #include "record/recorder.h"
 
 namespace moai::record {
@@ -99,7 +100,9 @@ Encoded encode_tensor(Segment& segment, const at::Tensor& tensor, size_t known_i
   if (!sink.word(head)) return Encoded::kDiffers;
   const bool outside = ref < 0;
   if (outside && (ref == kUndefined || static_cast<size_t>(input_of(ref)) >= known_inputs)) {
-    if (!sink.word(reinterpret_cast<int64_t>(storage.layout))) return Encoded::kDiffers;
+    const Hint* hint = hint_of(storage);
+    const void* laid_out = hint != nullptr ? static_cast<const void*>(hint) : storage.layout;
+    if (!sink.word(reinterpret_cast<int64_t>(laid_out))) return Encoded::kDiffers;
   }
   if (!sink.words(sizes.data(), sizes.size()) || !sink.words(strides.data(), strides.size()))
     return Encoded::kDiffers;

@@ -14,6 +14,7 @@
 #include "record/encode.h"
 #include "record/flight.h"
 #include "record/generator.h"
+#include "record/hint.h"
 #include "record/infer.h"
 #include "record/new_node.h"
 #include "record/source_line.h"
@@ -165,6 +166,7 @@ ValueRef ref_of(Segment& segment, Storage& storage) {
   segment.inputs.push_back(storage.cell);
   segment.input_layouts.push_back(storage.layout);
   segment.donated.push_back(false);
+  if (const Hint* hint = hint_of(storage)) segment.hints.emplace_back(input_of(storage.ref), hint);
   segment.captured.push_back(&storage);
   return storage.ref;
 }
@@ -198,6 +200,9 @@ class Attempt {
     segment_.inputs.resize(segment_.op_first_input);
     segment_.input_layouts.resize(segment_.op_first_input);
     segment_.donated.resize(segment_.op_first_input);
+    while (!segment_.hints.empty() &&
+           static_cast<size_t>(segment_.hints.back().first) >= segment_.op_first_input)
+      segment_.hints.pop_back();
     drop_numbers();
   }
 
@@ -440,7 +445,7 @@ void Recorder::cut(CutReason reason, const std::string& detail) {
   }
   const bool known = last.end != nullptr;
   if (!segment.diverged.empty()) engine::log(engine::Topic::kCompile, "a new trace: " + segment.diverged);
-  if (!known) last.end = make_trace(last, segment.input_layouts, segment.donated);
+  if (!known) last.end = make_trace(last, segment.input_layouts, segment.donated, segment.hints);
   for (size_t i = 0; i < held.size(); ++i) held[i].value = last.end->values[refs[i]];
   engine::stats().count_cut(cut_reason_name(reason));
   (known ? engine::stats().hits : engine::stats().traces).fetch_add(1, std::memory_order_relaxed);

@@ -44,7 +44,8 @@ struct Segment {
   std::vector<runtime::CellPtr> inputs;
   std::vector<const Layout*> input_layouts;
   std::vector<bool> donated;
-  std::vector<Storage*> captured;  // those that the op being recorded made inputs
+  std::vector<std::pair<int32_t, const Hint*>> hints;  // by input, where there is one
+  std::vector<Storage*> captured;                      // those that the op being recorded made inputs
   std::vector<runtime::Number> numbers;
   std::vector<c10::weak_intrusive_ptr<c10::StorageImpl>> written;  // storages that hold one of its values
 

@@ -16,11 +16,13 @@ inline bool is_input(ValueRef ref) { return ref < 0 && ref != kUndefined; }
 inline int32_t input_of(ValueRef ref) { return -1 - ref; }
 inline ValueRef input_ref(size_t index) { return -1 - static_cast<int32_t>(index); }
 
+struct Hint;
+
 // The storage of a moai tensor. It has no memory: it names the value that it holds now.
 //
 // While `segment` is that of an open segment, the value is `ref` there; otherwise it is `cell`
 // (null: never written). Its address is unique among live storages and faults when touched.
-// The three are guarded by the recorder's lock.
+// All are guarded by the recorder's lock.
 class Storage final : public c10::StorageImpl {
  public:
   Storage(const Layout* layout, int64_t bytes);
@@ -30,6 +32,7 @@ class Storage final : public c10::StorageImpl {
   ValueRef ref = kUndefined;
   const Layout* layout;
   runtime::CellPtr cell;
+  const Hint* hint = nullptr;  // where it would like to lie; of no meaning in another layout
 
   void release_resources() override;
 

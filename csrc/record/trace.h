@@ -76,9 +76,10 @@ struct TraceEnd {
 // Builds the graph of the ops from the root to `last`, as recorded: nothing removed, strided reads
 // as views, writes through views as updates.
 //
-// * `inputs`, `donated`: of the segment's outside values, by first use.
+// * `inputs`, `donated`, `hints`: of the segment's outside values, by first use.
 std::unique_ptr<TraceEnd> make_trace(const TraceNode& last, const std::vector<const Layout*>& inputs,
-                                     const std::vector<bool>& donated);
+                                     const std::vector<bool>& donated,
+                                     const std::vector<std::pair<int32_t, const Hint*>>& hints);
 
 // Where every trace begins. Under the recorder's lock.
 TraceNode& trace_root();

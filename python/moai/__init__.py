@@ -76,6 +76,29 @@ def count_tokens(count: int) -> None:
     _C.count_tokens(count)
 
 
+def hint(tensor: torch.Tensor, cut: dict[str, int | None]) -> None:
+    """Say how the planner should lay a parameter, a buffer or an input over several devices: never needed.
+
+    `cut` names kinds of parallelism ("data", "sequence", "tensor", "expert") and for each the dim of `tensor` that
+    its devices divide between them, or None where each is to have all of it. It binds from the next step on
+    wherever the tensor is an input of one, on meshes that have such an axis no longer than the dim; an empty
+    `cut` forgets what was said. Numbers are the same either way.
+
+    >>> moai.hint(model.head.weight, {"tensor": 0, "data": None})
+
+    Raises ValueError for another name, a tensor of another device or a part of one; IndexError for a dim
+    that there is not. The step itself raises where no op splits that dim.
+    """
+    dims = []
+    for axis, dim in cut.items():
+        if axis not in ("data", "sequence", "tensor", "expert"):
+            raise ValueError(f"moai.hint knows no {axis!r}: data, sequence, tensor or expert")
+        if dim is not None and not -tensor.dim() <= dim < tensor.dim():
+            raise IndexError(f"moai.hint: dim {dim} of a tensor of {tensor.dim()} dims")
+        dims.append((axis, -1 if dim is None else dim % tensor.dim()))
+    _C.set_hint(tensor, sorted(dims))
+
+
 def explain() -> str:
     """How several devices share the last planned training step: predicted against measured, in a few lines.
 

@@ -17,6 +17,7 @@ Graph reordered(const Graph& graph, uint32_t seed) {
   std::vector<ValueId> ids(graph.values().size(), kNone);
   for (const ValueId input : graph.inputs()) ids[input] = to.add_input(graph.type(input));
   to.set_numbers(graph.numbers());
+  to.set_hints(graph.hints());
   std::vector<NodeId> left(graph.nodes().size());
   for (size_t i = 0; i < left.size(); ++i) left[i] = static_cast<NodeId>(i);
   const auto ready = [&](NodeId id) {
@@ -164,6 +165,8 @@ TEST_CASE("hash_sees_inputs_numbers_and_outputs_but_no_dead_node") {
   CHECK(of("graph(%a: f32[2], %b: f32[2]) numbers(i) { %d: f32[2] = g(%b) %c: f32[2] = f(%a) h(%c) return %c "
            "}") == wanted);
   CHECK(of("graph(%a: f32[2], %b: f32[2]) numbers(i) { %c: f32[2] = f(%b) return %c }") != wanted);
+  CHECK(of("graph(%a: f32[2], %b: f32[2]) numbers(i) hints(0: data 0) { %c: f32[2] = f(%a) return %c }") !=
+        wanted);
   CHECK(of("graph(%a: f32[2], %b: f32[3]) numbers(i) { %c: f32[2] = f(%a) return %c }") != wanted);
   CHECK(of("graph(%a: f32[2]) numbers(i) { %c: f32[2] = f(%a) return %c }") != wanted);
   CHECK(of("graph(%a: f32[2], %b: f32[2]) numbers(f) { %c: f32[2] = f(%a) return %c }") != wanted);

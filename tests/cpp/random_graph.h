@@ -32,6 +32,7 @@ class RandomGraph {
       if (!node.results.empty() && random_.below(8) == 0) outputs.push_back(node.results[0]);
     }
     graph.set_outputs(outputs);
+    graph.set_hints(hints(graph));
     return graph;
   }
 
@@ -56,6 +57,18 @@ class RandomGraph {
   }
 
  private:
+  std::vector<Hint> hints(const Graph& graph) {
+    std::vector<Hint> all;
+    for (size_t i = 0; i < graph.inputs().size(); ++i) {
+      const auto dims = static_cast<int64_t>(graph.type(graph.inputs()[i]).sizes.size());
+      if (random_.below(4) != 0) continue;
+      const auto dim = static_cast<int32_t>(random_.below(dims + 1)) - 1;
+      all.push_back(
+          {static_cast<int32_t>(i), Symbol::intern(random_.below(2) == 0 ? "data" : "tensor"), dim});
+    }
+    return all;
+  }
+
   static constexpr int64_t kInts[] = {
       0, 1, -1, 7, 123456789, std::numeric_limits<int64_t>::max(), std::numeric_limits<int64_t>::min()};
   static constexpr double kDoubles[] = {0.0,
