@@ -80,6 +80,12 @@ inline uint64_t mix_arg(uint64_t hash, const Arg& arg) {
   return std::visit(MixArg{mix(hash, arg.index())}, arg);
 }
 
+// Whether an argument is a number of the step, whose position says nothing about what the node does.
+inline bool is_number(const Arg& arg) {
+  return std::holds_alternative<NumberRef>(arg) || std::holds_alternative<NumberListRef>(arg) ||
+         std::holds_alternative<HostScalarArg>(arg);
+}
+
 // Equality that agrees with the hash: doubles by their bits.
 inline bool same_arg(const Arg& a, const Arg& b) {
   if (const auto* x = std::get_if<double>(&a)) {

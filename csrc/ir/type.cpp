@@ -1,6 +1,8 @@
 #include "ir/type.h"
 
 #include <algorithm>
+#include <array>
+#include <cstddef>
 #include <numeric>
 
 namespace moai::ir {
@@ -57,11 +59,19 @@ constexpr DTypeRow kDTypes[] = {
     {DType::kF4E2M1FNX2, "f4e2m1fnx2", 1},
 };
 
+constexpr size_t kMostDTypes = 64;
+
+// By number: asked for each tensor of each plan.
+constexpr std::array<const DTypeRow*, kMostDTypes> rows() {
+  std::array<const DTypeRow*, kMostDTypes> all{};
+  for (const auto& entry : kDTypes) all[static_cast<size_t>(entry.dtype)] = &entry;
+  return all;
+}
+
 const DTypeRow* row(DType dtype) {
-  for (const auto& entry : kDTypes) {
-    if (entry.dtype == dtype) return &entry;
-  }
-  return nullptr;
+  static constexpr auto kRows = rows();
+  const auto number = static_cast<size_t>(dtype);
+  return number < kMostDTypes ? kRows[number] : nullptr;
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 
 #include "ir/error.h"
 #include "plan/hints.h"
+#include "plan/moves.h"
 #include "plan/op_cost.h"
 
 namespace moai::plan {
@@ -308,6 +309,33 @@ class Assigner {
                       std::move(values));
   }
 
+  // Values that play the same part: one of them, and by moment how many are alive, each with its weight.
+  struct Kept {
+    ir::ValueId value;
+    std::vector<double> weight;
+  };
+
+  std::vector<Kept> kept_values() const {
+    std::vector<Kept> all;
+    std::vector<std::vector<size_t>> number(fold_.count.size());  // by colour and result, from 1
+    for (size_t v = 0; v < graph_.values().size(); ++v) {
+      const auto value = static_cast<ir::ValueId>(v);
+      if (!takes_memory(value)) continue;
+      for (size_t m = 0; m < moments_.size(); ++m) {
+        if (!lifetimes_.is_alive(value, moments_[m].node)) continue;
+        auto& of_colour = number[colour_of_producer(value)];
+        const auto result = is_node(value) == 0 ? 0 : static_cast<size_t>(graph_.value(value).index);
+        if (of_colour.size() <= result) of_colour.resize(result + 1, 0);
+        if (of_colour[result] == 0) {
+          all.push_back({value, std::vector<double>(moments_.size(), 0.0)});
+          of_colour[result] = all.size();
+        }
+        all[of_colour[result] - 1].weight[m] += lifetimes_.weight(value);
+      }
+    }
+    return all;
+  }
+
   Resources make_resources() const {
     const size_t count = moments_.size();
     Resources resources;
@@ -320,17 +348,13 @@ class Assigner {
     }
     for (int32_t c = 0; c < problem_.variables(); ++c)
       resources.uses.emplace_back(static_cast<size_t>(problem_.options(c)) * count, 0.0);
-    for (size_t v = 0; v < graph_.values().size(); ++v) {
-      const auto value = static_cast<ir::ValueId>(v);
-      if (!takes_memory(value)) continue;
-      std::vector<Placement> all;
-      for (size_t m = 0; m < count; ++m) {
-        if (!lifetimes_.is_alive(value, moments_[m].node)) continue;
-        if (all.empty()) all = offers(value);
-        auto& rows = resources.uses[colour_of_producer(value)];
-        for (size_t i = 0; i < all.size(); ++i)
-          rows[i * count + m] += lifetimes_.weight(value) *
-                                 local_bytes(graph_.type(value), leaf_sizes(frame_, value), all[i], mesh_);
+    for (const auto& kept : kept_values()) {
+      auto& rows = resources.uses[colour_of_producer(kept.value)];
+      const std::vector<Placement> all = offers(kept.value);
+      for (size_t i = 0; i < all.size(); ++i) {
+        const double bytes =
+            local_bytes(graph_.type(kept.value), leaf_sizes(frame_, kept.value), all[i], mesh_);
+        for (size_t m = 0; m < count; ++m) rows[i * count + m] += kept.weight[m] * bytes;
       }
     }
     for (size_t m = 2; m < count; ++m) {
@@ -376,12 +400,10 @@ class Assigner {
     out.seconds = found.solution.cost;
     const auto& choice = found.solution.choice;
     std::vector<int32_t> number(options_.size(), -1);
-    int32_t distinct = 0;
     for (size_t n = 0; n < fold_.of_node.size(); ++n) {
       const auto c = fold_.of_node[n];
       if (number[c] < 0) {
-        number[c] = distinct++;
-        out.nodes.push_back(options_[c][choice[c]]);
+        number[c] = out.nodes.push_back(options_[c][choice[c]]);
       } else {
         out.nodes.push_again(number[c]);
       }
@@ -390,11 +412,14 @@ class Assigner {
     out.communicate_seconds = out.seconds - out.compute_seconds;
     for (size_t i = 0; i < fold_.of_input.size(); ++i) {
       const auto c = fold_.of_input[i];
-      out.inputs.push_back(placements_[c][choice[c]]);
+      if (number[c] < 0) {
+        number[c] = out.inputs.push_back(placements_[c][choice[c]]);
+      } else {
+        out.inputs.push_again(number[c]);
+      }
       const auto value = graph_.inputs()[i];
       out.state_bytes +=
-          local_bytes(graph_.type(value), leaf_sizes(frame_, value), out.inputs.back(), mesh_) /
-          terms_.stages;
+          local_bytes(graph_.type(value), leaf_sizes(frame_, value), out.inputs[i], mesh_) / terms_.stages;
     }
     return out;
   }
@@ -428,32 +453,41 @@ std::vector<double> live_bytes(const Step& step, const Frame& turn, const Mesh& 
   const ir::Graph& graph = step.graph;
   const Lifetimes lifetimes(step, terms);
   const auto nodes = static_cast<ir::NodeId>(graph.nodes().size());
-  const auto bytes = [&](ir::ValueId value, const Placement& where) {
-    return local_bytes(graph.type(value), leaf_sizes(turn, value), where, mesh);
+  // By what it is that several nodes or inputs share, and by result.
+  std::vector<std::vector<double>> of_nodes(assignment.nodes.distinct()),
+      of_inputs(assignment.inputs.distinct());
+  const auto bytes = [&](ir::ValueId value) {
+    const auto& v = graph.value(value);
+    const bool is_input = v.producer == ir::kNone;
+    auto& known = is_input ? of_inputs[assignment.inputs.number(v.index)]
+                           : of_nodes[assignment.nodes.number(v.producer)];
+    const size_t result = is_input ? 0 : static_cast<size_t>(v.index);
+    if (known.size() <= result) known.resize(result + 1, -1);
+    if (known[result] < 0)
+      known[result] =
+          local_bytes(graph.type(value), leaf_sizes(turn, value), assignment.placement(graph, value), mesh);
+    return known[result];
   };
   std::vector<double> change(static_cast<size_t>(nodes) + 1, 0.0);
   for (size_t v = 0; v < graph.values().size(); ++v) {
     const auto value = static_cast<ir::ValueId>(v);
     const bool is_input = graph.value(value).producer == ir::kNone;
     if (step.base[v] != value && !is_input) continue;
-    const double taken = lifetimes.weight(value) * bytes(value, assignment.placement(graph, value));
+    const double taken = lifetimes.weight(value) * bytes(value);
     change[std::max(lifetimes.first(value), 0)] += taken;
     if (!is_input && step.last_use[v] + 1 < nodes)
       change[std::max(step.last_use[v], graph.value(value).producer) + 1] -= taken;
   }
   std::vector<double> live(static_cast<size_t>(nodes), 0.0);
   double now = 0;
+  Moves moves(step, turn, mesh);
+  size_t edge = 0;
   for (ir::NodeId n = 0; n < nodes; ++n) {
     live[n] = now += change[n];
     const ir::Node& node = graph.node(n);
-    for (size_t o = 0; o < node.operands.size(); ++o) {
-      const auto& from = assignment.placement(graph, node.operands[o]);
-      const auto& to = assignment.nodes[n].operands[o];
-      if (from == to) continue;
-      const double seconds =
-          convert_seconds(graph.type(node.operands[o]), leaf_sizes(turn, node.operands[o]), from, to, mesh);
-      if (seconds > 0) live[n] += bytes(node.operands[o], to);
-    }
+    for (size_t o = 0; o < node.operands.size(); ++o)
+      live[n] +=
+          moves.bytes(edge++, assignment.placement(graph, node.operands[o]), assignment.nodes[n].operands[o]);
   }
   return live;
 }

@@ -34,26 +34,6 @@ struct Terms {
   std::vector<Placement> pinned_inputs;
 };
 
-// An option for each node, those of equal layers held once.
-class NodeOptions {
- public:
-  const Option& operator[](size_t node) const { return distinct_[of_node_[node]]; }
-  size_t size() const { return of_node_.size(); }
-  // The same for nodes that share an option.
-  int32_t number(size_t node) const { return of_node_[node]; }
-
-  // For the next node: an option of its own, or one that was added before.
-  void push_back(Option option) {
-    of_node_.push_back(static_cast<int32_t>(distinct_.size()));
-    distinct_.push_back(std::move(option));
-  }
-  void push_again(int32_t number) { of_node_.push_back(number); }
-
- private:
-  std::vector<Option> distinct_;
-  std::vector<int32_t> of_node_;
-};
-
 // A placement for everything in a step, on one mesh.
 struct Assignment {
   bool fits = false;
@@ -61,15 +41,15 @@ struct Assignment {
   double lower_bound = 0;  // of `seconds`, for plans that treat equal layers alike, on this mesh
   double compute_seconds = 0;
   double communicate_seconds = 0;
-  double bytes = 0;               // the most at any moment, on one device
-  double state_bytes = 0;         // of which inputs: weights, states, data
-  NodeOptions nodes;              // by node
-  std::vector<Placement> inputs;  // by input
-  int32_t variables = 0;          // after folding
-  int32_t options = 0;            // of all variables
-  bool exact = false;             // `seconds` is proven least, on this mesh
-  int32_t rounds = 0;             // of prices on memory
-  std::string excess;             // where nothing fits: what is exceeded
+  double bytes = 0;            // the most at any moment, on one device
+  double state_bytes = 0;      // of which inputs: weights, states, data
+  Repeated<Option> nodes;      // by node
+  Repeated<Placement> inputs;  // by input
+  int32_t variables = 0;       // after folding
+  int32_t options = 0;         // of all variables
+  bool exact = false;          // `seconds` is proven least, on this mesh
+  int32_t rounds = 0;          // of prices on memory
+  std::string excess;          // where nothing fits: what is exceeded
 
   // Where a value of the graph lies.
   const Placement& placement(const ir::Graph& graph, ir::ValueId value) const {

@@ -1,6 +1,10 @@
 #include "plan/atoms.h"
 
-#include "ir/error.h"
+#include <algorithm>
+#include <unordered_map>
+
+#include "ir/arg.h"
+#include "plan/rules_of_graph.h"
 
 namespace moai::plan {
 
@@ -34,6 +38,14 @@ Dim Atoms::leaves(const Dim& dim) const {
   return out;
 }
 
+void Atoms::resolve(Dim* dim) const {
+  if (dim->size() == 1 && atoms_[find(dim->front())].outer < 0) {
+    dim->front() = find(dim->front());
+  } else {
+    *dim = leaves(*dim);
+  }
+}
+
 void Atoms::split(int32_t atom, int64_t inner_size) {
   const bool opaque = atoms_[atom].opaque;
   const int32_t outer = add(atoms_[atom].size / inner_size);
@@ -51,7 +63,16 @@ void Atoms::join(int32_t a, int32_t b) {
   atoms_[a].opaque = atoms_[a].opaque || atoms_[b].opaque;
 }
 
+bool Atoms::join_whole(const Dim& a, const Dim& b) {
+  if (a.size() != 1 || b.size() != 1) return false;
+  const int32_t x = find(a[0]), y = find(b[0]);
+  if (atoms_[x].outer >= 0 || atoms_[y].outer >= 0 || atoms_[x].size != atoms_[y].size) return false;
+  join(x, y);
+  return true;
+}
+
 void Atoms::unify(const Dim& a, const Dim& b) {
+  if (join_whole(a, b)) return;  // most are
   Dim left = leaves(a), right = leaves(b);
   while (!left.empty() && !right.empty()) {
     const int32_t x = find(left.back()), y = find(right.back());
@@ -88,15 +109,37 @@ void Atoms::unify(const Dim& a, const Dim& b) {
 
 namespace {
 
-std::vector<LeafSizes> sizes_of(const Atoms& atoms, const Shared<std::vector<Dim>>& value_dims) {
-  std::vector<LeafSizes> sizes(value_dims.size());
-  for (size_t v = 0; v < sizes.size(); ++v) {
-    for (const auto& dim : value_dims[v]) {
-      std::vector<int64_t> leaves;
-      leaves.reserve(dim.size());
-      for (const auto atom : dim) leaves.push_back(atoms.size(atom));
-      sizes[v].push_back(std::move(leaves));
+// Values of equal layers share theirs.
+Repeated<LeafSizes> sizes_of(const Atoms& atoms, const std::vector<std::vector<Dim>>& value_dims) {
+  Repeated<LeafSizes> sizes;
+  std::unordered_multimap<uint64_t, size_t> known;  // the first value of its like
+  for (const auto& dims : value_dims) {
+    uint64_t hash = dims.size();
+    for (const auto& dim : dims) {
+      hash = ir::mix(hash, dim.size());
+      for (const auto atom : dim) hash = ir::mix(hash, ir::bits(atoms.size(atom)));
     }
+    const auto is_like = [&](const auto& one) {
+      const auto has = [&](int64_t size, int32_t atom) { return size == atoms.size(atom); };
+      const auto same = [&](const std::vector<int64_t>& leaves, const Dim& dim) {
+        return std::equal(leaves.begin(), leaves.end(), dim.begin(), dim.end(), has);
+      };
+      const LeafSizes& all = sizes[one.second];
+      return std::equal(all.begin(), all.end(), dims.begin(), dims.end(), same);
+    };
+    const auto [begin, end] = known.equal_range(hash);
+    const auto like = std::find_if(begin, end, is_like);
+    if (like != end) {
+      sizes.push_again(sizes.number(like->second));
+      continue;
+    }
+    LeafSizes own;
+    for (const auto& dim : dims) {
+      own.emplace_back();
+      for (const auto atom : dim) own.back().push_back(atoms.size(atom));
+    }
+    known.emplace(hash, sizes.size());
+    sizes.push_back(std::move(own));
   }
   return sizes;
 }
@@ -106,24 +149,22 @@ std::vector<LeafSizes> sizes_of(const Atoms& atoms, const Shared<std::vector<Dim
 Frame Frame::resized(int32_t atom, int64_t size) const {
   Frame other = *this;
   other.atoms.resize(atom, size);
-  other.value_sizes = sizes_of(other.atoms, value_dims);
+  other.value_sizes = sizes_of(other.atoms, value_dims.all());
   return other;
 }
 
 Frame make_frame(const ir::Graph& graph) {
   Frame frame;
-  std::vector<ops::Rule> rules;
+  Repeated<ops::Rule> rules = rules_of_graph(graph);
   std::vector<std::vector<Dim>> dims(graph.values().size());
   for (size_t v = 0; v < dims.size(); ++v) {
     for (const auto size : graph.values()[v].type.sizes)
       dims[v].push_back(size == 1 ? Dim{} : Dim{frame.atoms.add(size)});
   }
   std::vector<std::vector<Dim>> factors(graph.nodes().size());
-  rules.reserve(graph.nodes().size());
   for (size_t n = 0; n < graph.nodes().size(); ++n) {
     const ir::Node& node = graph.nodes()[n];
-    rules.push_back(ops::rule_of(graph, static_cast<ir::NodeId>(n)));
-    const ops::Rule& rule = rules.back();
+    const ops::Rule& rule = rules[n];
     for (const auto& factor : rule.factors) factors[n].push_back({frame.atoms.add(factor.size)});
     const auto unify = [&](const ops::TensorFactors& tensor, ir::ValueId value) {
       for (size_t d = 0; d < tensor.size(); ++d) {
@@ -137,7 +178,7 @@ Frame make_frame(const ir::Graph& graph) {
   }
   const auto resolve = [&](std::vector<std::vector<Dim>>& all) {
     for (auto& tensor : all) {
-      for (auto& dim : tensor) dim = frame.atoms.leaves(dim);
+      for (auto& dim : tensor) frame.atoms.resolve(&dim);
     }
   };
   resolve(dims);
@@ -145,7 +186,7 @@ Frame make_frame(const ir::Graph& graph) {
   frame.rules = std::move(rules);
   frame.value_dims = std::move(dims);
   frame.node_factors = std::move(factors);
-  frame.value_sizes = sizes_of(frame.atoms, frame.value_dims);
+  frame.value_sizes = sizes_of(frame.atoms, frame.value_dims.all());
   return frame;
 }
 

@@ -7,6 +7,7 @@
 
 #include "ir/graph.h"
 #include "ops/rule.h"
+#include "plan/repeated.h"
 
 namespace moai::plan {
 
@@ -26,6 +27,8 @@ class Atoms {
 
   // The atoms that these have been split into, as representatives.
   Dim leaves(const Dim& dim) const;
+  // Puts them in a dimension's place.
+  void resolve(Dim* dim) const;
   int64_t size(int32_t atom) const { return atoms_[find(atom)].size; }
   // For another batch: every list that holds the atom changes with it.
   void resize(int32_t atom, int64_t size) { atoms_[find(atom)].size = size; }
@@ -44,25 +47,26 @@ class Atoms {
   int32_t find(int32_t atom) const;
   void split(int32_t atom, int64_t inner_size);
   void join(int32_t a, int32_t b);
+  // Joins two atoms of one size that nothing has split; false where the lists are more than that.
+  bool join_whole(const Dim& a, const Dim& b);
   void collect(int32_t atom, Dim* leaves) const;
 
   std::vector<Atom> atoms_;
 };
 
-// A vector that is read alone, and whose copies share its elements.
-template <typename T>
+// A list that is read alone, and whose copies share its elements.
+template <typename List>
 class Shared {
  public:
-  Shared() : all_(std::make_shared<const std::vector<T>>()) {}
-  Shared(std::vector<T> all) : all_(std::make_shared<const std::vector<T>>(std::move(all))) {}  // NOLINT
+  Shared() : all_(std::make_shared<const List>()) {}
+  Shared(List all) : all_(std::make_shared<const List>(std::move(all))) {}  // NOLINT
 
-  const T& operator[](size_t i) const { return (*all_)[i]; }
+  const auto& operator[](size_t i) const { return (*all_)[i]; }
   size_t size() const { return all_->size(); }
-  auto begin() const { return all_->begin(); }
-  auto end() const { return all_->end(); }
+  const List& all() const { return *all_; }
 
  private:
-  std::shared_ptr<const std::vector<T>> all_;
+  std::shared_ptr<const List> all_;
 };
 
 // The sizes of a value's atoms, by dim.
@@ -71,10 +75,10 @@ using LeafSizes = std::vector<std::vector<int64_t>>;
 // What a graph's rules make of its dimensions: the frame of every plan.
 struct Frame {
   Atoms atoms;
-  Shared<ops::Rule> rules;                // by node
-  Shared<std::vector<Dim>> node_factors;  // by node and factor of its rule: leaves
-  Shared<std::vector<Dim>> value_dims;    // by value and dim: leaves
-  Shared<LeafSizes> value_sizes;          // of these
+  Shared<Repeated<ops::Rule>> rules;                   // by node
+  Shared<std::vector<std::vector<Dim>>> node_factors;  // by node and factor of its rule: leaves
+  Shared<std::vector<std::vector<Dim>>> value_dims;    // by value and dim: leaves
+  Shared<Repeated<LeafSizes>> value_sizes;             // of these
 
   // The same graph with an atom of another size.
   Frame resized(int32_t atom, int64_t size) const;

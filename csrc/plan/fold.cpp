@@ -17,12 +17,8 @@ uint64_t own_hash(const ir::Graph& graph, const Frame& frame, size_t n) {
   const ir::Node& node = graph.nodes()[n];
   uint64_t hash = ir::mix_text(static_cast<uint64_t>(node.section == ir::Section::kBackward), node.op.str());
   hash = ir::mix(hash, static_cast<uint64_t>(node.kind));
-  for (const auto& arg : node.args) {
-    const bool is_number = std::holds_alternative<ir::NumberRef>(arg) ||
-                           std::holds_alternative<ir::NumberListRef>(arg) ||
-                           std::holds_alternative<ir::HostScalarArg>(arg);
-    hash = is_number ? ir::mix(hash, arg.index()) : ir::mix_arg(hash, arg);
-  }
+  for (const auto& arg : node.args)
+    hash = ir::is_number(arg) ? ir::mix(hash, arg.index()) : ir::mix_arg(hash, arg);
   for (const auto value : node.results) hash = ir::mix_type(hash, graph.type(value));
   for (const auto tied : node.tied) hash = ir::mix(hash, ir::bits(tied));
   for (const auto& factor : frame.node_factors[n]) {
@@ -66,9 +62,16 @@ Fold fold(const ir::Graph& graph, const Frame& frame, int32_t rounds) {
   }
   for (const auto output : graph.outputs())
     colour[maker[output]] = ir::mix(colour[maker[output]], 0x0f + result_index[output]);
+  // By node or input, where its users begin in one list of all.
+  std::vector<size_t> first_user(colour.size() + 1, 0);
+  for (const auto& node : graph.nodes()) {
+    for (const auto operand : node.operands) ++first_user[maker[operand] + 1];
+  }
+  for (size_t i = 0; i < colour.size(); ++i) first_user[i + 1] += first_user[i];
+  std::vector<uint64_t> users(first_user.back()), next;
   for (int32_t round = 0; round < rounds; ++round) {
-    std::vector<uint64_t> next = colour;
-    std::vector<std::vector<uint64_t>> users(colour.size());
+    next = colour;
+    std::vector<size_t> at(first_user.begin(), first_user.end() - 1);
     for (size_t n = 0; n < nodes; ++n) {
       const auto& operands = graph.nodes()[n].operands;
       for (size_t o = 0; o < operands.size(); ++o) {
@@ -76,14 +79,16 @@ Fold fold(const ir::Graph& graph, const Frame& frame, int32_t rounds) {
         next[n] = ir::mix(ir::mix(next[n], colour[from]), result_index[operands[o]]);
         // A long list's elements are alike (the norms of all gradients, stacked), wherever they stand.
         const uint64_t place = operands.size() > kLongList ? 0 : o;
-        users[from].push_back(ir::mix(ir::mix(colour[n], place), result_index[operands[o]]));
+        users[at[from]++] = ir::mix(ir::mix(colour[n], place), result_index[operands[o]]);
       }
     }
-    for (size_t i = 0; i < users.size(); ++i) {
-      std::sort(users[i].begin(), users[i].end());
-      for (const auto user : users[i]) next[i] = ir::mix(next[i], user);
+    for (size_t i = 0; i < colour.size(); ++i) {
+      const auto begin = users.begin() + static_cast<std::ptrdiff_t>(first_user[i]);
+      const auto end = users.begin() + static_cast<std::ptrdiff_t>(first_user[i + 1]);
+      std::sort(begin, end);
+      for (auto user = begin; user != end; ++user) next[i] = ir::mix(next[i], *user);
     }
-    colour = std::move(next);
+    std::swap(colour, next);
   }
   Fold out;
   std::map<uint64_t, int32_t> number;

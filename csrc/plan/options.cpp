@@ -99,8 +99,11 @@ class Enumerate {
 
   Split operand_split(size_t operand, const AxisChoice& choice) const {
     const auto o = static_cast<int32_t>(operand);
-    if (choice.kind == AxisChoice::Kind::kLinear)
-      return {contains(rule_.linear[choice.factor], o) ? K::kPartial : K::kReplicate};
+    if (choice.kind == AxisChoice::Kind::kLinear) {
+      const auto& set = rule_.linear[choice.factor];  // of all operands, as a rule, and these may be many
+      const bool is_in = set.size() == rule_.operands.size() || contains(set, o);
+      return {is_in ? K::kPartial : K::kReplicate};
+    }
     if (choice.kind == AxisChoice::Kind::kWhole || contains(rule_.replicated, o)) return {};
     Split split;
     if (find_leaf(rule_.operands[operand], factors_, choice.factor, choice.leaf, &split)) return split;

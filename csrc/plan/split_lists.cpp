@@ -1,5 +1,6 @@
 #include "plan/split_lists.h"
 
+#include <algorithm>
 #include <string>
 #include <utility>
 #include <vector>
@@ -35,49 +36,55 @@ size_t common_length(const ir::Node& node) {
   return length;
 }
 
-// By result: which element of the lists it belongs to; empty where it cannot be told.
-std::vector<size_t> elements_of_results(const ir::Node& node, size_t length) {
+// By element of the lists: its results; empty where it cannot be told.
+std::vector<std::vector<size_t>> results_of_elements(const ir::Node& node, size_t length) {
   std::vector<size_t> element_of_operand(node.operands.size(), length);
   for (const auto& arg : node.args) {
     const auto* list = std::get_if<ir::OperandListRef>(&arg);
     if (list == nullptr) continue;
     for (size_t i = 0; i < list->operands.size(); ++i) element_of_operand[list->operands[i]] = i;
   }
-  std::vector<size_t> elements;
+  std::vector<std::vector<size_t>> results(length);
   for (size_t r = 0; r < node.results.size(); ++r) {
     const int32_t tied = node.tied_operand(r);
     const size_t element = tied == ir::kNone ? r : element_of_operand[tied];
     if (element >= length) return {};
-    elements.push_back(element);
+    results[element].push_back(r);
   }
-  return elements;
+  return results;
 }
 
-ir::Node element_node(const ir::Node& node, size_t i) {
-  ir::Node one = node;
-  one.operands.clear();
-  one.results.clear();
-  std::vector<int32_t> moved(node.operands.size(), ir::kNone);
+// Copies of the node's lists would make this quadratic in their length.
+ir::Node element_node(const ir::Node& node, size_t i, const std::vector<size_t>& results) {
+  ir::Node one;
+  one.kind = node.kind;
+  one.section = node.section;
+  one.op = node.op;
+  one.origin = node.origin;
+  std::vector<int32_t> old;  // by operand: which it was
   const auto move = [&](int32_t operand) {
-    if (moved[operand] == ir::kNone) {
-      moved[operand] = static_cast<int32_t>(one.operands.size());
+    const auto at = std::find(old.begin(), old.end(), operand);
+    const auto moved = static_cast<int32_t>(at - old.begin());
+    if (at == old.end()) {
+      old.push_back(operand);
       one.operands.push_back(node.operands[operand]);
     }
-    return moved[operand];
+    return moved;
   };
-  for (auto& arg : one.args) {
-    if (auto* list = std::get_if<ir::OperandListRef>(&arg)) {
-      if (!list->operands.empty()) list->operands = {move(list->operands[i])};
-    } else if (auto* numbers = std::get_if<ir::NumberListRef>(&arg)) {
-      if (!numbers->indices.empty()) numbers->indices = {numbers->indices[i]};
-    } else if (auto* ref = std::get_if<ir::OperandRef>(&arg)) {
-      ref->operand = move(ref->operand);
+  for (const auto& arg : node.args) {
+    if (const auto* list = std::get_if<ir::OperandListRef>(&arg)) {
+      one.args.emplace_back(list->operands.empty() ? *list : ir::OperandListRef{{move(list->operands[i])}});
+    } else if (const auto* numbers = std::get_if<ir::NumberListRef>(&arg)) {
+      one.args.emplace_back(numbers->indices.empty() ? *numbers : ir::NumberListRef{{numbers->indices[i]}});
+    } else if (const auto* ref = std::get_if<ir::OperandRef>(&arg)) {
+      one.args.emplace_back(ir::OperandRef{move(ref->operand)});
+    } else {
+      one.args.push_back(arg);
     }
   }
-  one.tied.clear();
-  for (size_t r = 0; r < node.results.size() && !node.tied.empty(); ++r) {
+  for (const auto r : results) {
     const int32_t tied = node.tied_operand(r);
-    if (tied != ir::kNone && moved[tied] != ir::kNone) one.tied.push_back(moved[tied]);
+    if (tied != ir::kNone) one.tied.push_back(move(tied));
   }
   return one;
 }
@@ -90,23 +97,18 @@ ir::Graph split_lists(const ir::Graph& graph) {
     const ir::Node& node = graph.nodes()[id];
     const size_t length =
         node.kind == ir::NodeKind::kOp && is_elementwise(node.op.str()) ? common_length(node) : 0;
-    const auto elements = length > 1 ? elements_of_results(node, length) : std::vector<size_t>{};
+    const auto elements = length > 1 ? results_of_elements(node, length) : std::vector<std::vector<size_t>>{};
     if (elements.empty()) {
       rewrite.keep(static_cast<ir::NodeId>(id));
       continue;
     }
     for (size_t i = 0; i < length; ++i) {
-      ir::Node one = element_node(node, i);
+      ir::Node one = element_node(node, i, elements[i]);
       for (auto& operand : one.operands) operand = rewrite[operand];
-      std::vector<ir::ValueId> old;
       std::vector<ir::Type> types;
-      for (size_t r = 0; r < elements.size(); ++r) {
-        if (elements[r] != i) continue;
-        old.push_back(node.results[r]);
-        types.push_back(graph.type(node.results[r]));
-      }
+      for (const auto r : elements[i]) types.push_back(graph.type(node.results[r]));
       const auto added = rewrite.add(std::move(one), std::move(types));
-      for (size_t r = 0; r < old.size(); ++r) rewrite.replace(old[r], added[r]);
+      for (size_t r = 0; r < added.size(); ++r) rewrite.replace(node.results[elements[i][r]], added[r]);
     }
   }
   return rewrite.finish();

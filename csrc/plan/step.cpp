@@ -27,31 +27,39 @@ void find_lifetimes(Step& step) {
 
 void find_uses(Step& step) {
   const ir::Graph& graph = step.graph;
-  std::map<std::tuple<int32_t, int32_t, int32_t, int32_t>, size_t> number;
-  const auto use = [&](ir::ValueId value, int32_t to, int32_t operand) -> Use& {
+  std::vector<Use> found;  // by first appearance
+  std::vector<int32_t> use_of_edge;
+  std::map<std::tuple<int32_t, int32_t, int32_t, int32_t>, int32_t> number;
+  const auto use = [&](ir::ValueId value, int32_t to, int32_t operand) {
     const auto& v = graph.value(value);
     const bool is_input = v.producer == ir::kNone;
     const int32_t from = is_input ? step.fold.of_input[v.index] : step.fold.of_node[v.producer];
     const int32_t result = is_input ? 0 : v.index;
-    const auto [at, is_new] = number.emplace(std::make_tuple(from, result, to, operand), step.uses.size());
-    if (is_new) step.uses.push_back({from, result, to, operand, 0, 0, value});
-    return step.uses[at->second];
+    const auto [at, is_new] =
+        number.emplace(std::make_tuple(from, result, to, operand), static_cast<int32_t>(found.size()));
+    if (is_new) found.push_back({from, result, to, operand, 0, 0, value});
+    return at->second;
   };
   for (size_t n = 0; n < graph.nodes().size(); ++n) {
     const auto& operands = graph.nodes()[n].operands;
     for (size_t o = 0; o < operands.size(); ++o) {
-      Use& one = use(operands[o], step.fold.of_node[n], static_cast<int32_t>(o));
+      use_of_edge.push_back(use(operands[o], step.fold.of_node[n], static_cast<int32_t>(o)));
+      Use& one = found[use_of_edge.back()];
       ++(step.time.repeats[n] ? one.in_turn : one.once);
     }
   }
   for (const auto output : graph.outputs()) {
     const ir::ValueId input = updated_input(graph, output);
     if (input == ir::kNone || input == output) continue;
-    ++use(output, step.fold.of_input[graph.value(input).index], Use::kUpdates).once;
+    ++found[use(output, step.fold.of_input[graph.value(input).index], Use::kUpdates)].once;
   }
-  std::sort(step.uses.begin(), step.uses.end(), [](const Use& a, const Use& b) {
-    return std::tie(a.from, a.result, a.to, a.operand) < std::tie(b.from, b.result, b.to, b.operand);
-  });
+  // Sorted, as `number` is.
+  std::vector<int32_t> place(found.size());
+  for (const auto& [key, at] : number) {
+    place[at] = static_cast<int32_t>(step.uses.size());
+    step.uses.push_back(found[at]);
+  }
+  for (const auto at : use_of_edge) step.use_of_edge.push_back(place[at]);
 }
 
 // Places nodes on the line of forward's stretches; see Step.

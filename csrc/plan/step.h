@@ -31,6 +31,8 @@ struct Step {
   TimeAxis time;
   Fold fold;
   std::vector<Use> uses;  // each pair of results and operands of the fold once
+  // By operand, counted over all nodes in their order: which of `uses` it is.
+  std::vector<int32_t> use_of_edge;
 
   // Forward as a line of stretches between the cuts, and where on it each node lies: backward's where the
   // forward values that it reads are, the optimizer's where its weights are. kNone: anywhere.

@@ -1,6 +1,9 @@
 #include "plan/timeline.h"
 
 #include <algorithm>
+#include <unordered_map>
+
+#include "plan/moves.h"
 
 namespace moai::plan {
 
@@ -12,55 +15,55 @@ Spent& Spent::operator+=(const Spent& other) {
   return *this;
 }
 
-Timeline::Move Timeline::move(ir::ValueId value, const Placement& from, const Placement& to, bool merged) {
-  const double seconds = from == to ? 0
-                                    : convert_seconds(step_.graph.type(value), leaf_sizes(turn_, value), from,
-                                                      to, mesh_, merged);
+Timeline::Move Timeline::move(ir::ValueId value, const Placement& to, double seconds) {
   const int32_t number = static_cast<int32_t>(targets_.size());
-  return {seconds,
-          seconds > 0 ? targets_.emplace(std::make_pair(value, to), number).first->second : ir::kNone, value};
+  is_moved_[value] = true;
+  return {seconds, targets_.emplace(std::make_pair(value, to), number).first->second, value};
 }
 
 Timeline::Timeline(const Step& step, const Frame& turn, const Mesh& mesh, const Assignment& assignment)
-    : step_(step), turn_(turn), mesh_(mesh), assignment_(assignment) {
+    : step_(step), mesh_(mesh), assignment_(assignment), is_moved_(step.graph.values().size(), false) {
   const auto nodes = static_cast<ir::NodeId>(step.graph.nodes().size());
   before_.resize(nodes);
   after_.resize(nodes);
+  Moves moves(step, turn, mesh);
+  size_t edge = 0;
   for (ir::NodeId n = 0; n < nodes; ++n) {
     const ir::Node& node = step.graph.node(n);
+    const bool merged = !step.roles.in_loop(n);
     for (size_t o = 0; o < node.operands.size(); ++o) {
       const auto value = node.operands[o];
       const auto producer = step.graph.value(value).producer;
-      const bool merged = !step.roles.in_loop(n);
-      const Move one =
-          move(value, assignment.placement(step.graph, value), assignment.nodes[n].operands[o], merged);
-      if (one.seconds <= 0) continue;
+      const Placement& to = assignment.nodes[n].operands[o];
+      const double seconds = moves.seconds(edge++, assignment.placement(step.graph, value), to, merged);
+      if (seconds <= 0) continue;
       const bool is_gradient = merged && producer != ir::kNone && step.roles.in_loop(producer);
-      (is_gradient ? after_[producer] : before_[n]).push_back(one);
+      (is_gradient ? after_[producer] : before_[n]).push_back(move(value, to, seconds));
     }
   }
   for (const auto output : step.graph.outputs()) {
     const auto input = updated_input(step.graph, output);
     const auto producer = step.graph.value(output).producer;
     if (input == ir::kNone || producer == ir::kNone) continue;
-    const Move one =
-        move(output, assignment.placement(step.graph, output), assignment.placement(step.graph, input), true);
-    if (one.seconds > 0) after_[producer].push_back(one);
+    const Placement& to = assignment.placement(step.graph, input);
+    const double seconds = convert_seconds(step.graph.type(output), leaf_sizes(turn, output),
+                                           assignment.placement(step.graph, output), to, mesh, true);
+    if (seconds > 0) after_[producer].push_back(move(output, to, seconds));
   }
 }
 
 Spent Timeline::run(const std::vector<ir::NodeId>& nodes, bool reduces) const {
   Spent spent;
-  double computed = 0, communicated = 0;  // when each stream is done so far
-  double last_wait = 0, wait_before = 0;  // when the last two nodes that waited for a weight started
-  std::vector<double> there(targets_.size(), -1);
-  std::map<ir::ValueId, double> made;
+  double computed = 0, communicated = 0;      // when each stream is done so far
+  double last_wait = 0, wait_before = 0;      // when the last two nodes that waited for a weight started
+  std::unordered_map<int32_t, double> there;  // by target
+  std::unordered_map<ir::ValueId, double> made;
   const auto start = [&](const Move& one, double ready) {
-    double& when = there[one.to];
-    if (when >= 0) return when;
+    const auto [at, is_new] = there.emplace(one.to, 0);
+    if (!is_new) return at->second;
     communicated = std::max(communicated, ready) + one.seconds;
     spent.communicate += one.seconds;
-    return when = communicated;
+    return at->second = communicated;
   };
   for (const auto n : nodes) {
     double begin = computed;
@@ -75,8 +78,11 @@ Spent Timeline::run(const std::vector<ir::NodeId>& nodes, bool reduces) const {
             n)) {  // what backward has sent on its way is there before the optimizer reads it
       const auto& operands = step_.graph.node(n).operands;
       for (size_t o = 0; o < operands.size(); ++o) {
-        const auto it = targets_.find({operands[o], assignment_.nodes[n].operands[o]});
-        if (it != targets_.end() && there[it->second] >= 0) begin = std::max(begin, there[it->second]);
+        if (!is_moved_[operands[o]]) continue;
+        const auto target = targets_.find({operands[o], assignment_.nodes[n].operands[o]});
+        if (target == targets_.end()) continue;
+        const auto when = there.find(target->second);
+        if (when != there.end()) begin = std::max(begin, when->second);
       }
     }
     if (waits_for_weight) {
@@ -86,7 +92,9 @@ Spent Timeline::run(const std::vector<ir::NodeId>& nodes, bool reduces) const {
     spent.exposed += begin - computed;
     computed = begin + seconds(n);
     spent.compute += seconds(n);
-    for (const auto result : step_.graph.node(n).results) made[result] = computed;
+    for (const auto result : step_.graph.node(n).results) {
+      if (is_moved_[result]) made[result] = computed;
+    }
     if (!reduces) continue;
     for (const auto& one : after_[n]) start(one, computed);
   }

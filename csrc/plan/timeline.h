@@ -41,13 +41,13 @@ class Timeline {
     ir::ValueId value;
   };
 
-  Move move(ir::ValueId value, const Placement& from, const Placement& to, bool merged);
+  Move move(ir::ValueId value, const Placement& to, double seconds);
 
   const Step& step_;
-  const Frame& turn_;
   const Mesh& mesh_;
   const Assignment& assignment_;
   std::map<std::pair<ir::ValueId, Placement>, int32_t> targets_;
+  std::vector<bool> is_moved_;             // by value: somebody wants it elsewhere
   std::vector<std::vector<Move>> before_;  // by node: what its operands take
   std::vector<std::vector<Move>> after_;   // by node: what its results are wanted as, after backward
 };

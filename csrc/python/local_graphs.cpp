@@ -133,13 +133,14 @@ void bind_local_graphs(py::module_& m) {
     py::list out;
     for (auto& option : plan::options_of(whole.graph, whole.frame, 0, whole.mesh)) {
       plan::Assignment plan;
-      plan.inputs.assign(whole.graph.inputs().size(), Placement(mesh.size()));
+      std::vector<Placement> inputs(whole.graph.inputs().size(), Placement(mesh.size()));
       const auto& operands = whole.graph.node(0).operands;
       for (size_t o = 0; o < operands.size(); ++o) {
         const bool can_lie = std::none_of(option.operands[o].begin(), option.operands[o].end(),
                                           [](const Split& s) { return s.kind == Split::Kind::kPartial; });
-        if (can_lie) plan.inputs[whole.graph.value(operands[o]).index] = option.operands[o];
+        if (can_lie) inputs[whole.graph.value(operands[o]).index] = option.operands[o];
       }
+      for (auto& placement : inputs) plan.inputs.push_back(std::move(placement));
       plan.nodes.push_back(std::move(option));
       plan::SplitCounts counts;
       plan::count_splits(whole.graph, whole.frame, plan, &counts);

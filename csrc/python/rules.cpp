@@ -104,7 +104,7 @@ void bind_rules(py::module_& m) {
     const ir::Graph graph = plan::split_lists(ir::parse(text));
     const auto frame = plan::make_frame(graph);
     py::list out;
-    for (const auto& dims : frame.value_dims) {
+    for (const auto& dims : frame.value_dims.all()) {
       std::vector<std::vector<std::pair<int32_t, int64_t>>> value;
       for (const auto& dim : dims) {
         value.emplace_back();

@@ -162,7 +162,7 @@ TEST_CASE("an update lies in what it updates, and brings it back to where it beg
 
   // Split while it is made, whole between steps.
   plan::Assignment split;
-  split.inputs = {{{}}, {{}}};
+  for (int input = 0; input < 2; ++input) split.inputs.push_back({{}});
   for (ir::NodeId n = 0; n < 2; ++n) {
     for (const auto& option : plan::options_of(p.graph, p.frame, n, p.mesh)) {
       if (option.results[0][0].kind != plan::Split::Kind::kShard) continue;
