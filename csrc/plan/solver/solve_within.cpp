@@ -20,6 +20,7 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kTolerance = 1e-9;
 constexpr size_t kPromising = 6;    // choices improved at length in the end
 constexpr double kFirstRise = 0.5;  // of the bound, in the first step
+constexpr double kStalled = 0.1;    // of the gap: less than this from asking again at the same prices is none
 
 double least_use(const FactorGraph& graph, const Resources& resources, int32_t variable, size_t resource) {
   const std::vector<double>& uses = resources.uses[variable];
@@ -123,6 +124,7 @@ WithinSolution solve_within(const FactorGraph& graph, const Resources& resources
   Solver solver(graph, options.solve);
   Bundle bundle(count, 0);
   std::vector<int32_t> last = start;
+  std::vector<double> asked;  // the last prices
   const auto is_closed = [&] {
     const double enough = std::max(kTolerance, options.enough_gap);
     return best.lower_bound > -kInfinity &&
@@ -131,6 +133,7 @@ WithinSolution solve_within(const FactorGraph& graph, const Resources& resources
   };
   for (; result.rounds < options.rounds; ++result.rounds) {
     const std::vector<double> prices = bundle.point();
+    const double bound_before = best.lower_bound, cost_before = best.cost;
     if (is_closed() || best.lower_bound >= options.give_up) break;
     if (best.lower_bound > most) {  // prices can rise for ever: no choice keeps all limits
       best.exact = true;
@@ -182,6 +185,12 @@ WithinSolution solve_within(const FactorGraph& graph, const Resources& resources
       bundle = Bundle(count, kFirstRise * (rise > 0 ? rise : 1));
     }
     bundle.add(solved.lower_bound - offset, cost, std::move(slope));
+    // Where no limit binds, prices stay where they are, and what is open is the solver's own gap. Asked again
+    // it may narrow that, since it starts from its last messages, but not for ever.
+    const double gained = best.lower_bound - bound_before;
+    if (prices == asked && best.cost == cost_before && gained < kStalled * (best.cost - best.lower_bound))
+      break;
+    asked = prices;
   }
 
   for (const auto& [cost, choice] : promising) {
