@@ -7,6 +7,7 @@
 #include <unordered_map>
 
 #include "compile/fuse/groups.h"
+#include "compile/fuse/lists.h"
 #include "compile/waits.h"
 #include "engine/log.h"
 #include "engine/stats.h"
@@ -133,7 +134,7 @@ LoadedProgram Loader::on_one(Trace& trace, const std::vector<ir::ValueId>& wante
   const runtime::Span span(runtime::Profiler::Lane::kDevice, plan ? "moai plan and lower" : "moai lower");
   const auto start = Clock::now();
   ir::Graph graph = simplified(trace.graph, wanted);
-  if (backends_[0]->fuses()) graph = compile::fuse_groups(graph);
+  if (backends_[0]->fuses()) graph = compile::fuse_groups(compile::fuse_lists(graph));
   auto program = std::make_shared<compile::Program>(compile::lower(std::move(graph), {trace.donated}));
   if (plan) {
     compile::plan_memory(*program);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "compile/fuse/emit.h"
+#include "compile/fuse/lists.h"
 #include "ir/error.h"
 #include "ir/graph.h"
 #include "kernels/aten/call.h"
@@ -55,6 +56,12 @@ void bind_kernels(py::module_& m) {
     if (!kernel) return std::string();
     return compile::emit(*kernel, compile::collapse(*kernel),
                          cuda ? compile::Target::kCuda : compile::Target::kCpp);
+  });
+  // The same of the kernel of a graph of one element of each list.
+  m.def("list_kernel_text", [](const std::string& text, bool cuda) {
+    const auto kernel = compile::build_list_kernel(ir::parse(text));
+    if (!kernel) return std::string();
+    return compile::emit_lists(*kernel, cuda ? compile::Target::kCuda : compile::Target::kCpp);
   });
   m.def("samplers", &aten::samplers);
 }

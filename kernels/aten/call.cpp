@@ -5,6 +5,7 @@
 #include <ATen/ops/empty.h>
 
 #include "compile/fuse/groups.h"
+#include "compile/fuse/lists.h"
 #include "ir/error.h"
 
 namespace moai::aten {
@@ -60,6 +61,10 @@ Call::Call(const ir::Node& node, const ir::Graph& graph, const std::vector<at::T
   if (node.op.str() == "moai.undefined") return;
   if (compile::is_fused(node)) {
     fused_ = std::make_unique<Fused>(node, operands, machine);
+    return;
+  }
+  if (compile::is_fused_lists(node)) {
+    fused_lists_ = std::make_unique<FusedLists>(node, operands, machine);
     return;
   }
   op_ = find(node.op.str());
@@ -142,8 +147,9 @@ at::IValue Call::value_of(const ir::Arg& arg, const c10::Argument& schema, size_
 
 torch::jit::Stack& Call::run(const std::vector<runtime::Number>& numbers) {
   stack_.clear();
-  if (fused_ != nullptr) {
-    for (auto& result : fused_->run(numbers)) stack_.emplace_back(std::move(result));
+  if (fused_ != nullptr || fused_lists_ != nullptr) {
+    for (auto& result : fused_ != nullptr ? fused_->run(numbers) : fused_lists_->run(numbers))
+      stack_.emplace_back(std::move(result));
     return stack_;
   }
   if (!op_.has_value()) return stack_;
@@ -179,7 +185,7 @@ torch::jit::Stack& Call::run(const std::vector<runtime::Number>& numbers) {
 
 std::vector<at::Tensor> Call::fresh_results() {
   std::vector<at::Tensor> results;
-  if (fused_ != nullptr) {
+  if (fused_ != nullptr || fused_lists_ != nullptr) {
     for (const auto& value : stack_) results.push_back(value.toTensor());
     return results;
   }

@@ -10,6 +10,7 @@
 
 #include "ir/graph.h"
 #include "kernels/aten/fused.h"
+#include "kernels/aten/fused_lists.h"
 #include "kernels/aten/machine.h"
 #include "runtime/run.h"
 
@@ -56,6 +57,7 @@ class Call {
 
   std::optional<c10::OperatorHandle> op_;  // none: moai.undefined, or a fused group
   std::unique_ptr<Fused> fused_;
+  std::unique_ptr<FusedLists> fused_lists_;
   Kernel kernel_;    // in the operator's place
   Sampler sampler_;  // of a random op
   Draw draw_;        // its seed and counter are those of the last run

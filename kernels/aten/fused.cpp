@@ -29,19 +29,24 @@ std::vector<int32_t> numbers_of(const ir::Node& node) {
 
 }  // namespace
 
+std::shared_ptr<CompiledKernel> compiled_or_said(Machine& machine, const std::string& text) {
+  try {
+    return machine.compile(text);
+  } catch (const Error& error) {
+    say_once(error.what());
+  } catch (const c10::Error& error) {
+    say_once(error.what_without_backtrace());
+  }
+  return nullptr;
+}
+
 Fused::Fused(const ir::Node& node, const std::vector<at::Tensor>& operands, Machine& machine)
     : graph_(compile::fused_graph(node)), numbers_(numbers_of(node)), operands_(operands), machine_(machine) {
   const auto target = machine.fuses();
   kernel_ = compile::build_kernel(graph_);
   if (!target || !kernel_) return;
   collapsed_ = compile::collapse(*kernel_);
-  try {
-    compiled_ = machine.compile(compile::emit(*kernel_, collapsed_, *target));
-  } catch (const Error& error) {
-    say_once(error.what());
-  } catch (const c10::Error& error) {
-    say_once(error.what_without_backtrace());
-  }
+  compiled_ = compiled_or_said(machine, compile::emit(*kernel_, collapsed_, *target));
 }
 
 Fused::~Fused() = default;
@@ -64,8 +69,7 @@ std::vector<at::Tensor> Fused::launch(const std::vector<runtime::Number>& number
   for (const auto& operand : operands_) inputs.push_back(operand.const_data_ptr());
   std::vector<int64_t> bits;
   for (const int32_t number : numbers_) bits.push_back(numbers[number].i);
-  compiled_->launch(compile::kernel_words(*kernel_, collapsed_, inputs, outputs, bits),
-                    kernel_->reduces ? collapsed_.row_count() : 0, collapsed_.column_count());
+  compiled_->launch(compile::launch_of(*kernel_, collapsed_, inputs, outputs, bits));
   return results;
 }
 

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "ir/graph.h"
@@ -12,6 +13,9 @@
 namespace moai::aten {
 
 class Call;
+
+// The kernel of a text; null, after a line on stderr (one for all), where it does not compile.
+std::shared_ptr<CompiledKernel> compiled_or_said(Machine& machine, const std::string& text);
 
 // A fused node (compile/fuse/groups.h) made ready to call. Where its kernel cannot be compiled, ATen's ops
 // run in its place, one by one, and a line on stderr says so, once.

@@ -25,8 +25,7 @@ using Kernel = std::function<void(torch::jit::Stack& stack)>;
 class CompiledKernel {
  public:
   virtual ~CompiledKernel() = default;
-  // Begins it on what compile::kernel_words says. `rows`: how many there are where it reduces, else 0.
-  virtual void launch(const std::vector<int64_t>& words, int64_t rows, int64_t columns) = 0;
+  virtual void launch(const compile::Launch& launch) = 0;
 };
 
 // What one device has that ATen does not offer for every kind in one way. Used on the worker's thread, but

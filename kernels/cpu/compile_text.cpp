@@ -20,7 +20,12 @@ namespace {
 class CompiledText final : public aten::CompiledKernel {
  public:
   explicit CompiledText(void (*function)(const int64_t*)) : function_(function) {}
-  void launch(const std::vector<int64_t>& words, int64_t, int64_t) override { function_(words.data()); }
+  void launch(const compile::Launch& launch) override {
+    if (launch.blocks == 0) return;
+    std::vector<int64_t> words = launch.words;
+    if (!launch.table.empty()) words[0] = reinterpret_cast<int64_t>(launch.table.data());
+    function_(words.data());
+  }
 
  private:
   void (*const function_)(const int64_t* words);

@@ -1,10 +1,13 @@
 #include "kernels/cuda/nvrtc.h"
 
+#include <ATen/cuda/CachingHostAllocator.h>
+#include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAStream.h>
 #include <nvrtc.h>
 
 #include <algorithm>
+#include <cstring>
 #include <mutex>
 #include <unordered_map>
 #include <vector>
@@ -63,6 +66,18 @@ std::string compiler_version() {
   return std::to_string(major) + "." + std::to_string(minor);
 }
 
+// From pinned memory, which nobody gets again before it has been copied.
+c10::DataPtr table_on_device(const std::vector<int64_t>& table, const c10::cuda::CUDAStream& stream) {
+  const size_t bytes = table.size() * sizeof(int64_t);
+  auto* pinned_memory = at::getHostAllocator(at::kCUDA);
+  const c10::DataPtr pinned = pinned_memory->allocate(bytes);
+  std::memcpy(pinned.get(), table.data(), bytes);
+  c10::DataPtr device = c10::cuda::CUDACachingAllocator::get()->allocate(bytes);
+  C10_CUDA_CHECK(cudaMemcpyAsync(device.get(), pinned.get(), bytes, cudaMemcpyHostToDevice, stream));
+  pinned_memory->record_event(pinned.get(), pinned.get_context(), stream.unwrap());
+  return device;
+}
+
 class FusedKernel final : public aten::CompiledKernel {
  public:
   explicit FusedKernel(const std::string& code) {
@@ -71,14 +86,20 @@ class FusedKernel final : public aten::CompiledKernel {
   }
   ~FusedKernel() override { C10_CUDA_IGNORE_ERROR(cudaLibraryUnload(library_)); }
 
-  void launch(const std::vector<int64_t>& words, int64_t rows, int64_t columns) override {
+  void launch(const compile::Launch& launch) override {
     constexpr int64_t kMostBlocks = 65535;  // each then does more
-    const int64_t blocks = rows > 0 ? rows : (columns + compile::kBlockThreads - 1) / compile::kBlockThreads;
-    void* arguments[] = {const_cast<int64_t*>(words.data())};
-    C10_CUDA_CHECK(cudaLaunchKernel(reinterpret_cast<const void*>(kernel_),
-                                    dim3(static_cast<unsigned>(std::clamp<int64_t>(blocks, 1, kMostBlocks))),
-                                    dim3(compile::kBlockThreads), arguments, 0,
-                                    c10::cuda::getCurrentCUDAStream()));
+    if (launch.blocks == 0) return;
+    const auto blocks = static_cast<unsigned>(std::min(launch.blocks, kMostBlocks));
+    std::vector<int64_t> words = launch.words;
+    const auto stream = c10::cuda::getCurrentCUDAStream();
+    c10::DataPtr table;  // given back in the stream's order: the next that has it comes after this kernel
+    if (!launch.table.empty()) {
+      table = table_on_device(launch.table, stream);
+      words[0] = reinterpret_cast<int64_t>(table.get());
+    }
+    void* arguments[] = {words.data()};
+    C10_CUDA_CHECK(cudaLaunchKernel(reinterpret_cast<const void*>(kernel_), dim3(blocks),
+                                    dim3(compile::kBlockThreads), arguments, 0, stream));
   }
 
  private:

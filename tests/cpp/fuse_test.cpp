@@ -8,6 +8,7 @@
 #include "compile/fuse/groups.h"
 #include "compile/fuse/kernel.h"
 #include "compile/program.h"
+#include "ir/error.h"
 
 namespace moai::compile {
 namespace {
@@ -189,6 +190,40 @@ TEST_CASE("dims_that_all_operands_go_through_alike_are_one") {
   CHECK(collapsed.strides[0] == ir::Dims{60, 20, 1});
   CHECK(collapsed.strides[1] == ir::Dims{0, 0, 1});
   CHECK(collapsed.strides[2] == ir::Dims{60, 1, 3});
+}
+
+// See Note [Packs]: x[rows,columns] + y over rows of memory that are `pitch` elements apart.
+TEST_CASE("packs_are_moved_where_every_operand_lies_so_that_they_can_be") {
+  struct Row {
+    int64_t columns, pitch, address;
+    const char* other;  // type of y
+    bool moves;
+  };
+  const std::vector<Row> rows{
+      {64, 64, 0, "f32[8,64]", true},   // of one piece
+      {67, 67, 0, "f32[8,67]", true},   // the last elements are gone through one by one
+      {64, 72, 0, "f32[8,64]", true},   // rows apart, by whole packs
+      {64, 66, 0, "f32[8,64]", false},  // the next row begins within one
+      {66, 68, 0, "f32[8,66]", false},  // a pack would reach into the next row
+      {64, 64, 4, "f32[8,64]", false},  // begins at no multiple of 16 bytes
+      {64, 64, 16, "f32[8,64]", true},      {64, 64, 0, "f32[64]", true},  // the same for all rows
+      {64, 64, 0, "f32[8,1]", true},                                       // the same for all of a row
+      {64, 64, 0, "f32[8,64]{1,8}", false},                                // the other way round in memory
+      {64, 64, 8, "bool[8,64]", false},     {3, 4, 0, "f32[8,3]", false},
+  };
+  for (const Row& row : rows) {
+    const std::string x = concat("f32[8,", row.columns, "]{", row.pitch, ",1}");
+    const std::string out = concat("f32[8,", row.columns, "]");
+    const bool is_bool = row.other[0] == 'b';
+    const std::string call = is_bool ? "aten.masked_fill.Scalar(%0, %1, n0)" : "aten.mul.Tensor(%0, %1)";
+    const std::string text = concat("graph(%0: ", x, ", %1: ", row.other, ") numbers(f) { %2: ", out, " = ",
+                                    call, " %3: ", out, " = aten.exp(%2) return %3 }");
+    INFO(text);
+    const auto kernel = build_kernel(ir::parse(text));
+    REQUIRE(kernel);
+    const Collapsed collapsed = collapse(*kernel);
+    CHECK(moves_packs(*kernel, collapsed, {row.address, 32, 64}) == row.moves);
+  }
 }
 
 }  // namespace

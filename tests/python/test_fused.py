@@ -174,6 +174,25 @@ def test_infinities_and_nans_go_through() -> None:
     check(lambda x: [(x * 2).clamp(-1, 1), x.amax(-1) + 1, torch.maximum(x * 1.5, -x), F.relu(x) * 2], [x])
 
 
+def row_norms_and_products(x: torch.Tensor, y: torch.Tensor) -> list[torch.Tensor]:
+    return [(x - x.amax(-1, keepdim=True)) * y, x.sum(-1) * 2, (x > y) & (y > 0)]
+
+
+@pytest.mark.parametrize("dtype", [F32, BF16])
+@pytest.mark.parametrize(("begin", "columns"), [(0, 64), (1, 64), (16, 37), (0, 8)])
+def test_where_memory_begins_and_rows_end_changes_nothing(
+    begin: int, columns: int, dtype: torch.dtype
+) -> None:
+    """See Note [Packs]: several elements at a time, where all lie so, and one by one elsewhere."""
+
+    def program(x: torch.Tensor, y: torch.Tensor) -> list[torch.Tensor]:
+        x = x.as_strided((6, columns), (80, 1), begin)
+        # A kernel without rows, one with, and one that sees the same row again and again.
+        return [(x * y).relu(), *row_norms_and_products(x, y), (x * y[:1]) - y[0]]
+
+    check(program, [rows(600, dtype=dtype), rows(6, columns, dtype=dtype)])
+
+
 UNARY = ["neg", "exp", "sqrt", "abs", "sin", "cos", "tanh", "sigmoid", "relu", "reciprocal", "rsqrt", "erf"]
 BINARY = ["add", "sub", "mul", "div", "maximum", "minimum"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 from collections.abc import Iterator
 
 import moai
@@ -13,6 +14,8 @@ from moai import _C
 from small_nets import same
 from test_apart import ATTENTION, trained
 from test_fused import PROGRAMS, rows
+from test_fused_lists import PROGRAMS as LIST_PROGRAMS
+from test_fused_lists import TOLERANCE, chains, lists_of, run
 
 WHY = _C.why_no_gpu()
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(bool(WHY), reason=f"no GPU for moai: {WHY}")]
@@ -85,6 +88,20 @@ def test_fused_kernels(name: str) -> None:
         got = [one.cpu() for one in program(*(x.to("moai") for x in operands))]
     for one, want in zip(got, program(*operands), strict=True):
         torch.testing.assert_close(one, want, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", LIST_PROGRAMS)
+def test_fused_lists(name: str, dtype: torch.dtype) -> None:
+    program, _ = LIST_PROGRAMS[name]
+    lists = lists_of(random.Random(name), 4, dtype)
+    with gpu():
+        got, dump = run(program, lists)
+    assert chains(dump)
+    program(lists)
+    for one, wanted in zip(got, lists, strict=True):
+        for x, y in zip(one, wanted, strict=True):
+            torch.testing.assert_close(x, y.detach(), rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
 
 
 def test_out_of_memory_names_the_largest_values_and_the_process_goes_on() -> None:

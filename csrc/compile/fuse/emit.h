@@ -25,14 +25,27 @@ Collapsed collapse(const Kernel& kernel);
 enum class Target : uint8_t { kCuda, kCpp };
 
 // The text of a kernel, a function `moai_kernel`; equal for kernels that differ in sizes and strides alone.
-// In C++ it takes a pointer to its words (see kernel_words), in CUDA a struct of them, by value; it is
+// In C++ it takes a pointer to its words (see launch_of), in CUDA a struct of them, by value; it is
 // launched with any number of blocks of kBlockThreads.
+//
+// Note [Packs]
+// A thread moves 16 bytes at a time where every operand lies so that it can: its innermost stride is 1 (or 0:
+// it is the same for all), and each pack begins at a multiple of 16 bytes. That depends on the addresses at
+// hand, so it is looked at for each launch; a text has both ways, and a word says which to go.
 std::string emit(const Kernel& kernel, const Collapsed& collapsed, Target target);
 constexpr int kBlockThreads = 256;
 
-// What the function takes: addresses of inputs and outputs, numbers (their bits), sizes, strides.
-std::vector<int64_t> kernel_words(const Kernel& kernel, const Collapsed& collapsed,
-                                  const std::vector<const void*>& inputs, const std::vector<void*>& outputs,
-                                  const std::vector<int64_t>& numbers);
+// How a kernel is begun: its words (addresses of inputs and outputs, numbers by their bits, sizes, strides,
+// whether it moves packs), and how many blocks have something to do.
+struct Launch {
+  std::vector<int64_t> words;
+  int64_t blocks = 1;          // 0: there is nothing to do
+  std::vector<int64_t> table;  // where it is not empty, word 0 is to be the address of a copy on the device
+};
+Launch launch_of(const Kernel& kernel, const Collapsed& collapsed, const std::vector<const void*>& inputs,
+                 const std::vector<void*>& outputs, const std::vector<int64_t>& numbers);
+
+// See Note [Packs]. `addresses`: of inputs and outputs.
+bool moves_packs(const Kernel& kernel, const Collapsed& collapsed, const std::vector<int64_t>& addresses);
 
 }  // namespace moai::compile

@@ -1,7 +1,6 @@
 #include "compile/fuse/groups.h"
 
 #include <algorithm>
-#include <queue>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
@@ -9,7 +8,7 @@
 #include <vector>
 
 #include "compile/fuse/kernel.h"
-#include "ir/error.h"
+#include "compile/fuse/regroup.h"
 
 namespace moai::compile {
 
@@ -214,61 +213,12 @@ class Grouping {
     group.members.clear();
   }
 
-  // By node: how many of its operands' makers are still to come, and who waits for it. A group is told by its
-  // first member.
-  Graph rewritten() {
-    const auto unit = [&](NodeId id) {
-      return group_of_[id] == ir::kNone ? id : groups_[group_of_[id]].members.front();
-    };
-    const size_t count = graph_.nodes().size();
-    std::vector<std::vector<NodeId>> after(count);
-    std::vector<int32_t> waits(count, 0);
-    for (size_t n = 0; n < count; ++n) {
-      const NodeId to = unit(static_cast<NodeId>(n));
-      for (const ValueId operand : graph_.nodes()[n].operands) {
-        const NodeId producer = graph_.value(operand).producer;
-        if (producer == ir::kNone || unit(producer) == to) continue;
-        after[unit(producer)].push_back(to);
-        ++waits[to];
-      }
-    }
-    std::priority_queue<NodeId, std::vector<NodeId>, std::greater<>> ready;
-    const auto order = [&](NodeId u) {
-      return group_of_[u] == ir::kNone ? u : groups_[group_of_[u]].members.back();
-    };
-    std::unordered_map<NodeId, NodeId> unit_at;  // by where it stands: that of a group's last member
-    size_t units = 0;
-    for (size_t n = 0; n < count; ++n) {
-      const auto id = static_cast<NodeId>(n);
-      if (unit(id) != id) continue;
-      ++units;
-      unit_at[order(id)] = id;
-      if (waits[id] == 0) ready.push(order(id));
-    }
-    Graph out;
-    std::vector<ValueId> renamed(graph_.values().size(), ir::kNone);
-    for (const ValueId input : graph_.inputs()) renamed[input] = out.add_input(graph_.type(input));
-    out.set_numbers(graph_.numbers());
-    size_t done = 0;
-    for (; !ready.empty(); ++done) {
-      const NodeId u = unit_at.at(ready.top());
-      ready.pop();
-      group_of_[u] == ir::kNone ? keep(u, &out, &renamed) : fuse(groups_[group_of_[u]], &out, &renamed);
-      for (const NodeId next : after[u]) {
-        if (--waits[next] == 0) ready.push(order(next));
-      }
-    }
-    MOAI_ASSERT(done == units, "fused groups wait for each other");
-    std::vector<ValueId> outputs;
-    for (const ValueId output : graph_.outputs()) outputs.push_back(renamed[output]);
-    out.set_outputs(std::move(outputs));
-    return out;
-  }
-
-  void keep(NodeId id, Graph* out, std::vector<ValueId>* renamed) const {
-    Node node = graph_.node(id);
-    for (ValueId& operand : node.operands) operand = (*renamed)[operand];
-    add(std::move(node), graph_.node(id).results, out, renamed);
+  Graph rewritten() const {
+    NodeGroups groups{group_of_, {}};
+    for (const Group& group : groups_) groups.members.push_back(group.members);
+    return regroup(graph_, groups, [this](int32_t group, Graph* out, std::vector<ValueId>* renamed) {
+      fuse(groups_[group], out, renamed);
+    });
   }
 
   void fuse(const Group& group, Graph* out, std::vector<ValueId>* renamed) const {
@@ -283,15 +233,7 @@ class Grouping {
       node.operands.push_back((*renamed)[operand]);
     }
     node.args = {ir::print(inner.graph), std::move(operands), ir::NumberListRef{inner.numbers}};
-    add(std::move(node), inner.results, out, renamed);
-  }
-
-  void add(Node node, const std::vector<ValueId>& results, Graph* out, std::vector<ValueId>* renamed) const {
-    std::vector<ir::Type> types;
-    for (const ValueId result : results) types.push_back(graph_.type(result));
-    node.results.clear();
-    const NodeId added = out->add_node(std::move(node), std::move(types));
-    for (size_t r = 0; r < results.size(); ++r) (*renamed)[results[r]] = out->node(added).results[r];
+    add_renamed(graph_, std::move(node), inner.results, out, renamed);
   }
 
   const Graph& graph_;

@@ -125,7 +125,7 @@ class Building {
       const auto strides = strides_of(type, form);
       if (form == Form::kOther || !strides || kernel_.steps[step].of_row != (form != Form::kFull && reduces))
         return std::nullopt;
-      kernel_.outputs.push_back({type.dtype, *strides, kernel_.steps[step].of_row});
+      kernel_.outputs.push_back({type.dtype, *strides, reduces && kernel_.steps[step].of_row});
       kernel_.results.push_back(step);
     }
     return std::move(kernel_);

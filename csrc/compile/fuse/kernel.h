@@ -46,11 +46,15 @@ struct Kernel {
   ir::Dims sizes;       // of the iteration space
   size_t row_dims = 0;  // the outer dims, which tell rows apart; the rest are columns
   bool reduces = false;
+  bool of_lists = false;         // a row is a tensor of its own, see Note [Fused lists]; no sizes, no strides
   std::vector<Operand> inputs;   // by input of the graph
   std::vector<Operand> outputs;  // by output of the graph
   std::vector<ir::NumberKind> numbers;
   std::vector<Step> steps;       // each after its arguments
   std::vector<int32_t> results;  // by output: the step
+
+  // Without rows a kernel goes through all columns at once, with as many blocks as there is work for.
+  bool has_rows() const { return reduces || of_lists; }
 };
 
 // The kernel of a graph of fusable nodes. `graph`: without views; its outputs are what the kernel writes,

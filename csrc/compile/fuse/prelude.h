@@ -8,9 +8,13 @@ constexpr const char* kCppPrelude = R"(
 #include <cmath>
 #include <cstring>
 #define DEVICE static inline
+#define UNROLL
 #define FOR_ROWS for (i64 row = 0; row < rows; ++row)
-#define FOR_COLUMNS for (i64 column = 0; column < columns; ++column)
-#define FOR_ELEMENTS FOR_COLUMNS
+#define FOR_CHUNKS for (i64 chunk = 0; chunk < chunks; ++chunk)
+#define FOR_PACKS for (i64 pack = 0; pack < packs; ++pack)
+#define FOR_COLUMNS for (i64 column = packs * lanes; column < columns; ++column)
+#define FOR_PACKS_OF_GRID FOR_PACKS
+#define FOR_COLUMNS_OF_GRID FOR_COLUMNS
 #define ONCE_A_ROW
 #define OVER_BLOCK(reduce, value) (value)
 using std::cos; using std::erf; using std::exp; using std::log; using std::pow; using std::sin; using std::sqrt;
@@ -22,15 +26,25 @@ DEVICE u16 f16_of_float(float x) { _Float16 y = (_Float16)x; u16 bits; std::memc
 DEVICE unsigned bits_of_float(float x) { unsigned bits; std::memcpy(&bits, &x, 4); return bits; }
 DEVICE float float_of_bits(unsigned bits) { float x; std::memcpy(&x, &bits, 4); return x; }
 DEVICE double as_double(i64 bits) { double x; std::memcpy(&x, &bits, 8); return x; }
+// A GPU faults where they are not aligned; so does this.
+template <int bytes> DEVICE void copy_block(void* to, const void* from) {
+  if ((i64)to % bytes != 0 || (i64)from % bytes != 0) __builtin_trap();
+  std::memcpy(to, from, bytes);
+}
 )";
 
 constexpr const char* kCudaPrelude = R"(
 #define DEVICE static __device__ __forceinline__
+#define UNROLL _Pragma("unroll")
 #define FOR_ROWS for (i64 row = blockIdx.x; row < rows; row += gridDim.x)
-#define FOR_COLUMNS for (i64 column = threadIdx.x; column < columns; column += blockDim.x)
-#define FOR_ELEMENTS \
-  for (i64 column = blockIdx.x * (i64)blockDim.x + threadIdx.x; column < columns; \
-       column += gridDim.x * (i64)blockDim.x)
+#define FOR_CHUNKS for (i64 chunk = blockIdx.x; chunk < chunks; chunk += gridDim.x)
+#define FOR_PACKS for (i64 pack = threadIdx.x; pack < packs; pack += blockDim.x)
+#define FOR_COLUMNS for (i64 column = packs * lanes + threadIdx.x; column < columns; column += blockDim.x)
+#define THREAD_OF_GRID (blockIdx.x * (i64)blockDim.x + threadIdx.x)
+#define THREADS_OF_GRID (gridDim.x * (i64)blockDim.x)
+#define FOR_PACKS_OF_GRID for (i64 pack = THREAD_OF_GRID; pack < packs; pack += THREADS_OF_GRID)
+#define FOR_COLUMNS_OF_GRID \
+  for (i64 column = packs * lanes + THREAD_OF_GRID; column < columns; column += THREADS_OF_GRID)
 #define ONCE_A_ROW if (threadIdx.x == 0)
 typedef long long i64;
 typedef unsigned short u16;
@@ -39,6 +53,16 @@ DEVICE u16 f16_of_float(float x) { u16 bits; asm("cvt.rn.f16.f32 %0, %1;" : "=h"
 DEVICE unsigned bits_of_float(float x) { return __float_as_uint(x); }
 DEVICE float float_of_bits(unsigned bits) { return __uint_as_float(bits); }
 DEVICE double as_double(i64 bits) { return __longlong_as_double(bits); }
+template <int bytes> DEVICE void copy_block(void* to, const void* from) {
+  if constexpr (bytes == 16) {
+    *(uint4*)to = *(const uint4*)from;
+  } else if constexpr (bytes == 8) {
+    *(uint2*)to = *(const uint2*)from;
+  } else {
+    static_assert(bytes == 4);
+    *(unsigned*)to = *(const unsigned*)from;
+  }
+}
 // Over all threads of the block, each of which gets the result. Always in the same order.
 #define OVER_BLOCK(reduce, value) over_block(value, [](auto a, auto b) { return reduce(a, b); })
 template <typename T, typename Reduce>
@@ -70,20 +94,45 @@ template <typename T> DEVICE float to_bf16(T x) { return float_of_bf16(bf16_of_f
 template <typename T> DEVICE i64 to_i64(T x) { return (i64)x; }
 template <typename T> DEVICE i64 to_i32(T x) { return (i64)(int)x; }
 template <typename T> DEVICE i64 to_bool(T x) { return x != 0; }
-DEVICE double load_f64(i64 p, i64 at) { return ((const double*)p)[at]; }
-DEVICE float load_f32(i64 p, i64 at) { return ((const float*)p)[at]; }
-DEVICE float load_f16(i64 p, i64 at) { return float_of_f16(((const u16*)p)[at]); }
-DEVICE float load_bf16(i64 p, i64 at) { return float_of_bf16(((const u16*)p)[at]); }
-DEVICE i64 load_i64(i64 p, i64 at) { return ((const i64*)p)[at]; }
-DEVICE i64 load_i32(i64 p, i64 at) { return ((const int*)p)[at]; }
-DEVICE i64 load_bool(i64 p, i64 at) { return ((const unsigned char*)p)[at] != 0; }
-DEVICE void store_f64(i64 p, i64 at, double x) { ((double*)p)[at] = x; }
-DEVICE void store_f32(i64 p, i64 at, float x) { ((float*)p)[at] = x; }
-DEVICE void store_f16(i64 p, i64 at, float x) { ((u16*)p)[at] = f16_of_float(x); }
-DEVICE void store_bf16(i64 p, i64 at, float x) { ((u16*)p)[at] = bf16_of_float(x); }
-DEVICE void store_i64(i64 p, i64 at, i64 x) { ((i64*)p)[at] = x; }
-DEVICE void store_i32(i64 p, i64 at, i64 x) { ((int*)p)[at] = (int)x; }
-DEVICE void store_bool(i64 p, i64 at, i64 x) { ((unsigned char*)p)[at] = x != 0; }
+
+// A pack is what one thread moves at a time: `lanes` elements side by side, in blocks of 16 bytes at most.
+template <int lanes, typename T> struct Pack {
+  static constexpr int block = lanes * sizeof(T) < 16 ? lanes * sizeof(T) : 16;
+  alignas(16) T at[lanes];
+  DEVICE void copy(T* to, const T* from) {
+    UNROLL for (int i = 0; i < lanes; i += block / sizeof(T)) copy_block<block>(to + i, from + i);
+  }
+};
+// How a type lies in memory, and what it is computed as.
+#define TYPE(name, Raw, Wide, decode, encode) \
+  DEVICE Wide load_##name(i64 p, i64 at) { return decode(((const Raw*)p)[at]); } \
+  DEVICE void store_##name(i64 p, i64 at, Wide x) { ((Raw*)p)[at] = encode(x); } \
+  template <int lanes> DEVICE void load_pack_##name(i64 p, i64 at, i64 stride, Wide* x) { \
+    const Raw* from = (const Raw*)p + at; \
+    Pack<lanes, Raw> raw; \
+    if (stride == 0) { \
+      UNROLL for (int lane = 0; lane < lanes; ++lane) raw.at[lane] = *from; \
+    } else { \
+      Pack<lanes, Raw>::copy(raw.at, from); \
+    } \
+    UNROLL for (int lane = 0; lane < lanes; ++lane) x[lane] = decode(raw.at[lane]); \
+  } \
+  template <int lanes> DEVICE void store_pack_##name(i64 p, i64 at, const Wide* x) { \
+    Pack<lanes, Raw> raw; \
+    UNROLL for (int lane = 0; lane < lanes; ++lane) raw.at[lane] = encode(x[lane]); \
+    Pack<lanes, Raw>::copy((Raw*)p + at, raw.at); \
+  }
+#define SAME(x) (x)
+#define TO_INT(x) ((int)(x))
+#define IS_NOT_0(x) ((x) != 0)
+TYPE(f64, double, double, SAME, SAME)
+TYPE(f32, float, float, SAME, SAME)
+TYPE(f16, u16, float, float_of_f16, f16_of_float)
+TYPE(bf16, u16, float, float_of_bf16, bf16_of_float)
+TYPE(i64, i64, i64, SAME, SAME)
+TYPE(i32, int, i64, SAME, TO_INT)
+TYPE(bool, unsigned char, i64, IS_NOT_0, IS_NOT_0)
+
 template <typename T> DEVICE T larger(T a, T b) { return a != a || a > b ? a : b; }
 template <typename T> DEVICE T smaller(T a, T b) { return a != a || a < b ? a : b; }
 DEVICE float sum_float(float a, float b) { return a + b; }

@@ -41,7 +41,25 @@ int32_t StepWriter::add(Step step) {
 }
 
 bool StepWriter::is_none(size_t arg) const {
-  return arg >= node_.args.size() || std::holds_alternative<ir::NoneArg>(node_.args[arg]);
+  if (arg >= node_.args.size() || std::holds_alternative<ir::NoneArg>(node_.args[arg])) return true;
+  const auto* list = std::get_if<ir::OperandListRef>(&node_.args[arg]);
+  return list != nullptr && list->operands.empty();
+}
+
+int32_t StepWriter::operand_of(size_t arg) const {
+  const ir::Arg& given = node_.args.at(arg);
+  if (const auto* operand = std::get_if<ir::OperandRef>(&given)) return operand->operand;
+  const auto* list = std::get_if<ir::OperandListRef>(&given);
+  return list != nullptr && list->operands.size() == 1 ? list->operands[0] : ir::kNone;
+}
+
+int32_t StepWriter::number(int32_t index) {
+  Step step;
+  step.kind = Step::Kind::kNumber;
+  step.of_row = true;  // of all there is
+  step.index = index;
+  step.dtype = graph_.numbers()[index] == ir::NumberKind::kFloat ? DType::kF64 : DType::kI64;
+  return add(std::move(step));
 }
 
 bool StepWriter::is_static(size_t arg, int64_t value) const {
@@ -53,22 +71,14 @@ bool StepWriter::is_static(size_t arg, int64_t value) const {
 
 int32_t StepWriter::value(size_t arg) {
   const ir::Arg& given = node_.args.at(arg);
-  if (const auto* operand = std::get_if<ir::OperandRef>(&given))
-    return step_of_.at(node_.operands[operand->operand]);
-  Step step;
-  step.of_row = true;  // of all there is
-  if (const auto* number = std::get_if<ir::NumberRef>(&given)) {
-    step.kind = Step::Kind::kNumber;
-    step.index = number->index;
-    step.dtype = graph_.numbers()[number->index] == ir::NumberKind::kFloat ? DType::kF64 : DType::kI64;
-    return add(std::move(step));
-  }
+  const int32_t operand = operand_of(arg);
+  if (operand != ir::kNone) return step_of_.at(node_.operands[operand]);
+  if (const auto* ref = std::get_if<ir::NumberRef>(&given)) return number(ref->index);
+  const auto* list = std::get_if<ir::NumberListRef>(&given);
+  if (list != nullptr && list->indices.size() == 1) return number(list->indices[0]);
   if (const auto* host = std::get_if<ir::HostScalarArg>(&given)) {
     if (!host->wrapped) refuse();
-    step.kind = Step::Kind::kNumber;
-    step.index = host->number;
-    step.dtype = graph_.numbers()[host->number] == ir::NumberKind::kFloat ? DType::kF64 : DType::kI64;
-    return add(std::move(step));
+    return number(host->number);
   }
   char text[40];
   if (const auto* integer = std::get_if<int64_t>(&given)) {
@@ -106,7 +116,7 @@ std::string StepWriter::text(size_t arg) {
 int32_t StepWriter::like(size_t arg, DType dtype) {
   const int32_t step = value(arg);
   if (step < 0) return step;
-  if (std::holds_alternative<ir::OperandRef>(node_.args[arg])) {
+  if (operand_of(arg) != ir::kNone) {
     if (kernel_.steps[step].dtype != dtype) refuse();
     return step;
   }
@@ -145,6 +155,13 @@ int32_t StepWriter::reduce(Step::Reduction reduction, int32_t of) {
 void StepWriter::result(int32_t step, size_t r) {
   const ir::ValueId value = node_.results[r];
   step_of_[value] = apply("$0", {step}, graph_.type(value).dtype);
+}
+
+void StepWriter::update(size_t arg, int32_t step) {
+  const int32_t operand = operand_of(arg);
+  for (size_t r = 0; r < node_.results.size(); ++r) {
+    if (operand != ir::kNone && node_.tied_operand(r) == operand) result(step, r);
+  }
 }
 
 }  // namespace moai::compile

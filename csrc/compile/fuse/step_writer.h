@@ -25,12 +25,12 @@ class StepWriter {
   ir::DType dtype() const { return graph_.type(node_.results[0]).dtype; }
 
   // Argument `arg` as a step: a tensor, a number of the step (a tensor of no dims on the host counts as one,
-  // if it is a Python number), or a static number.
+  // if it is a Python number), a static number, or a list of one of them.
   int32_t value(size_t arg);
-  int64_t integer(size_t arg);   // a static one
-  bool flag(size_t arg);         // a static one
-  std::string text(size_t arg);  // a static one
-  bool is_none(size_t arg) const;
+  int64_t integer(size_t arg);                      // a static one
+  bool flag(size_t arg);                            // a static one
+  std::string text(size_t arg);                     // a static one
+  bool is_none(size_t arg) const;                   // or a list of none
   bool is_static(size_t arg, int64_t value) const;  // this number, as an integer or a double
 
   // Argument `arg` as a number of `dtype`: a tensor has to be of it; a number of the step comes to be one, if
@@ -45,9 +45,13 @@ class StepWriter {
   int32_t reduce(Step::Reduction reduction, int32_t step);
   // Rounded to the type of result `r`, which it becomes.
   void result(int32_t step, size_t r = 0);
+  // The same of the result that is tied to list `arg`; where no result is, the op leaves the list as it was.
+  void update(size_t arg, int32_t step);
 
  private:
   int32_t add(Step step);
+  int32_t number(int32_t index);
+  int32_t operand_of(size_t arg) const;  // kNone: it is no tensor
 
   const ir::Graph& graph_;
   const ir::Node& node_;

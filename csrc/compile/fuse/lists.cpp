@@ -1,0 +1,446 @@
+#include "compile/fuse/lists.h"
+
+#include <algorithm>
+#include <map>
+#include <unordered_map>
+#include <unordered_set>
+#include <utility>
+
+#include "compile/fuse/list_ops.h"
+#include "compile/fuse/regroup.h"
+#include "compile/fuse/settle_lists.h"
+#include "ir/error.h"
+
+namespace moai::compile {
+
+namespace {
+
+using ir::Graph;
+using ir::Node;
+using ir::NodeId;
+using ir::ValueId;
+using Values = std::vector<ValueId>;
+
+// Nodes that are looked at to see whether a chain could take one more; beyond it the answer is no.
+constexpr size_t kMostLookedAt = 20000;
+
+const ir::Symbol& lists_symbol() {
+  static const ir::Symbol symbol = ir::Symbol::intern("moai.fused_lists");
+  return symbol;
+}
+
+// An op on lists: its arguments' and results' tensors by list.
+struct ListNode {
+  Values like;                      // how the tensors lie
+  std::map<size_t, Values> lists;   // by argument; of one tensor where it is the same for all
+  std::vector<Values> results;      // by list
+  std::vector<int32_t> tied_lists;  // by list of results: the argument, or kNone
+
+  size_t tensors() const { return like.size(); }
+};
+
+class Reading {
+ public:
+  Reading(const Graph& graph, const Node& node) : graph_(graph), node_(node) {}
+
+  // Nothing where the node is no op on lists, or they do not lie alike.
+  std::optional<ListNode> run() {
+    if (node_.kind != ir::NodeKind::kOp || list_op(node_.op) == nullptr || node_.args.empty())
+      return std::nullopt;
+    const auto* first = std::get_if<ir::OperandListRef>(&node_.args[0]);
+    if (first == nullptr || first->operands.empty()) return std::nullopt;
+    for (const int32_t operand : first->operands) {
+      if (operand == ir::kNone || !graph_.type(node_.operands[operand]).is_dense()) return std::nullopt;
+      read_.like.push_back(node_.operands[operand]);
+    }
+    for (size_t arg = 0; arg < node_.args.size(); ++arg) {
+      if (!read_argument(arg)) return std::nullopt;
+    }
+    if (!read_results()) return std::nullopt;
+    return std::move(read_);
+  }
+
+ private:
+  bool read_argument(size_t arg) {
+    Values values;
+    if (const auto* numbers = std::get_if<ir::NumberListRef>(&node_.args[arg]))
+      return numbers->indices.size() == read_.tensors();
+    if (const auto* one = std::get_if<ir::OperandRef>(&node_.args[arg])) {
+      values.push_back(node_.operands[one->operand]);
+    } else if (const auto* list = std::get_if<ir::OperandListRef>(&node_.args[arg])) {
+      if (list->operands.empty()) return true;
+      if (list->operands.size() != read_.tensors()) return false;
+      for (const int32_t operand : list->operands) {
+        if (operand == ir::kNone) return false;
+        values.push_back(node_.operands[operand]);
+      }
+    } else {
+      return true;
+    }
+    if (!is_alike(values) && !is_of_numbers(values)) return false;
+    read_.lists[arg] = std::move(values);
+    return true;
+  }
+
+  bool is_of_one_dtype(const Values& values) const {
+    return std::all_of(values.begin(), values.end(), [&](ValueId value) {
+      return graph_.type(value).dtype == graph_.type(values[0]).dtype;
+    });
+  }
+  bool is_alike(const Values& values) const {
+    if (values.size() != read_.tensors() || !is_of_one_dtype(values)) return false;
+    for (size_t i = 0; i < values.size(); ++i) {
+      const ir::Type& type = graph_.type(values[i]);
+      const ir::Type& like = graph_.type(read_.like[i]);
+      if (type.sizes != like.sizes || type.strides != like.strides) return false;
+    }
+    return true;
+  }
+  bool is_of_numbers(const Values& values) const {
+    return is_of_one_dtype(values) && std::all_of(values.begin(), values.end(), [&](ValueId value) {
+             return graph_.type(value).sizes.empty();
+           });
+  }
+
+  bool read_results() {
+    const size_t tensors = read_.tensors();
+    if (node_.tied.empty()) {
+      if (node_.results.size() != tensors || !is_alike(node_.results)) return false;
+      read_.results.push_back(node_.results);
+      read_.tied_lists.push_back(ir::kNone);
+      return true;
+    }
+    std::map<size_t, Values> written;
+    for (size_t r = 0; r < node_.results.size(); ++r) {
+      const auto [arg, tensor] = place_of(node_.tied_operand(r));
+      if (arg == ir::kNone) return false;
+      Values& list = written[static_cast<size_t>(arg)];
+      list.resize(tensors, ir::kNone);
+      list[tensor] = node_.results[r];
+    }
+    for (auto& [arg, list] : written) {
+      if (std::count(list.begin(), list.end(), ir::kNone) != 0 || !is_alike(list)) return false;
+      read_.results.push_back(std::move(list));
+      read_.tied_lists.push_back(static_cast<int32_t>(arg));
+    }
+    return true;
+  }
+
+  // In which list an operand is, and where.
+  std::pair<int32_t, size_t> place_of(int32_t operand) const {
+    for (size_t arg = 0; arg < node_.args.size(); ++arg) {
+      const auto* list = std::get_if<ir::OperandListRef>(&node_.args[arg]);
+      if (list == nullptr || operand == ir::kNone) continue;
+      const auto at = std::find(list->operands.begin(), list->operands.end(), operand);
+      if (at != list->operands.end())
+        return {static_cast<int32_t>(arg), static_cast<size_t>(at - list->operands.begin())};
+    }
+    return {ir::kNone, 0};
+  }
+
+  const Graph& graph_;
+  const Node& node_;
+  ListNode read_;
+};
+
+// A chain of ops on lists, as a graph of one element of each.
+class Chain {
+ public:
+  explicit Chain(const Graph& graph) : graph_(graph) {}
+
+  const std::vector<NodeId>& members() const { return members_; }
+
+  bool lies_like(const ListNode& node) const {
+    if (node.tensors() != like_.size()) return false;
+    for (size_t i = 0; i < like_.size(); ++i) {
+      const ir::Type& mine = graph_.type(like_[i]);
+      const ir::Type& theirs = graph_.type(node.like[i]);
+      if (mine.sizes != theirs.sizes || mine.strides != theirs.strides) return false;
+    }
+    return true;
+  }
+  // Whether it reads what the chain makes in the chain's order, tensor by tensor.
+  bool reads_in_order(const ListNode& node) const {
+    return std::all_of(node.lists.begin(), node.lists.end(), [&](const auto& list) {
+      return columns_.count(list.second) != 0 ||
+             std::none_of(list.second.begin(), list.second.end(),
+                          [&](ValueId value) { return made_.count(value) != 0; });
+    });
+  }
+
+  void take(NodeId id, const ListNode& listed) {
+    if (members_.empty()) like_ = listed.like;
+    members_.push_back(id);
+    Node node = graph_.node(id);
+    node.operands.clear();
+    node.tied.clear();
+    for (size_t arg = 0; arg < node.args.size(); ++arg) take_argument(&node.args[arg], arg, listed, &node);
+    std::vector<ir::Type> types;
+    for (size_t r = 0; r < listed.results.size(); ++r) {
+      types.push_back(of_one(graph_.type(listed.results[r][0]).dtype, /*differs=*/true));
+      const int32_t arg = listed.tied_lists[r];
+      if (arg != ir::kNone)
+        node.tied.push_back(std::get<ir::OperandListRef>(node.args[static_cast<size_t>(arg)]).operands[0]);
+    }
+    const std::vector<int32_t> tied = node.tied;
+    const std::vector<ValueId> operands = node.operands;
+    node.results.clear();
+    const NodeId added = inner_.add_node(std::move(node), std::move(types));
+    for (size_t r = 0; r < listed.results.size(); ++r) {
+      const ValueId result = inner_.node(added).results[r];
+      columns_[listed.results[r]] = result;
+      results_.emplace_back(result, listed.results[r]);
+      made_.insert(listed.results[r].begin(), listed.results[r].end());
+      // What the memory of it began as, if that is an input.
+      if (!tied.empty()) origin_[result] = origin_.at(operands[tied[r]]);
+      else origin_[result] = ir::kNone;
+    }
+  }
+
+  // Whether one kernel can be it.
+  bool is_computed() const { return build_list_kernel(inner_).has_value(); }
+
+  // The node of it; `leaves(value)`: somebody else reads it. Says in `results` which values its results are.
+  template <typename Leaves>
+  Node node(const Leaves& leaves, Values* results) const {
+    Graph inner = inner_;
+    std::vector<size_t> leaving;               // of results_
+    std::unordered_map<ValueId, size_t> last;  // by origin: the one that is left in its memory
+    std::vector<ValueId> outputs;
+    for (size_t r = 0; r < results_.size(); ++r) {
+      const auto& [result, values] = results_[r];
+      if (std::none_of(values.begin(), values.end(), leaves)) continue;
+      leaving.push_back(r);
+      outputs.push_back(result);
+      if (origin_.at(result) != ir::kNone) last[origin_.at(result)] = r;
+    }
+    inner.set_outputs(std::move(outputs));
+    Node node;
+    node.op = lists_symbol();
+    node.section = graph_.node(members_.front()).section;
+    node.origin = graph_.node(members_.back()).origin;
+    node.args.emplace_back(ir::print(inner));
+    std::vector<std::vector<int32_t>> places;  // by input
+    for (const Values& list : inputs_) {
+      ir::OperandListRef ref;
+      for (const ValueId value : list) {
+        ref.operands.push_back(static_cast<int32_t>(node.operands.size()));
+        node.operands.push_back(value);
+      }
+      places.push_back(ref.operands);
+      node.args.emplace_back(std::move(ref));
+    }
+    for (const auto& indices : numbers_) node.args.emplace_back(ir::NumberListRef{indices});
+    for (const size_t r : leaving) {
+      const auto& [result, values] = results_[r];
+      const ValueId origin = origin_.at(result);
+      const bool is_tied = origin != ir::kNone && last.at(origin) == r;
+      for (size_t i = 0; i < values.size(); ++i) {
+        results->push_back(values[i]);
+        node.tied.push_back(is_tied ? places[inner_.value(origin).index][i] : ir::kNone);
+      }
+    }
+    return node;
+  }
+
+ private:
+  static ir::Type of_one(ir::DType dtype, bool differs) {
+    return ir::Type::contiguous(dtype, differs ? ir::Dims{2} : ir::Dims{});
+  }
+
+  ValueId column(const Values& list) {
+    const auto known = columns_.find(list);
+    if (known != columns_.end()) return known->second;
+    const ir::Type& type = graph_.type(list[0]);
+    const bool differs = list.size() == like_.size() && type.sizes == graph_.type(like_[0]).sizes &&
+                         type.strides == graph_.type(like_[0]).strides && !is_of_numbers(list);
+    const ValueId input = inner_.add_input(of_one(type.dtype, differs));
+    columns_[list] = input;
+    inputs_.push_back(list);
+    origin_[input] = differs ? input : ir::kNone;
+    return input;
+  }
+
+  // One for each tensor, where tensors have more elements than that.
+  bool is_of_numbers(const Values& list) const {
+    const auto is_number = [&](ValueId value) { return graph_.type(value).sizes.empty(); };
+    return std::all_of(list.begin(), list.end(), is_number) &&
+           !std::all_of(like_.begin(), like_.end(), is_number);
+  }
+
+  int32_t number(const std::vector<int32_t>& indices) {
+    const auto [at, is_new] = number_at_.emplace(indices, static_cast<int32_t>(numbers_.size()));
+    if (is_new) {
+      numbers_.push_back(indices);
+      inner_.add_number(graph_.numbers()[indices[0]]);
+    }
+    return at->second;
+  }
+
+  void take_argument(ir::Arg* arg, size_t position, const ListNode& listed, Node* node) {
+    const auto list = listed.lists.find(position);
+    if (list != listed.lists.end()) {
+      const auto operand = static_cast<int32_t>(node->operands.size());
+      node->operands.push_back(column(list->second));
+      if (std::holds_alternative<ir::OperandRef>(*arg)) {
+        *arg = ir::OperandRef{operand};
+      } else {
+        *arg = ir::OperandListRef{{operand}};
+      }
+    } else if (auto* one = std::get_if<ir::NumberRef>(arg)) {
+      one->index = number({one->index});
+    } else if (auto* numbers = std::get_if<ir::NumberListRef>(arg)) {
+      numbers->indices = {number(numbers->indices)};
+    } else if (auto* host = std::get_if<ir::HostScalarArg>(arg)) {
+      host->number = number({host->number});
+    }
+  }
+
+  const Graph& graph_;
+  std::vector<NodeId> members_;
+  Values like_;
+  Graph inner_;
+  std::map<Values, ValueId> columns_;  // what a list is in the inner graph
+  std::vector<Values> inputs_;
+  std::vector<std::pair<ValueId, Values>> results_;  // of the inner graph, and whose they are
+  std::unordered_map<ValueId, ValueId> origin_;  // of the inner graph: input whose memory it is written to
+  std::unordered_set<ValueId> made_;
+  std::map<std::vector<int32_t>, int32_t> number_at_;
+  std::vector<std::vector<int32_t>> numbers_;
+};
+
+class Grouping {
+ public:
+  explicit Grouping(const Graph& graph) : graph_(graph) {
+    groups_.of.assign(graph.nodes().size(), ir::kNone);
+  }
+
+  Graph run() {
+    for (size_t n = 0; n < graph_.nodes().size(); ++n) {
+      const auto id = static_cast<NodeId>(n);
+      if (const auto listed = Reading(graph_, graph_.node(id)).run()) place(id, *listed);
+    }
+    find_users();
+    for (size_t c = 0; c < chains_.size(); ++c) {
+      groups_.members.push_back(chains_[c].members());
+      if (chains_[c].members().size() > 1) continue;
+      groups_.of[chains_[c].members().front()] = ir::kNone;
+      groups_.members.back().clear();
+    }
+    return regroup(graph_, groups_, [this](int32_t group, Graph* out, Values* renamed) {
+      Values results;
+      Node node = chains_[group].node([&](ValueId value) { return leaves(value, group); }, &results);
+      for (ValueId& operand : node.operands) operand = (*renamed)[operand];
+      add_renamed(graph_, std::move(node), results, out, renamed);
+    });
+  }
+
+ private:
+  void place(NodeId id, const ListNode& listed) {
+    Chain alone(graph_);
+    alone.take(id, listed);
+    if (!alone.is_computed()) return;
+    for (size_t c = chains_.size(); c-- > 0;) {
+      Chain& chain = chains_[c];
+      if (!chain.lies_like(listed) || !chain.reads_in_order(listed) ||
+          comes_back(static_cast<int32_t>(c), id))
+        continue;
+      chain.take(id, listed);
+      groups_.of[id] = static_cast<int32_t>(c);
+      return;
+    }
+    groups_.of[id] = static_cast<int32_t>(chains_.size());
+    chains_.push_back(std::move(alone));
+  }
+
+  // No node before this one follows from the chain, not even by way of other chains.
+  NodeId beginning(int32_t c) const {
+    NodeId least = chains_[c].members().front();
+    for (bool moved = true; moved;) {
+      moved = false;
+      for (const Chain& other : chains_) {
+        if (other.members().front() >= least || other.members().back() < least) continue;
+        least = other.members().front();
+        moved = true;
+      }
+    }
+    return least;
+  }
+
+  // Whether a way leads from the chain out of it and to the node.
+  bool comes_back(int32_t c, NodeId id) const {
+    std::vector<NodeId> open;
+    std::unordered_set<NodeId> seen;
+    const auto add = [&](NodeId of, bool skip_chain) {
+      for (const ValueId operand : graph_.node(of).operands) {
+        const NodeId producer = operand == ir::kNone ? ir::kNone : graph_.value(operand).producer;
+        if (producer == ir::kNone || (skip_chain && groups_.of[producer] == c)) continue;
+        if (seen.insert(producer).second) open.push_back(producer);
+      }
+    };
+    add(id, true);
+    const NodeId least = beginning(c);
+    while (!open.empty()) {
+      if (seen.size() > kMostLookedAt) return true;
+      const NodeId now = open.back();
+      open.pop_back();
+      if (groups_.of[now] == c) return true;
+      if (now < least) continue;
+      if (groups_.of[now] == ir::kNone) {
+        add(now, false);
+        continue;
+      }
+      // A chain is there when all that it needs is.
+      for (const NodeId member : chains_[groups_.of[now]].members()) add(member, false);
+    }
+    return false;
+  }
+
+  void find_users() {
+    users_.resize(graph_.values().size());
+    for (size_t n = 0; n < graph_.nodes().size(); ++n) {
+      for (const ValueId operand : graph_.nodes()[n].operands) {
+        if (operand != ir::kNone) users_[operand].push_back(static_cast<NodeId>(n));
+      }
+    }
+    is_output_.assign(graph_.values().size(), false);
+    for (const ValueId output : graph_.outputs()) is_output_[output] = true;
+  }
+
+  bool leaves(ValueId value, int32_t group) const {
+    return is_output_[value] || std::any_of(users_[value].begin(), users_[value].end(),
+                                            [&](NodeId user) { return groups_.of[user] != group; });
+  }
+
+  const Graph& graph_;
+  NodeGroups groups_;
+  std::vector<Chain> chains_;               // by group
+  std::vector<std::vector<NodeId>> users_;  // by value
+  std::vector<bool> is_output_;             // by value
+};
+
+}  // namespace
+
+Graph fuse_lists(const Graph& graph) { return Grouping(settle_lists(graph)).run(); }
+
+bool is_fused_lists(const Node& node) { return node.op == lists_symbol(); }
+
+FusedLists fused_lists(const Node& node) {
+  FusedLists found;
+  found.graph = ir::parse(std::get<std::string>(node.args[0]));
+  size_t arg = 1;
+  for (size_t i = 0; i < found.graph.inputs().size(); ++i)
+    found.inputs.push_back(std::get<ir::OperandListRef>(node.args[arg++]).operands);
+  for (size_t n = 0; n < found.graph.numbers().size(); ++n)
+    found.numbers.push_back(std::get<ir::NumberListRef>(node.args[arg++]).indices);
+  const size_t outputs = found.graph.outputs().size();
+  found.tensors = outputs == 0 ? 0 : node.results.size() / outputs;
+  for (size_t o = 0; o < outputs; ++o) {
+    found.tied.emplace_back();
+    for (size_t i = 0; i < found.tensors; ++i)
+      found.tied.back().push_back(node.tied_operand(o * found.tensors + i));
+  }
+  return found;
+}
+
+}  // namespace moai::compile
