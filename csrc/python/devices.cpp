@@ -76,14 +76,15 @@ engine::Lacking prepare_cuda(engine::Settings& settings) {
     if (index >= visible)
       return {concat("there is no ", name_of(index), " among ", visible, " visible GPUs"), true};
   }
+  // Several are for whoever names them: no run has shown yet that they do better than one.
   if (settings.indices.empty()) {
-    for (int gpu = 0; gpu < visible; ++gpu) settings.indices.push_back(gpu);
+    settings.indices = {0};
+    if (visible > 1)
+      engine::say(concat("of ", visible, " GPUs moai uses ", name_of(0), "; MOAI_DEVICES=cuda:0-",
+                         visible - 1, " uses all"));
   }
-  if (settings.indices.size() > 1) {
-    engine::say(concat("of ", settings.indices.size(), " GPUs moai uses ", name_of(settings.indices[0]),
-                       ": several in one process are not supported yet"));
-    settings.indices.resize(1);
-  }
+  if (settings.indices.size() > 1 && library->transport(settings.indices) == nullptr)
+    return {"libmoai_cuda was built without NCCL, which several GPUs talk through", true};
   settings.devices = static_cast<int>(settings.indices.size());
   return {};
 }
@@ -103,6 +104,7 @@ engine::Kind cuda_kind() {
   kind.make = [](runtime::Device& device, runtime::Transport* transport) {
     return aten::make_backend(library().machine(number_of(device)), device, transport);
   };
+  kind.transport = [](const engine::Settings& settings) { return library().transport(settings.indices); };
   return kind;
 }
 

@@ -45,6 +45,9 @@ class CudaLibrary {
   virtual GpuState state(int gpu) = 0;
   virtual std::shared_ptr<runtime::MemorySource> memory(int gpu) = 0;
   virtual std::unique_ptr<Machine> machine(int gpu) = 0;
+  // What these GPUs, which become devices 0, 1, … of a process, talk through; null where the library was
+  // built without NCCL.
+  virtual std::shared_ptr<runtime::Transport> transport(const std::vector<int>& gpus) = 0;
 };
 
 // The one function that libmoai_cuda exports. Null when it was built for another moai.

@@ -24,6 +24,13 @@ class Event {
   void block(const c10::cuda::CUDAStream& stream) const {
     C10_CUDA_CHECK(cudaStreamWaitEvent(stream, event_));
   }
+  // Whether the stream has come so far.
+  bool is_past() const {
+    const cudaError_t state = cudaEventQuery(event_);
+    if (state == cudaErrorNotReady) return false;
+    C10_CUDA_CHECK(state);
+    return true;
+  }
   // The calling thread waits.
   void wait() const { C10_CUDA_CHECK(cudaEventSynchronize(event_)); }
 

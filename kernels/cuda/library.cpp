@@ -5,6 +5,7 @@
 #include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAGuard.h>
 
+#include <chrono>
 #include <cstring>
 #include <map>
 #include <mutex>
@@ -12,6 +13,9 @@
 #include "kernels/aten/cuda_library.h"
 #include "kernels/cuda/allocator.h"
 #include "kernels/cuda/gpu.h"
+#ifdef MOAI_NCCL
+#include "kernels/cuda/nccl.h"
+#endif
 #include "kernels/cuda/nvml.h"
 #include "kernels/cuda/nvrtc.h"
 #include "kernels/cuda/samplers.h"
@@ -92,6 +96,15 @@ class Library final : public aten::CudaLibrary {
   std::unique_ptr<aten::Machine> machine(int gpu) override {
     cuda::gpu(gpu);  // a GPU that cannot be had says so to whoever asks, and not on the worker's thread
     return std::make_unique<CudaMachine>(gpu, host_);
+  }
+  std::shared_ptr<runtime::Transport> transport(const std::vector<int>& gpus) override {
+#ifdef MOAI_NCCL
+    constexpr auto kPatience = std::chrono::minutes(10);  // as torch's process groups have it
+    return make_nccl_transport(gpus, kPatience);
+#else
+    static_cast<void>(gpus);
+    return nullptr;
+#endif
   }
 
  private:

@@ -16,6 +16,7 @@
 
 #include "catch.h"
 #include "plain_collectives.h"
+#include "random_collective.h"
 #include "threads.h"
 
 namespace moai::runtime {
@@ -56,43 +57,6 @@ struct Exchange {
   }
   bool is_right(int rank) const { return out[rank] == wanted[rank]; }
 };
-
-// `total` in `count` random parts, of which some are empty.
-std::vector<int64_t> random_parts(int64_t total, int count, std::mt19937& random) {
-  std::vector<int64_t> parts(count);
-  for (int64_t i = 0; i < total; ++i) ++parts[random() % count];
-  if (count > 1 && random() % 2 == 0) {
-    const auto emptied = random() % count;
-    parts[(emptied + 1) % count] += std::exchange(parts[emptied], 0);
-  }
-  return parts;
-}
-
-Collective random_collective(Kind kind, DType dtype, int members, std::mt19937& random) {
-  const auto size = [&](int most) { return static_cast<int64_t>(random() % (most + 1)); };
-  ir::Dims sizes{1 + size(3), 1 + size(2 * members), 1 + size(4), 1 + size(2 * members), 1 + size(2)};
-  if (random() % 8 == 0) sizes[random() % sizes.size()] = 0;
-  if (random() % 8 == 0) {  // several chunks
-    for (int64_t& one : sizes) one = std::min<int64_t>(one, 2);
-    sizes[random() % sizes.size()] = 3000;
-  }
-  const auto layout = [&] {
-    const int dim = static_cast<int>(random() % sizes.size());
-    return Layout{dim, random_parts(sizes[dim], members, random)};
-  };
-  const Reduce reductions[] = {Reduce::kSum, Reduce::kProduct, Reduce::kMax, Reduce::kMin, Reduce::kMean};
-  Reduce how = reductions[random() % 5];
-  const bool has_mean = dtype == DType::kF32 || dtype == DType::kF64;
-  if (how == Reduce::kMean && !has_mean) how = Reduce::kSum;
-  const Layout cut = layout();
-  switch (kind) {
-    case Kind::kAllReduce: return Collective::all_reduce(dtype, sizes, how);
-    case Kind::kAllGather: return Collective::all_gather(dtype, sizes, cut.dim, cut.parts);
-    case Kind::kReduceScatter: return Collective::reduce_scatter(dtype, sizes, cut.dim, cut.parts, how);
-    case Kind::kAllToAll: return Collective::all_to_all(dtype, sizes, cut, layout());
-    default: return Collective::broadcast(dtype, sizes, static_cast<int>(random() % members));
-  }
-}
 
 constexpr Kind kOfAll[] = {Kind::kAllReduce, Kind::kAllGather, Kind::kReduceScatter, Kind::kAllToAll,
                            Kind::kBroadcast};
