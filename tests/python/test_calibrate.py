@@ -1,10 +1,13 @@
 """`moai calibrate` makes a profile that `here:N` is planned on."""
 
+import argparse
+import dataclasses
 import json
 from pathlib import Path
 
 import moai
 import pytest
+import torch
 from moai.planning import calibrate
 from moai.planning.calibrate import cluster_of, resolved
 
@@ -43,15 +46,54 @@ def test_what_is_no_profile_says_so(
         resolved(cluster)
 
 
-def test_measuring_gives_a_profile_that_can_be_planned_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibrate, "PRODUCTS", (32, 64))
-    monkeypatch.setattr(calibrate, "MEMORY_BYTES", 1 << 20)
-    profile = calibrate.measure(budget_s=0.1)
-    numbers = [
-        *profile["products_fp32_flops"].values(),
-        *profile["all_reduce_s"].values(),
-        profile["memory_bytes_per_s"],
-    ]
-    assert all(number > 0 for number in numbers)
+SMALL = {"products": (32, 64), "tokens": (16, 32), "bytes_moved": 1 << 20}
+
+
+def measured(on: calibrate.Subject) -> dict:
+    profile = calibrate.measure(on, budget_s=0.1)
+    for name, found in profile.items():
+        if name.endswith(("_flops", "_per_s", "_s")):
+            assert all(number > 0 for number in (found.values() if isinstance(found, dict) else [found])), (
+                name
+            )
+    return profile
+
+
+def test_measuring_gives_a_profile_that_can_be_planned_on() -> None:
+    profile = measured(dataclasses.replace(calibrate.the_cpu(), **SMALL))
     described = moai._C.cluster(json.dumps(cluster_of(profile, 2)))
-    assert described["devices"] == 2
+    assert described["devices"] == 2 and min(profile["all_reduce_s"].values()) > 0
+
+
+def test_each_device_here_is_a_gpu_where_one_was_measured() -> None:
+    """The way of a GPU, on the CPU: waits after some calls, bf16, no all-reduces."""
+    waits = []
+    gpu = calibrate.Subject(
+        kind="cuda", name="a GPU", memory_bytes=1 << 30, calls=2, attention=torch.bfloat16,
+        wait=lambda: waits.append(1), **SMALL,
+    )  # fmt: skip
+    profile = json.loads(json.dumps(measured(gpu)))
+    assert waits and profile["gpu"] == "a GPU" and "all_reduce_s" not in profile
+    one, four = (cluster_of(profile, n)["kinds"][0] for n in (1, 4))
+    assert one == four and one["memory_bytes"] == 1 << 30
+    assert cluster_of(profile, 4)["levels"][0]["name"] == "PCIe"
+    assert moai._C.cluster(json.dumps(cluster_of(profile, 4, 2)))["devices"] == 8
+
+
+@pytest.mark.skipif(not moai._C.why_no_gpu(), reason="there is a GPU here")
+def test_a_gpu_that_is_not_there_is_not_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(calibrate, "value", lambda name: "cuda:1" if name == "devices" else "")
+    arguments = argparse.Namespace(seconds=1.0, output=tmp_path / "machine.json")
+    assert calibrate.run(arguments) == 2
+    said = capsys.readouterr().err
+    assert f"MOAI_DEVICES is `cuda:1`, and {moai._C.why_no_gpu()}\n  would work: MOAI_DEVICES=cpu" in said
+    assert not arguments.output.exists()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(bool(moai._C.why_no_gpu()), reason=f"no GPU for moai: {moai._C.why_no_gpu()}")
+def test_measuring_a_gpu() -> None:
+    profile = measured(dataclasses.replace(calibrate.the_gpu(0), **SMALL))
+    assert profile["gpu"] and profile["devices"] == "cuda"

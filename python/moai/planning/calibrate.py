@@ -1,11 +1,13 @@
 """``moai calibrate``: what this machine reaches, measured and saved as a profile; ``here:N`` is N devices of it.
 
-Virtual devices share the machine's cores and memory: each of N has an N-th of what was measured.
+Virtual devices share the machine's cores and memory: each of N has an N-th of what was measured. Where MOAI_DEVICES is
+``cuda`` one GPU is measured, and each of N is one like it.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime
 import functools
 import json
@@ -19,15 +21,68 @@ from pathlib import Path
 
 import torch
 
-from ..options import value
+from ..options import parse_devices, value
 
 BAD_INPUT = 2
-PRODUCTS = (256, 512, 1024, 2048)
 COLLECTIVE_BYTES = (1 << 12, 1 << 16, 1 << 20, 1 << 24)
-SIZES = ((128, 64), (512, 64), (1024, 64))  # of attention: tokens, width of a head
-MEMORY_BYTES = 1 << 26
 # Across hosts nothing was measured: ten gigabits a second, as of the profiles without a usual NIC.
 NETWORK = {"name": "Ethernet", "latency_s": 1e-5, "bytes_per_s": 10e9 / 8 * 0.94, "start_s": 2e-5}
+# Nor is it between GPUs: what PCIe 4 gives, as of the profiles of GPUs that have no other link.
+PCIE = {"name": "PCIe", "latency_s": 1.5e-6, "bytes_per_s": 20e9, "start_s": 2e-5}
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """What is measured, and on how much of it."""
+
+    kind: str = "cpu"  # as MOAI_DEVICES has it
+    device: str = "cpu"  # torch's
+    name: str = ""  # of a GPU
+    memory_bytes: int = 0
+    wait: Callable[[], None] = lambda: None  # until all that was begun is done
+    calls: int = 1  # begun before each wait
+    products: tuple[int, ...] = (256, 512, 1024, 2048)
+    tokens: tuple[int, ...] = (128, 512, 1024)  # of attention
+    attention: torch.dtype = torch.float32
+    bytes_moved: int = 1 << 26
+
+
+def the_cpu() -> Subject:
+    """Return this machine's cores and memory."""
+    return Subject(memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def the_gpu(index: int) -> Subject:
+    """Return the GPU with this number among the visible ones."""
+    found = torch.cuda.get_device_properties(index)
+    return Subject(
+        kind="cuda",
+        device=f"cuda:{index}",
+        name=found.name,
+        memory_bytes=found.total_memory,
+        wait=functools.partial(torch.cuda.synchronize, index),
+        calls=20,
+        products=(1024, 2048, 4096, 8192),
+        tokens=(1024, 4096, 8192),
+        attention=torch.bfloat16,
+        bytes_moved=1 << 30,
+    )
+
+
+def subject() -> Subject:
+    """Return what MOAI_DEVICES names.
+
+    Raises ValueError where it names GPUs, and there is none.
+    """
+    from moai import _C
+
+    devices = parse_devices("MOAI_DEVICES", value("devices"))
+    if devices.kind != "cuda":
+        return the_cpu()
+    why = _C.why_no_gpu()
+    if why:
+        raise ValueError(f"MOAI_DEVICES is `{value('devices')}`, and {why}\n  would work: MOAI_DEVICES=cpu")
+    return the_gpu(devices.indices[0] if devices.indices else 0)
 
 
 def profile_path() -> Path:
@@ -38,24 +93,32 @@ def profile_path() -> Path:
     return Path(os.environ.get("XDG_CONFIG_HOME", Path.home() / ".config")) / "moai" / "machine.json"
 
 
-def _seconds(work: Callable[[], object], budget_s: float) -> float:
-    """The median of as many calls as fit in the budget, three at least, after one to warm up."""
-    work()
+def _seconds(
+    work: Callable[[], object], budget_s: float, wait: Callable[[], None] = lambda: None, calls: int = 1
+) -> float:
+    """Of one call: the median of as many turns of `calls` as fit in the budget, three at least, after one to warm up."""
+
+    def turn() -> float:
+        start = time.perf_counter()
+        for _ in range(calls):
+            work()
+        wait()
+        return (time.perf_counter() - start) / calls
+
+    turn()
     taken, end = [], time.perf_counter() + budget_s
     while len(taken) < 3 or (time.perf_counter() < end and len(taken) < 50):
-        start = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - start)
+        taken.append(turn())
     return statistics.median(taken)
 
 
-def _products(dtype: torch.dtype, budget_s: float) -> dict[str, float]:
+def _products(on: Subject, dtype: torch.dtype, budget_s: float) -> dict[str, float]:
     """FLOP/s of square products, by size."""
     out = {}
-    for size in PRODUCTS:
-        a, b = torch.randn(size, size, dtype=dtype), torch.randn(size, size, dtype=dtype)
-        result = torch.empty(size, size, dtype=dtype)
-        out[str(size)] = 2 * size**3 / _seconds(lambda a=a, b=b, r=result: torch.mm(a, b, out=r), budget_s)
+    for size in on.products:
+        a, b, result = (torch.randn(size, size, device=on.device).to(dtype) for _ in range(3))
+        multiply = functools.partial(torch.mm, a, b, out=result)
+        out[str(size)] = 2 * size**3 / _seconds(multiply, budget_s, on.wait, on.calls)
     return out
 
 
@@ -63,21 +126,25 @@ def _attend(query: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.scaled_dot_product_attention(query, query, query, is_causal=True)
 
 
-def _attention(budget_s: float) -> dict[str, float]:
+def _attention(on: Subject, budget_s: float) -> dict[str, float]:
     """FLOP/s of causal attention, by tokens."""
-    out = {}
-    for tokens, width in SIZES:
-        query = torch.randn(4, 8, tokens, width)
+    out, width = {}, 64
+    for tokens in on.tokens:
+        query = torch.randn(4, 8, tokens, width, device=on.device).to(on.attention)
         flops = 4 * 8 * tokens * tokens * width * 4 / 2
-        out[str(tokens)] = flops / _seconds(functools.partial(_attend, query), budget_s)
+        out[str(tokens)] = flops / _seconds(functools.partial(_attend, query), budget_s, on.wait, on.calls)
     return out
 
 
-def _memory(budget_s: float) -> float:
+def _memory(on: Subject, budget_s: float) -> float:
     """Bytes/s that additions move: one reads and writes, the next reads twice and writes."""
-    a = torch.randn(MEMORY_BYTES // 4)
+    a = torch.randn(on.bytes_moved // 4, device=on.device)
     out = torch.empty_like(a)
-    return 5 * MEMORY_BYTES / _seconds(lambda: torch.add(a, 1.5, out=out).add_(a), budget_s)
+
+    def add() -> None:
+        torch.add(a, 1.5, out=out).add_(a)
+
+    return 5 * on.bytes_moved / _seconds(add, budget_s, on.wait, on.calls)
 
 
 def _op_overhead(budget_s: float) -> float:
@@ -109,28 +176,31 @@ def _links(devices: int, rounds: int) -> dict[str, float]:
     }
 
 
-def measure(budget_s: float = 40.0) -> dict:
-    """Measure this machine for about so long, and return its profile."""
+def measure(on: Subject, budget_s: float = 40.0) -> dict:
+    """Measure it for about so long, and return its profile."""
     each = budget_s / 24
-    devices = max(2, min(4, os.cpu_count() or 2))
-    single, half = _products(torch.float32, each), _products(torch.bfloat16, each)
-    return {
+    profile = {
         "moai_profile": 1,
         "made": datetime.datetime.now().isoformat(timespec="seconds"),
-        "cores": os.cpu_count(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "products_fp32_flops": single,
-        "products_bf16_flops": half,
-        "attention_flops": _attention(each),
-        "memory_bytes_per_s": _memory(2 * each),
+        "devices": on.kind,
+        "memory_bytes": on.memory_bytes,
+        "products_fp32_flops": _products(on, torch.float32, each),
+        "products_bf16_flops": _products(on, torch.bfloat16, each),
+        "attention_flops": _attention(on, each),
+        "memory_bytes_per_s": _memory(on, 2 * each),
         "op_overhead_s": _op_overhead(2 * each),
-        "all_reduce_devices": devices,
-        "all_reduce_s": _links(devices, 15),
     }
+    if on.kind == "cuda":
+        return {**profile, "gpu": on.name}
+    devices = max(2, min(4, os.cpu_count() or 2))
+    links = {"all_reduce_devices": devices, "all_reduce_s": _links(devices, 15)}
+    return {**profile, "cores": os.cpu_count(), **links}
 
 
 def _link(profile: dict) -> dict:
     """A link that takes as long as the measured all-reduces: a start, and a rate for what is large."""
+    if "all_reduce_s" not in profile:
+        return PCIE
     count = profile["all_reduce_devices"]
     taken = {int(size): seconds for size, seconds in profile["all_reduce_s"].items()}
     small, large = taken[min(taken)], taken[max(taken)]
@@ -145,22 +215,25 @@ def _link(profile: dict) -> dict:
 
 
 def cluster_of(profile: dict, devices: int, hosts: int = 1) -> dict:
-    """`hosts` machines like the measured one, each as that many virtual devices, as docs/clusters.md has clusters."""
+    """`hosts` machines like the measured one, each as that many devices, as docs/clusters.md has clusters."""
     best = {name: max(profile[f"products_{name}_flops"].values()) for name in ("fp32", "bf16")}
     usual = {name: statistics.median(profile[f"products_{name}_flops"].values()) for name in ("fp32", "bf16")}
     attention = statistics.median(profile["attention_flops"].values())
+    is_gpu = profile.get("devices") == "cuda"
+    shared = 1 if is_gpu else devices  # so many have what was measured
+    usually = "bf16" if is_gpu else "fp32"  # what attention was measured in, and most is computed in
     kind = {
         "name": "here",
-        "memory_bytes": int(profile["memory_bytes"] / devices),
-        "flops_fp32": best["fp32"] / devices,
-        "flops_bf16": best["bf16"] / devices,
-        "flops_fp16": best["bf16"] / devices,
-        "memory_bytes_per_s": profile["memory_bytes_per_s"] / devices,
+        "memory_bytes": int(profile["memory_bytes"] / shared),
+        "flops_fp32": best["fp32"] / shared,
+        "flops_bf16": best["bf16"] / shared,
+        "flops_fp16": best["bf16"] / shared,
+        "memory_bytes_per_s": profile["memory_bytes_per_s"] / shared,
         "op_overhead_s": profile["op_overhead_s"],
-        "gemm_efficiency": min(1.0, usual["fp32"] / best["fp32"]),
-        "attention_efficiency": min(1.0, attention / best["fp32"]),
+        "gemm_efficiency": min(1.0, usual[usually] / best[usually]),
+        "attention_efficiency": min(1.0, attention / best[usually]),
         "memory_efficiency": 1,
-        "overlap": 0,  # the cores that would carry messages compute
+        "overlap": 1 if is_gpu else 0,  # a CPU's cores that would carry messages compute
     }
     levels = [{**_link(profile), "size": devices}]
     if hosts > 1:
@@ -209,7 +282,12 @@ def run(arguments: argparse.Namespace) -> int:
     if not 0 < arguments.seconds <= 600:
         print(f"moai calibrate: --seconds {arguments.seconds}: would work: up to 600", file=sys.stderr)
         return BAD_INPUT
-    profile = measure(arguments.seconds)
+    try:
+        on = subject()
+    except ValueError as error:
+        print(f"moai calibrate: {error}", file=sys.stderr)
+        return BAD_INPUT
+    profile = measure(on, arguments.seconds)
     path = arguments.output or profile_path()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -217,6 +295,8 @@ def run(arguments: argparse.Namespace) -> int:
     except OSError as error:
         print(f"moai calibrate: cannot write {path}: {error.strerror}", file=sys.stderr)
         return BAD_INPUT
+    if on.name:
+        print(f"measured      {on.device}, {on.name}")
     for name in ("fp32", "bf16"):
         rates = profile[f"products_{name}_flops"]
         print(
@@ -229,9 +309,12 @@ def run(arguments: argparse.Namespace) -> int:
     )
     print(f"memory        {profile['memory_bytes_per_s'] / 1e9:.1f} GB/s")
     print(f"op overhead   {profile['op_overhead_s'] * 1e6:.2f} us")
-    reduces = "  ".join(
-        f"{int(size) >> 10} KiB: {s * 1e6:.0f} us" for size, s in profile["all_reduce_s"].items()
-    )
-    print(f"all-reduce    of {profile['all_reduce_devices']} devices, {reduces}")
+    if "all_reduce_s" in profile:
+        reduces = "  ".join(
+            f"{int(size) >> 10} KiB: {s * 1e6:.0f} us" for size, s in profile["all_reduce_s"].items()
+        )
+        print(f"all-reduce    of {profile['all_reduce_devices']} devices, {reduces}")
+    else:
+        print("all-reduce    not measured between GPUs: plans have PCIe's figures")
     print(f"saved         {path}; moai plan --cluster here:N is N devices of this machine")
     return 0
