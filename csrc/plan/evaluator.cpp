@@ -28,7 +28,7 @@ std::string words(const Candidate& candidate, double state_bytes) {
   if (text.empty()) text = "one device";
   const double local = candidate.assignment.state_bytes * outer.stages;
   const double parts = local > 0 ? state_bytes / local : 1;
-  if (parts > 1.05) add(concat("weights and states in ", static_cast<int64_t>(parts + 0.5), " parts"), "; ");
+  if (parts >= 1.5) add(concat("weights and states in ", static_cast<int64_t>(parts + 0.5), " parts"), "; ");
   if (outer.micro_batches > 1) add(concat(outer.micro_batches, " micro-batches"), "; ");
   if (outer.recompute != Recompute::kNone) add(concat("recompute ", recompute_name(outer.recompute)), "; ");
   return text;

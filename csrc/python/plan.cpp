@@ -3,6 +3,7 @@
 
 #include "ir/graph.h"
 #include "plan/explain.h"
+#include "plan/lookups.h"
 #include "plan/plan_file.h"
 #include "plan/planner.h"
 #include "python/bindings.h"
@@ -156,6 +157,7 @@ void bind_plan(py::module_& m) {
         const plan::Cluster cluster = plan::parse_cluster(cluster_text);
         plan::StepPlan found;
         plan::Explanation told;
+        plan::Lookups lookups;
         {
           const py::gil_scoped_release release;
           const ir::Graph graph = ir::parse(text);
@@ -164,6 +166,7 @@ void bind_plan(py::module_& m) {
           if (!saved.empty()) pins.saved = std::make_shared<const plan::SavedPlan>(plan::load_plan(saved));
           found = plan::plan_step(graph, cluster, pins);
           told = plan::explain(found, cluster);
+          lookups = plan::find_lookups(graph);
         }
         py::list candidates;
         for (const auto& candidate : found.candidates)
@@ -183,6 +186,8 @@ void bind_plan(py::module_& m) {
         out["kept_whole"] = kept;
         out["flops"] = found.flops;
         out["batch"] = found.batch;
+        out["tokens"] = lookups.tokens;
+        out["token_sizes"] = std::vector<int64_t>(lookups.sizes.begin(), lookups.sizes.end());
         out["no_micro_batches"] = found.no_turns;
         out["kept_whole_flops_share"] = found.kept_whole.flops_share;
         out["kept_whole_bytes_share"] = found.kept_whole.bytes_share;

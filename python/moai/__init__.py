@@ -157,8 +157,14 @@ def _build() -> str:
     return f"moai {__version__}, {library.st_size} bytes of {library.st_mtime_ns}"
 
 
+# Not while a script is run dry for a plan: several optimizers may step in one of its steps.
+_optimizers_end_steps = True
+
+
 def _after_optimizer_step(optimizer, args, kwargs) -> None:
-    if any(p.is_moai for group in optimizer.param_groups for p in group["params"][:1]):
+    if _optimizers_end_steps and any(
+        p.is_moai for group in optimizer.param_groups for p in group["params"][:1]
+    ):
         _C.mark_step(True)
 
 

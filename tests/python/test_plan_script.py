@@ -64,6 +64,46 @@ config = GPT2Config(vocab_size=100, n_layer=1, n_embd=32, n_head=2, bos_token_id
 arguments = TrainingArguments("out", per_device_train_batch_size=8, logging_steps=1, report_to=[])
 Trainer(GPT2LMHeadModel(config), arguments, train_dataset=rows).train()
 """
+ROUNDS = """
+import torch
+model = torch.nn.Sequential(torch.nn.Embedding(100, 32), torch.nn.Linear(32, 100)).to("moai")
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+while True:
+    for round in range(3):
+        x, y = torch.randint(0, 100, (4, 16)).to("moai"), torch.randint(0, 100, (4, 16)).to("moai")
+        torch.nn.functional.cross_entropy(model(x).flatten(0, 1), y.flatten()).backward()
+    optimizer.step(); optimizer.zero_grad()
+"""
+RESIDENT = """
+import torch
+model = torch.nn.Sequential(torch.nn.Embedding(100, 32), torch.nn.Linear(32, 100)).to("moai")
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+data = torch.randint(0, 100, (620, 4)).to("moai")
+for i in range(0, 600, 35):
+    x, y = data[i : i + 35], data[i + 1 : i + 36]
+    torch.nn.functional.cross_entropy(model(x).flatten(0, 1), y.flatten()).backward()
+    optimizer.step(); optimizer.zero_grad()
+"""
+GAN = """
+import torch
+critic, generator = torch.nn.Linear(64, 1).to("moai"), torch.nn.Linear(16, 64).to("moai")
+steps = [torch.optim.AdamW(m.parameters(), fused=True) for m in (critic, generator)]
+while True:
+    for _ in range(3):
+        real, fake = torch.randn(32, 64).to("moai"), generator(torch.randn(32, 16, device="moai"))
+        steps[0].zero_grad(); critic(real).mean().backward(); (-critic(fake.detach())).mean().backward(); steps[0].step()
+    steps[1].zero_grad(); critic(generator(torch.randn(32, 16, device="moai"))).mean().backward(); steps[1].step()
+"""
+BY_HAND = """
+import torch
+model = torch.nn.Linear(64, 64).to("moai")
+while True:
+    x = torch.randn(32, 64).to("moai")
+    model.zero_grad()
+    loss = (model(x) - x).square().mean(); loss.backward()
+    for p in model.parameters(): p.data.add_(p.grad, alpha=-0.1)
+    print(loss.item())
+"""
 LARGE = """
 import torch
 from torch import nn
@@ -125,6 +165,33 @@ def test_a_large_batch_from_a_factory_is_an_input(tmp_path: Path) -> None:
     assert found["batch"] == 8192 and not found["no_micro_batches"]
 
 
+def test_rounds_whose_gradients_add_up_are_one_step(tmp_path: Path) -> None:
+    found = planned(tmp_path, ROUNDS)
+    assert (found["rounds"], found["batch"], found["seq"], found["tokens"]) == (3, 4, 16, 3 * 4 * 16)
+    assert found["tokens_per_s"] == pytest.approx(192 / found["step_time_s"])
+    assert found["samples_per_s"] == pytest.approx(12 / found["step_time_s"])
+
+
+def test_a_data_set_on_the_device_is_no_batch(tmp_path: Path) -> None:
+    found = planned(tmp_path, RESIDENT)
+    assert found["tokens"] == 35 * 4 and found["samples_per_s"] is None
+    assert found["steps_alike"] and found["steps_recorded"] == 2  # another part of it is no other step
+
+
+def test_all_optimizers_step_in_a_step(tmp_path: Path) -> None:
+    found = planned(tmp_path, GAN)
+    assert found["optimizers"] == 2 and found["parameters"] == 64 + 1 + 16 * 64 + 64
+    updates = [op["count"] for op in found["breakdown"]["ops"] if op["op"].startswith("aten._fused_adamw_")]
+    assert sum(updates) == 4 * 2  # a weight and a bias each: three times the critic, once the generator
+    assert found["batch"] == 32 and found["rounds"] == 1
+
+
+def test_a_loop_that_updates_by_hand_gives_its_step(tmp_path: Path) -> None:
+    found = planned(tmp_path, BY_HAND)
+    assert found["parameters"] == 64 * 64 + 64 and found["batch"] == 32 and found["steps_alike"]
+    assert list(found["reads"]) == ["train.py:9"]
+
+
 def test_arguments_after_the_dashes_are_the_scripts(tmp_path: Path) -> None:
     text = BARE.format(between="pass", after="pass")
     assert planned(tmp_path, text, "--width", "128")["parameters"] == 2 * 4 * 128 * 128 + 5 * 128
@@ -160,6 +227,16 @@ def test_a_model_that_no_memory_holds_is_planned(tmp_path: Path) -> None:
         ("raise KeyError('lost')", r"stopped at train.py:1 before it had made two steps: KeyError"),
         ("open('nowhere.bin')", r"needs nowhere.bin at train.py:1, which is not there"),
         ("import no_such_module", "No module named 'no_such_module'"),
+        ("from os import no_such_name", r"could not import at train.py:1: .*no_such_name"),
+        ("import sys; sys.exit('no licence')", r"ended \(no licence\) without a step on moai"),
+        ("import argparse; p = argparse.ArgumentParser(); p.add_argument('data'); p.parse_args()", r"after --"),
+        ("x = (", r"stopped at train.py:1 .*SyntaxError"),
+        (
+            "try: {}['lost']\nexcept KeyError as e: raise RuntimeError('\\nfailed to import a; see above') from e",
+            r"train.py:2 .*RuntimeError: failed to import a; see above \(from KeyError: 'lost'\)",
+        ),
+        ("import urllib.request; urllib.request.urlopen('http://127.0.0.1:9/x')", r"fetches something at train.py:1"),
+        ("import torch; torch.zeros(1, device='cuda')", r'asks for CUDA at train.py:1(.|\n)*the device "moai" instead'),
         (
             BARE.format(between="if loss.item() < 0.1: break", after="pass"),
             r"it read values at train.py:10: all zeros",

@@ -6,8 +6,6 @@ it.
 
 from __future__ import annotations
 
-import math
-import re
 import time
 
 import torch
@@ -76,8 +74,8 @@ def plan(model: str, batch: int, seq: int, cluster: str, pin: str = "", saved: s
     start = time.perf_counter()
     graph, parameters = record_step(MODELS[model], batch, seq)
     recorded = time.perf_counter() - start
-    found = plan_graph(graph, cluster, pin, saved, tokens=batch * seq, record_seconds=recorded)
-    found.update(model=model, parameters=parameters, batch=batch, seq=seq)
+    found = plan_graph(graph, cluster, pin, saved, record_seconds=recorded)
+    found.update(model=model, parameters=parameters)
     return found
 
 
@@ -92,7 +90,7 @@ def plan_script(script: str, arguments: list[str], cluster: str, pin: str = "", 
 
 def plan_recorded(step: RecordedStep, cluster: str, pin: str = "", saved: str = "") -> dict:
     """Plan a script's step, which may be recorded once and planned often."""
-    found = plan_graph(step.graph, cluster, pin, saved, record_seconds=step.seconds)
+    found = plan_graph(step.graph, cluster, pin, saved, step.rounds, step.seconds)
     found.update(
         model=step.script, parameters=step.parameters, reads=step.reads, largest=step.largest,
         steps_recorded=step.steps, optimizers=step.optimizers, steps_alike=step.settled,
@@ -102,38 +100,32 @@ def plan_recorded(step: RecordedStep, cluster: str, pin: str = "", saved: str = 
     return found
 
 
-def _tokens(graph: str) -> tuple[int, list[int]] | None:
-    """What a step takes in, by its largest integer input: how many, and its sizes. None where there is none."""
-    header = graph[: graph.index("{\n")]
-    inputs = [[int(n) for n in sizes.split(",")] for sizes in re.findall(r"i64\[([0-9,]+)\]", header)]
-    largest = max(inputs, key=math.prod, default=None)
-    return None if largest is None else (math.prod(largest), largest)
-
-
 def plan_graph(
     graph: str,
     cluster: str,
     pin: str = "",
     saved: str = "",
-    tokens: int | None = None,
+    rounds: int = 1,
     record_seconds: float = 0,
 ) -> dict:
-    """Plan a recorded step, given as text; what `plan` returns but for the model's own fields."""
+    """Plan a recorded step, given as text; what `plan` returns but for the model's own fields.
+
+    `rounds`: of forward and backward over a batch each, that the step itself goes through.
+    """
     start = time.perf_counter()
     cluster = resolved(cluster)
     where = _C.cluster(cluster)
     found = _C.plan_step(graph, cluster, pin, saved)
     best = found["candidates"][0]
     fits = best["fits"]
-    taken_in = _tokens(graph)
-    if tokens is None:
-        tokens = taken_in[0] if taken_in and len(taken_in[1]) > 1 else None
-    seconds = best["step_time_s"]
+    seconds, tokens, sizes = best["step_time_s"], found["tokens"] or None, found["token_sizes"]
+    # A data set that lies on the devices is no batch, and neither is a batch whose samples are not its rows.
+    batch = found["batch"] if not tokens or sizes[0] == found["batch"] else 0
     return {
         "fits": fits,
         "step_time_s": seconds if fits else None,
         "tokens_per_s": tokens / seconds if fits and tokens is not None else None,
-        "samples_per_s": found["batch"] / seconds if fits and found["batch"] else None,
+        "samples_per_s": batch * rounds / seconds if fits and batch else None,
         "peak_bytes": best["peak_bytes"],
         "layout": best["layout"] if fits else None,
         "lower_bound": found["lower_bound"] if fits else None,
@@ -146,8 +138,10 @@ def plan_graph(
             "search": found["search_seconds"],
             "total": record_seconds + time.perf_counter() - start,
         },
-        "batch": found["batch"],
-        "seq": taken_in[1][1] if taken_in and len(taken_in[1]) > 1 else None,
+        "batch": batch,
+        "seq": sizes[1] if batch and len(sizes) > 1 else None,
+        "tokens": tokens,
+        "rounds": rounds,
         "pin": pin,
         "cluster": where,
         **{k: best[k] for k in CHOICES},

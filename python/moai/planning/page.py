@@ -4,7 +4,24 @@ from __future__ import annotations
 
 import html
 
-from .report import ADVICE, BINDS, binds, gib, parts, rate, report, seconds, why_lost
+from .report import (
+    ADVICE,
+    BINDS,
+    LEAST_SHARE_DRAWN,
+    batch,
+    binds,
+    gib,
+    kept_whole,
+    often,
+    parts,
+    percent,
+    placement,
+    rate,
+    report,
+    seconds,
+    warnings,
+    why_lost,
+)  # fmt: skip
 
 # Spans drawn one by one; of more, those that touch and do the same are drawn as one.
 MOST_SPANS = 3000
@@ -12,6 +29,7 @@ COLOURS = {"forward": "--a", "backward": "--b", "weight": "--c", "update": "--d"
 PART_COLOURS = {
     "products": "--a", "attention": "--b", "memory": "--c", "op overhead": "--d", "messages": "--e", "other stages": "--f",
 }  # fmt: skip
+LONG_TEXT = 24
 WIDE, TALL, LEFT = 1000.0, 22.0, 8.0
 
 STYLE = """
@@ -33,8 +51,11 @@ td.n, th.n { text-align: right; white-space: nowrap; } code { font-size: .85em; 
 .bar { display: flex; height: 1.75rem; border-radius: .375rem; overflow: hidden; } .bar i { display: block; }
 .key { display: flex; flex-wrap: wrap; gap: .25rem 1rem; list-style: none; padding: 0; margin: .5rem 0; font-size: .875rem; }
 .key i { display: inline-block; width: .75em; height: .75em; border-radius: 2px; margin-right: .4em; }
+td.w { overflow-wrap: anywhere; }
 svg { display: block; width: 100%; height: auto; } .wide svg { min-width: 40rem; }
 svg text { fill: var(--soft); font: 12px system-ui, sans-serif; } pre { overflow-x: auto; font-size: .75rem; }
+@media (max-width: 40rem) { td.w { min-width: 9rem; }
+  svg text { font-size: 18px; } }
 """
 
 
@@ -45,10 +66,19 @@ def _text(value: object) -> str:
 def _table(head: list[tuple[str, bool]], rows: list[list[str]]) -> str:
     """A table; of each column its name, and whether it is of numbers."""
 
+    # Columns of numbers, and of text that needs room.
+    kinds = [
+        " class=n"
+        if number
+        else " class=w"
+        if max((len(row[i]) for row in rows), default=0) > LONG_TEXT
+        else ""
+        for i, (_, number) in enumerate(head)
+    ]
+
     def cells(tag: str, values: list[str]) -> str:
         return "".join(
-            f"<{tag}{' class=n' if number else ''}>{_text(value)}</{tag}>"
-            for value, (_, number) in zip(values, head, strict=True)
+            f"<{tag}{kind}>{_text(value)}</{tag}>" for value, kind in zip(values, kinds, strict=True)
         )
 
     body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
@@ -102,7 +132,10 @@ def memory_chart(found: dict) -> str:
     """Bytes on each stage's device over the step, as SVG, with the limit."""
     limit, total = found["cluster"]["memory_bytes"], found["step_time_s"]
     lines = found["picture"]["memory"]
-    most = max([limit, *(b for line in lines for _, b in line)])
+    peak = max(b for line in lines for _, b in line)
+    # A limit far above would press the curve flat: it is told in words then.
+    drawn = peak > limit * LEAST_SHARE_DRAWN
+    most = max(limit, peak) if drawn else 1.25 * peak
     height = 180.0
     shown = lines if len(lines) <= 4 else [lines[0], lines[len(lines) // 2], lines[-1]]
     numbers = (
@@ -125,9 +158,11 @@ def memory_chart(found: dict) -> str:
         out.append(f'<path d="{"".join(path)}" fill="none" stroke="var({colour})" stroke-width="1.6"/>')
         if len(lines) > 1:
             key.append(f'<li><i style="background:var({colour})"></i>stage {number + 1}</li>')
-    at = height - height * limit / most
-    out.append(f'<path d="M{LEFT} {at:.1f}H{WIDE}" stroke="var(--soft)" stroke-dasharray="6 4"/>')
-    out.append(f'<text x="{WIDE}" y="{at + 14:.1f}" text-anchor="end">{gib(limit)} usable</text>')
+    at = height - height * limit / most if drawn else 0
+    if drawn:
+        out.append(f'<path d="M{LEFT} {at:.1f}H{WIDE}" stroke="var(--soft)" stroke-dasharray="6 4"/>')
+    told = f"{gib(limit)} usable, {gib(peak)} at the peak"
+    out.append(f'<text x="{WIDE}" y="{at + 18:.1f}" text-anchor="end">{told}</text>')
     legend = f"<ul class=key>{''.join(key)}</ul>" if key else ""
     return (
         f'<div class="scroll wide"><svg viewBox="0 0 {WIDE:.0f} {height + 18:.0f}" role="img" aria-label="memory over the step">'
@@ -154,7 +189,7 @@ def _cards(found: dict) -> str:
     if found["fits"]:
         cards = [
             ("throughput", rate(found)), ("step time", seconds(found["step_time_s"])),
-            ("of the peak", f"{found['utilisation']:.1%}"), ("memory", f"{gib(peak)} of {gib(memory)}"),
+            ("of the peak", percent(found["utilisation"])), ("memory", f"{gib(peak)} of {gib(memory)}"),
             ("binds", BINDS[binds(found)]),
         ]  # fmt: skip
     else:
@@ -170,13 +205,26 @@ def _cards(found: dict) -> str:
     )
 
 
+def _script(found: dict) -> list[str]:
+    """What is told by lines of the script."""
+    tables = (
+        ("Kept whole on every device", [("op", False), ("times", True), ("why", False), ("first called at", False)],
+         [[o["op"] or "update", str(o["nodes"]), o["why"] or "too small", o.get("line", "")] for o in kept_whole(found)[:10]]),
+        ("Largest values that the script makes, whole", [("bytes", True), ("op", False), ("shape", False), ("line", False)],
+         [[gib(m["bytes"]), m["op"], str(m["shape"]), m["line"]] for m in found.get("largest", [])]),
+        ("Values that the script read (zeros in a dry run)", [("line", False), ("how often", False)],
+         [[line, often(times)] for line, times in found.get("reads", {}).items()]),
+    )  # fmt: skip
+    return [f"<h2>{title}</h2>{_table(head, rows)}" for title, head, rows in tables if rows]
+
+
 def page(found: dict) -> str:
     """The whole page."""
     where = found["cluster"]
     title = f"{found['model']} on {where['name']}"
     out = [
         f"<h1>{_text(title)}</h1>",
-        f"<p class=soft>{found['parameters']:,} parameters; {where['devices']} x {_text(where['device'])}; everything here is predicted</p>",
+        f"<p class=soft>{found['parameters']:,} parameters; {_text(batch(found))}; {where['devices']} x {_text(where['device'])}; everything here is predicted</p>",
         _cards(found),
     ]
     if found["fits"]:
@@ -184,18 +232,21 @@ def page(found: dict) -> str:
             f"<p>Layout: <b>{_text(found['layout'])}</b>. What would make it faster: {_text(ADVICE[binds(found)])}.</p>"
         )
     out += [f"<p>{_text(name)}: {_text(text)}</p>" for name, text in found.get("advice", {}).items()]
+    out += [f"<p>Careful: {_text(text)}.</p>" for text in warnings(found)]
     if found["fits"]:
         kinds = {span[1] for span in found["picture"]["spans"]}
         key = "".join(
             f'<li><i style="background:var({c})"></i>{k}</li>' for k, c in COLOURS.items() if k in kinds
         )
         rows = "a row for each stage of the pipeline" if found["stages"] > 1 else "one device: all do alike"
+        if found["rounds"] > 1:
+            rows += "; what follows the first round's forward is drawn as backward"
         out += ["<h2>Where the time goes</h2>", _parts(found)]
         out += [f"<h2>A step</h2><p class=soft>{rows}</p><ul class=key>{key}</ul>", timeline(found)]
         out += ["<h2>Memory over the step</h2>", memory_chart(found)]
         out.append("<h2>Tensors</h2>" + _table(
             [("what", False), ("role", False), ("bytes, whole", True), ("where", False)],
-            [[f"{g['count']} x {g['type']}", g["role"], gib(g["bytes"]), g["placement"]] for g in found["tensors"][:12]],
+            [[f"{g['count']} x {g['type']}", g["role"], gib(g["bytes"]), placement(g["placement"])] for g in found["tensors"][:12]],
         ))  # fmt: skip
         out.append("<h2>Ops, on one device</h2>" + _table(
             [("op", False), ("times", True), ("takes", True)],
@@ -210,6 +261,7 @@ def page(found: dict) -> str:
             [("step", True), ("memory", True), ("layout", False), ("why it lost", False)],
             [[seconds(o["step_time_s"]), gib(o["peak_bytes"]), o["layout"], why_lost(found, o)] for o in found["runners_up"][:6]],
         ))  # fmt: skip
+    out += _script(found)
     if found.get("compared"):
         rows = [("as asked", found), *((c["change"], c) for c in found["compared"])]
         out.append("<h2>Side by side</h2>" + _table(

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 
 WIDTH = 80
 NAME = 13
+# Of a step's FLOPs or bytes: below it nobody waits for what every device does again.
+LEAST_KEPT_WHOLE = 0.0005
+# Where less of the memory is used, a chart leaves its limit out: the curve would lie flat.
+LEAST_SHARE_DRAWN = 0.4
 # Parts of a step's time: name, where it stands in the result, what it means that it is the largest.
 ADVICE = {
     "products": "faster devices, more of them, or a narrower type: the products are most of it",
@@ -26,18 +31,40 @@ def gib(number: float) -> str:
     for unit, size in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20)):
         if number >= size:
             return f"{number / size:.1f} {unit}"
-    return f"{number / 1024:.1f} KiB"
+    return f"{number / 1024:.1f} KiB" if number >= 1024 else f"{number:.0f} B"
 
 
 def seconds(number: float) -> str:
     """Return a duration with its unit."""
     return (
-        f"{number:.3g} s"
+        "0"
+        if number == 0
+        else f"{number:.3g} s"
         if number >= 1
         else f"{number * 1e3:.3g} ms"
         if number >= 1e-3
         else f"{number * 1e6:.3g} us"
     )
+
+
+def percent(share: float) -> str:
+    """A share of a whole, with a digit that is not zero."""
+    return f"{share:.1%}" if share >= 0.001 or share == 0 else f"{share * 100:.1g}%"
+
+
+def often(times: int) -> str:
+    """How often something happened."""
+    return "once" if times == 1 else f"{times} times"
+
+
+def placement(text: str) -> str:
+    """Where a tensor lies, from `axis size: shard dim d; axis size: replicate`: only what is split is said."""
+    over: dict[str, list[str]] = {}
+    for part in text.split("; "):
+        axis, _, how = part.partition(": ")
+        if how.startswith("shard "):
+            over.setdefault(how, []).append(axis)
+    return "; ".join(f"{how} over {' x '.join(axes)}" for how, axes in over.items()) or "whole on each device"
 
 
 def parts(found: dict) -> dict[str, float]:
@@ -70,6 +97,49 @@ def rate(found: dict) -> str:
     )
 
 
+def batch(found: dict) -> str:
+    """What a step goes through."""
+    if not found["batch"]:
+        return f"{found['tokens']:,} tokens" if found["tokens"] else "no batch was found"
+    each = f"{found['batch']} samples" + (f" of {found['seq']} tokens" if found["seq"] else "")
+    return f"{found['rounds']} rounds of {each}" if found["rounds"] > 1 else each
+
+
+def kept_whole(found: dict) -> list[dict]:
+    """The ops that every device does whole, less those that are nothing beside the step."""
+    total = sum(op["bytes"] for op in found["kept_whole_ops"])
+    if max(found["kept_whole"].values()) < LEAST_KEPT_WHOLE or not total:
+        return []
+    return [op for op in found["kept_whole_ops"] if op["bytes"] >= 0.01 * total or op["flops"] > 0]
+
+
+def warnings(found: dict) -> list[str]:
+    """What to know before believing the figures."""
+    out = []
+    idle = (
+        math.prod(axis["size"] for axis in found["axes"] if axis["name"] == "whole") if found["fits"] else 1
+    )
+    if idle > 1:
+        out.append(
+            f"{idle} devices at a time do the same products (an axis `whole`): this batch is too small for "
+            f"{found['cluster']['devices']} devices, or cannot be split further"
+        )
+    if found["rounds"] > 1:
+        out.append(
+            f"the script adds up the gradients of {found['rounds']} rounds, which are planned one after the other: given "
+            "as one batch, the planner cuts it into micro-batches by itself, and may share it among more devices"
+        )
+    if not found.get("steps_alike", True):
+        out.append(
+            f"the last of {found['steps_recorded']} steps was not like the one before: it is what was planned"
+        )
+    if found.get("optimizers", 1) > 1:
+        out.append(
+            f"the script steps {found['optimizers']} optimizers: all of them step in the step that was planned"
+        )
+    return out
+
+
 def binds(found: dict) -> str:
     """The part that takes most."""
     return max(parts(found).items(), key=lambda item: item[1])[0]
@@ -99,17 +169,24 @@ class _Lines:
             self.lines.append(f"{name if i == 0 else '':<{NAME}}{line}")
 
     def table(self, title: str, head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+        """Columns as wide as they need; where that is too much, the widest is wrapped."""
         if not rows:
             return
         sizes = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-        sizes[-1] = max(8, WIDTH - 2 - sum(sizes[:-1]) - 2 * (len(sizes) - 1))
+        while 2 + sum(sizes) + 2 * (len(sizes) - 1) > WIDTH:
+            sizes[sizes.index(max(sizes))] -= 1
         self.lines += ["", title]
         for row in (head, *rows):
-            last = textwrap.wrap(row[-1], sizes[-1], break_on_hyphens=False) or [""]
-            cells = [cell.ljust(size) for cell, size in zip(row[:-1], sizes[:-1], strict=True)]
-            self.lines.append("  " + "  ".join([*cells, last[0]]).rstrip())
-            indent = 2 + sum(sizes[:-1]) + 2 * (len(sizes) - 1)
-            self.lines += [" " * indent + line for line in last[1:]]
+            cells = [
+                textwrap.wrap(cell, size, break_on_hyphens=False) or [""]
+                for cell, size in zip(row, sizes, strict=True)
+            ]
+            for i in range(max(len(cell) for cell in cells)):
+                line = (
+                    (cell[i] if i < len(cell) else "").ljust(size)
+                    for cell, size in zip(cells, sizes, strict=True)
+                )
+                self.lines.append("  " + "  ".join(line).rstrip())
 
 
 def report(found: dict) -> str:
@@ -121,13 +198,14 @@ def report(found: dict) -> str:
         "cluster",
         f"{where['name']}: {where['devices']} x {where['device']}, {gib(where['memory_bytes'])} usable on each",
     )
-    batch = f"{found['batch']} samples" if found["batch"] else "no batch was found"
-    out.add("step", batch + (f" of {found['seq']} tokens" if found["seq"] else ""))
+    out.add("step", batch(found))
     (_fitting if found["fits"] else _not_fitting)(found, out)
     if found["no_micro_batches"]:
         out.add("one pass", f"no micro-batches: {found['no_micro_batches']}")
     for name, text in found.get("advice", {}).items():
         out.add(name, text)
+    for text in warnings(found):
+        out.add("careful", text)
     _tables(found, out)
     _script(found, out)
     spent = found["plan_seconds"]
@@ -146,7 +224,8 @@ def _fitting(found: dict, out: _Lines) -> None:
     out.add("layout", found["layout"])
     out.add("step time", f"{seconds(found['step_time_s'])} predicted")
     out.add(
-        "throughput", f"{rate(found)} predicted; {found['utilisation']:.1%} of the devices' peak in 16 bits"
+        "throughput",
+        f"{rate(found)} predicted; {percent(found['utilisation'])} of the devices' peak in 16 bits",
     )
     total = found["step_time_s"]
     listed = [(n, s) for n, s in parts(found).items() if s >= 0.005 * total]
@@ -174,7 +253,7 @@ def _not_fitting(found: dict, out: _Lines) -> None:
 def _tables(found: dict, out: _Lines) -> None:
     if found["fits"]:
         rows = [
-            (f"{g['count']} x {g['type']}", g["role"], gib(g["bytes"]), g["placement"]) for g in found["tensors"][:6]
+            (f"{g['count']} x {g['type']}", g["role"], gib(g["bytes"]), placement(g["placement"])) for g in found["tensors"][:6]
         ]  # fmt: skip
         out.table("tensors, whole", ("what", "role", "bytes", "where"), rows)
         ops = [(o["op"], f"{o['count']:,.0f}", seconds(o["seconds"])) for o in found["breakdown"]["ops"][:6]]
@@ -191,8 +270,8 @@ def _tables(found: dict, out: _Lines) -> None:
         out.table("runners-up", ("step", "memory", "layout, and why it lost"), others)
     whole = found["kept_whole"]
     kept = [
-        (o["op"], str(o["nodes"]), o["why"] or "too small", o.get("line", ""))
-        for o in found["kept_whole_ops"][:5]
+        (o["op"] or "update", str(o["nodes"]), o["why"] or "too small", o.get("line", ""))
+        for o in kept_whole(found)[:5]
     ]
     title = f"kept whole on every device: {whole['flops']:.2%} of FLOPs, {whole['bytes']:.2%} of bytes"
     out.table(title, ("op", "times", "why", "first called at"), kept)
@@ -201,19 +280,8 @@ def _tables(found: dict, out: _Lines) -> None:
 def _script(found: dict, out: _Lines) -> None:
     largest = [(gib(m["bytes"]), m["op"], str(m["shape"]), m["line"]) for m in found.get("largest", [])[:5]]
     out.table("largest values that the script makes, whole", ("bytes", "op", "shape", "line"), largest)
-    reads = [(line, f"{times} times") for line, times in list(found.get("reads", {}).items())[:8]]
+    reads = [(line, often(times)) for line, times in list(found.get("reads", {}).items())[:8]]
     out.table("values that the script read (zeros in a dry run)", ("line", "how often"), reads)
-    if not found.get("steps_alike", True):
-        out.lines.append("")
-        out.add(
-            "careful",
-            f"the last of {found['steps_recorded']} steps was not like the one before: it is what was planned",
-        )
-    if found.get("optimizers", 1) > 1:
-        out.add(
-            "careful",
-            f"the script steps {found['optimizers']} optimizers: the longest stretch between two of them was planned",
-        )
 
 
 def comparison(rows: list[tuple[str, dict]]) -> str:
@@ -222,7 +290,7 @@ def comparison(rows: list[tuple[str, dict]]) -> str:
     table = []
     for name, found in rows:
         speed = (
-            (seconds(found["step_time_s"]), f"{found['utilisation']:.0%}", rate(found))
+            (seconds(found["step_time_s"]), percent(found["utilisation"]), rate(found))
             if found["fits"]
             else ("-", "-", "does not fit")
         )

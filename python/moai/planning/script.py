@@ -11,37 +11,26 @@ import os
 import runpy
 import sys
 import time
-import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .. import _C
+from .failures import ScriptFailed, failure, no_step
+from .steps import StepRecorded, Steps
 
 aten = torch.ops.aten
 # CPU tensors from this size on have no memory.
 VIRTUAL_BYTES = 1 << 20
 # What is larger is no batch.
 BATCH_BYTES = 1 << 28
-# Steps at most: the first makes the optimizer's state, and a schedule or a warm-up may change the second.
-MOST_STEPS = 4
-# Lists of lines are for reading.
-MOST_READS = 20
+# The list is for reading.
 MOST_LARGEST = 10
 _OURS = (os.path.dirname(torch.__file__) + os.sep, str(Path(__file__).parents[1]) + os.sep, "<frozen")
-
-
-class ScriptFailed(ValueError):
-    """The script gave no step to plan; the message says why, and what would work."""
-
-
-class _StepRecorded(BaseException):
-    """Ends the script. No Exception, so that the script does not catch it."""
 
 
 @dataclass
@@ -59,6 +48,7 @@ class RecordedStep:
     line_of_op: dict[str, str] = field(default_factory=dict)  # op -> user's line that called it first
     optimizers: int = 1
     settled: bool = True  # the last two steps were alike
+    rounds: int = 1  # of forward and backward over a batch each, whose gradients are added up
 
 
 def user_line(script: str) -> str:
@@ -79,9 +69,10 @@ def user_line(script: str) -> str:
 class DryMode(TorchDispatchMode):
     """Answers reads with zeros, and gives large CPU tensors no memory."""
 
-    def __init__(self, script: str) -> None:
+    def __init__(self, script: str, steps: Steps) -> None:
         super().__init__()
         self.script = script
+        self.steps = steps
         self.reads: dict[str, int] = {}
         self.made: dict[tuple, dict] = {}  # by op and shape: the first large one
         self.line_of_op: dict[str, str] = {}
@@ -112,11 +103,14 @@ class DryMode(TorchDispatchMode):
                 return self._empty(source, kwargs.get("dtype") or source.dtype)
             if source.device.type == "cpu" and self._is_weight(source):
                 return _moved(source, kwargs.get("dtype") or source.dtype)
+            self._came(source)
         if packet is aten.copy_ and args[0].device.type == "cpu":
             self._read()
             return args[0] if self._is_virtual(args[0]) else args[0].zero_()
         if packet is aten.copy_ and args[1].device.type == "cpu" and self._is_weight(args[1]):
             return args[0].zero_()
+        if packet is aten.copy_:
+            self._came(args[1])
         try:
             out = func(*args, **kwargs)
         except RuntimeError as error:
@@ -127,16 +121,18 @@ class DryMode(TorchDispatchMode):
                 "  would work: an op whose result's size does not depend on data (a mask instead of indices)"
             ) from error
         if not func.is_view:
-            self._note(packet.__name__, func.namespace, out)
+            self._note(func, out)
         return out
 
-    def _note(self, name: str, namespace: str, out) -> None:
+    def _note(self, func, out) -> None:
         """Where the script makes what is large, and calls each op first. Backward has no line of the script."""
-        op = f"{namespace}.{name}"
+        op = f"{func.namespace}.{func.overloadpacket.__name__}"
         if op not in self.line_of_op:
             line = user_line(self.script)
             if line:
                 self.line_of_op[op] = line
+        if _in_place(func):
+            return
         for tensor in _tensors(out):
             key = (op, tensor.shape)
             if tensor.device.type != "moai" or tensor.nbytes < VIRTUAL_BYTES or key in self.made:
@@ -144,6 +140,11 @@ class DryMode(TorchDispatchMode):
             line = user_line(self.script)
             if line:
                 self.made[key] = {"op": op, "shape": list(tensor.shape), "bytes": tensor.nbytes, "line": line}
+
+    def _came(self, source: torch.Tensor) -> None:
+        """A tensor goes to the device; a number is no part of a batch."""
+        if source.device.type == "cpu" and source.dim() > 0:
+            self.steps.batches += 1
 
     def _is_weight(self, source: torch.Tensor) -> bool:
         """Whether a tensor goes to the device without its memory. A batch goes as it is: its zeros are read, so that it
@@ -270,6 +271,14 @@ def _aliases_only(func) -> bool:
     return bool(returns) and all(r.alias_info is not None and not r.alias_info.is_write for r in returns)
 
 
+def _in_place(func) -> bool:
+    """Whether its result lies in what it was given, so that it makes nothing."""
+    # `_unsafe_view` is a view that autograd takes for none, and its schema says nothing.
+    return func.overloadpacket is aten._unsafe_view or any(
+        r.alias_info is not None for r in func._schema.returns
+    )
+
+
 def _written(func, args, kwargs):
     """The first tensor that the op writes, or None."""
     for i, argument in enumerate(func._schema.arguments):
@@ -278,33 +287,6 @@ def _written(func, args, kwargs):
             if isinstance(value, torch.Tensor):
                 return value
     return None
-
-
-class _Steps:
-    """Watches optimizers step, and ends the script when two steps were alike."""
-
-    def __init__(self) -> None:
-        self.graphs: list[str] = []
-        self.parameters: dict[int, int] = {}
-        self.first = 0
-
-    def __call__(self, optimizer, args, kwargs) -> None:
-        tensors = [p for group in optimizer.param_groups for p in group["params"]]
-        if not any(p.device.type == "moai" for p in tensors):
-            return
-        self.parameters[id(optimizer)] = sum(p.numel() for p in tensors)
-        self.first = self.first or id(optimizer)
-        if id(optimizer) != self.first:
-            return
-        graph = _C.dry_step()
-        _C.set_dry(True)  # forgets
-        self.graphs.append(graph)
-        if len(self.graphs) == MOST_STEPS or self.settled:
-            raise _StepRecorded
-
-    @property
-    def settled(self) -> bool:
-        return len(self.graphs) > 1 and self.graphs[-1] == self.graphs[-2] != ""
 
 
 @contextlib.contextmanager
@@ -349,13 +331,6 @@ def _refusals(script: str) -> Iterator[None]:
             setattr(safetensors.torch, name, function)
 
 
-def _where(error: BaseException, script: str) -> str:
-    """The script's own line in a traceback."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if f.filename == script]
-    return f"{os.path.basename(script)}:{own[-1].lineno}" if own else os.path.basename(script)
-
-
 def record_script(path: str, arguments: list[str]) -> RecordedStep:
     """Run a script dry with these arguments, and return its step.
 
@@ -365,68 +340,36 @@ def record_script(path: str, arguments: list[str]) -> RecordedStep:
     script = str(Path(path).resolve())
     if not os.path.isfile(script):
         raise ScriptFailed(f"there is no script {path}\n  would work: the path of a Python file")
-    mode, steps = DryMode(script), _Steps()
+    steps = Steps()
+    mode = DryMode(script, steps)
     argv, folder, modules = sys.argv, sys.path[0], set(sys.modules)
     sys.argv, sys.path[0] = [path, *arguments], os.path.dirname(script)
-    hook = register_optimizer_step_post_hook(steps)
-    problem: str | None = None
+    status: object = None
     _C.set_dry(True)
     try:
-        with _refusals(script), mode:
+        with _refusals(script), steps.watch(), mode:
             runpy.run_path(script, run_name="__main__")
-        problem = "the script ended without"
-    except _StepRecorded:
+    except StepRecorded:
         pass
     except ScriptFailed as error:
         raise ScriptFailed(str(error)) from None
     except SystemExit as error:
-        problem = f"the script ended (exit status {error.code or 0}) without"
+        status = error.code or 0
     except KeyboardInterrupt:
         raise
-    except FileNotFoundError as error:
-        raise ScriptFailed(
-            f"the script needs {error.filename or 'a file'} at {_where(error, script)}, which is not there\n"
-            "  would work: the data where the script looks for it (a dry run loads as usual), or made-up data of the same shape"
-        ) from error
-    except ImportError as error:
-        raise ScriptFailed(
-            f"the script needs a module: {error} ({_where(error, script)})\n  would work: to install it"
-        ) from error
     except BaseException as error:
-        known = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        raise ScriptFailed(
-            f"the script stopped at {_where(error, script)} before it had made two steps: {known}\n"
-            + _advice(error, mode.reads)
-        ) from error
+        raise failure(error, script, mode.reads) from error
     finally:
-        hook.remove()
         _C.set_dry(False)
         sys.argv, sys.path[0] = argv, folder
         for name in set(sys.modules) - modules:
             if getattr(sys.modules[name], "__file__", None) == script:
                 del sys.modules[name]
-    if not steps.graphs or not steps.graphs[-1]:
-        raise ScriptFailed(f"{problem or 'the script made'} a step on moai\n" + _no_step(mode.reads))
+    if not steps.steps or not steps.steps[-1].graph:
+        raise no_step(status, mode.reads)
+    last = steps.steps[-1]
     return RecordedStep(
-        path, time.perf_counter() - start, steps.graphs[-1], sum(steps.parameters.values()), len(steps.graphs), mode.reads,
+        path, time.perf_counter() - start, last.graph, sum(steps.parameters.values()), len(steps.steps), mode.reads,
         sorted(mode.made.values(), key=lambda m: -m["bytes"])[:MOST_LARGEST], mode.line_of_op,
-        len(steps.parameters), steps.settled,
+        len(steps.parameters), steps.settled, last.rounds,
     )  # fmt: skip
-
-
-def _no_step(reads: dict[str, int]) -> str:
-    hint = '  would work: a script that moves its model to the device "moai" and calls optimizer.step() at least twice'
-    return _listed(reads) + hint
-
-
-def _advice(error: BaseException, reads: dict[str, int]) -> str:
-    if isinstance(error, OSError | ConnectionError) or "onnect" in type(error).__name__:
-        return "  would work: the data or model where the script looks for it; a dry run loads as usual"
-    return _listed(reads) + "  would work: a script that runs on moai as it is"
-
-
-def _listed(reads: dict[str, int]) -> str:
-    if not reads:
-        return ""
-    lines = ", ".join(list(reads)[:MOST_READS])
-    return f"  it read values at {lines}: all zeros in a dry run, so that what it decides by them may go another way\n"
