@@ -13,6 +13,7 @@ import pytest
 from moai.planning.page import page
 from moai.planning.picture import COLOURS, save_png
 from moai.planning.report import comparison, gib, often, percent, placement, report, seconds, warnings
+from moai.planning.sweep import sweep_charts
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +147,16 @@ def test_no_picture_says_why(found: dict, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ValueError, match="pip install matplotlib"):
         save_png(found, path)
+
+
+def test_a_sweep_is_drawn_where_there_are_two_points(found: dict) -> None:
+    half = copy.deepcopy(found) | {"tokens_per_s": found["tokens_per_s"] / 2}
+    no = {"fits": False, "refused": "cannot be"}
+    points = [("a<b=1", half), ("a<b=2", found), ("a<b=3", no)]
+    text = "".join(sweep_charts(points))
+    heights = [float(h) for h in re.findall(r'<rect [^>]*height="([\d.]+)"', text)]
+    assert heights == [75, 150, 150, 150] and "a&lt;b" in text and 'aria-label="tokens/sec"' in text
+    assert sweep_charts(points[1:]) == []
 
 
 def test_plans_side_by_side_fit_a_terminal(found: dict) -> None:

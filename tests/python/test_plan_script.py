@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 BARE = """
-import sys, torch
+import argparse, torch
 from torch import nn
-width = int(sys.argv[sys.argv.index("--width") + 1]) if "--width" in sys.argv else 64
+parser = argparse.ArgumentParser()
+parser.add_argument("--width", type=int, default=64)
+width = parser.parse_args().width
 model = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)).to("moai")
 optimizer = torch.optim.AdamW(model.parameters())
 for step in range(1000):
@@ -200,7 +202,7 @@ def test_arguments_after_the_dashes_are_the_scripts(tmp_path: Path) -> None:
 def test_reads_are_zeros_and_listed_by_line(tmp_path: Path) -> None:
     text = BARE.format(between="pass", after="assert loss.item() == 0.0 and loss.cpu().sum() == 0")
     found = planned(tmp_path, text)
-    assert list(found["reads"]) == ["train.py:12"]
+    assert list(found["reads"]) == ["train.py:14"]
 
 
 def test_a_model_that_no_memory_holds_is_planned(tmp_path: Path) -> None:
@@ -239,13 +241,13 @@ def test_a_model_that_no_memory_holds_is_planned(tmp_path: Path) -> None:
         ("import torch; torch.zeros(1, device='cuda')", r'asks for CUDA at train.py:1(.|\n)*the device "moai" instead'),
         (
             BARE.format(between="if loss.item() < 0.1: break", after="pass"),
-            r"it read values at train.py:10: all zeros",
+            r"it read values at train.py:12: all zeros",
         ),
         (
             BARE.format(between="torch.save(model.state_dict(), 'x.pt')", after="pass"),
-            r"saves a moai tensor at train.py:10",
+            r"saves a moai tensor at train.py:12",
         ),
-        (BARE.format(between="loss.reshape(1).nonzero()", after="pass"), r"aten::nonzero at train.py:10 needs values"),
+        (BARE.format(between="loss.reshape(1).nonzero()", after="pass"), r"aten::nonzero at train.py:12 needs values"),
     ],
 )  # fmt: skip
 def test_what_gives_no_step_says_why_and_what_to_do(tmp_path: Path, text: str, says: str) -> None:
@@ -287,9 +289,17 @@ def test_a_step_that_does_not_fit_says_what_would(tmp_path: Path) -> None:
 
 
 def test_a_sweep_asks_the_script(tmp_path: Path) -> None:
-    done = plan(tmp_path, BARE.format(between="pass", after="pass"), options=("--sweep", "width=64,128"))
+    text = BARE.format(between="pass", after="pass")
+    options = ("--sweep", "width=64,128,wide", "--html", "page.html", "--json", "found.json")
+    done = plan(tmp_path, text, options=options)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "width=64" in done.stdout and "width=128" in done.stdout
+    found = json.loads((tmp_path / "found.json").read_text())
+    first, second, refused = found["compared"]
+    assert [first["parameters"], second["parameters"]] == [2 * 4 * w * w + 5 * w for w in (64, 128)]
+    # What cannot be takes nothing from the others.
+    assert "exit status 2" in refused["refused"] and "exit status 2" in " ".join(done.stdout.split())
+    page = (tmp_path / "page.html").read_text()
+    assert 'aria-label="samples/sec"' in page and 'aria-label="memory of each device"' in page
 
 
 @pytest.mark.parametrize(
@@ -301,6 +311,7 @@ def test_a_sweep_asks_the_script(tmp_path: Path) -> None:
         (["nowhere.py", "--cluster", "h100:8"], "there is no script nowhere.py"),
         (["--cluster", "here:2", "--model", "gpt2", "--batch", "2", "--seq", "8"], "moai calibrate"),
         (["--cluster", "h100:8", "--model", "gpt2", "--batch", "2", "--seq", "8", "--compare", "shape=3"], "--compare shape=3"),
+        (["train.py", "--cluster", "h100:8", "--compare", "batch=3"], "--sweep batch=… for an argument of the script's own"),
     ],
 )  # fmt: skip
 def test_bad_questions_say_what_would_work(tmp_path: Path, options: list[str], says: str) -> None:

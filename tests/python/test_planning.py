@@ -85,11 +85,43 @@ def test_a_model_too_large_is_told_by_how_much(capsys) -> None:
             ["--model", "gpt2", "--batch", "8", "--seq", "8", "--cluster", "h100:8", "--pin", "micro=3"],
             "micro=3 does not divide a batch of 8",
         ),
+        (["--model", "gpt2", "--batch", "8", "--seq", "8", "--cluster", "h100:8", "--sweep", "batch"], "--sweep batch=8,16,32"),
+        (["--model", "gpt2", "--batch", "8", "--seq", "8", "--cluster", "h100:8", "--sweep", "shape=3"], "--sweep shape=3 cannot be"),
+        (["--model", "gpt2", "--batch", "8", "--seq", "8", "--cluster", "h100:8", "--sweep", "batch=4,x"], "batch=x: x is not"),
     ],
 )  # fmt: skip
 def test_bad_input_is_refused(arguments: list[str], said: str, capsys) -> None:
     assert main(["plan", *arguments]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_variations_stand_beside_and_one_that_cannot_be_says_why(tmp_path, capsys) -> None:
+    path = tmp_path / "found.json"
+    arguments = [
+        "plan",
+        "--model",
+        "gpt2",
+        "--batch",
+        "8",
+        "--seq",
+        "128",
+        "--cluster",
+        "h100:4",
+        "--json",
+        str(path),
+    ]
+    assert (
+        main([*arguments, "--compare", "cluster=h100:2", "--compare", "pin=tp=3", "--sweep", "batch=4,16"])
+        == 0
+    )
+    found = json.loads(path.read_text())
+    assert [c["change"] for c in found["compared"]] == ["cluster=h100:2", "pin=tp=3", "batch=4", "batch=16"]
+    assert found["swept"] == ["batch=4", "batch=16"]
+    refused = found["compared"][1]
+    assert not refused["fits"] and "take 3 devices" in refused["refused"]
+    assert "take 3 devices" in " ".join(capsys.readouterr().out.split())
+    two, eight, sixteen = (c["step_time_s"] for c in (found["compared"][0], found, found["compared"][3]))
+    assert two > eight and sixteen > eight
 
 
 def test_a_saved_plan_comes_back_and_can_be_edited(tmp_path, capsys) -> None:

@@ -46,7 +46,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sweep",
         metavar="KEY=A,B,…",
-        help="batch=8,16,32 of a model; of a script, any argument of its own (--KEY A)",
+        help="batch=8,16,32 of a model; of a script, any argument of its own (--KEY=A)",
     )
     parser.add_argument(
         "--json", metavar="FILE", help="write the result; - for standard output, and nothing else"
@@ -87,21 +87,43 @@ class _Question:
             self.recorded[given] = record_script(self.script, list(given))
         return plan_recorded(self.recorded[given], cluster, ask["pin"], ask["saved"])
 
-    def changed(self, text: str) -> dict:
-        """What `KEY=VALUE` of --compare changes."""
+    def changed(self, option: str, text: str) -> dict:
+        """What `KEY=VALUE` of an option changes."""
         from . import BadPlanInput
 
         key, _, value = text.partition("=")
         allowed = ("cluster", "pin") if self.script else ("cluster", "pin", "batch", "seq")
         if key not in allowed or not value:
-            raise BadPlanInput(f"--compare {text}: would work: " + ", ".join(f"{k}=…" for k in allowed))
+            would = ", ".join(f"{k}=…" for k in allowed)
+            own = f"; --sweep {key}=… for an argument of the script's own" if self.script and value else ""
+            raise BadPlanInput(f"{option} {text} cannot be\n  would work: {would}{own}")
         return {key: _whole(text, value) if key in ("batch", "seq") else value}
 
-    def swept(self, key: str, value: str) -> dict:
-        """What one value of --sweep changes."""
-        if self.script:
-            return {"arguments": [*self.arguments, f"--{key.lstrip('-')}", value]}
-        return self.changed(f"{key}={value}")
+    def variations(self, compare: list[str], sweep: str) -> list[tuple[str, dict]]:
+        """What is asked beside: a name of each, and what it changes. A mistake in one is known before anything is planned."""
+        from . import BadPlanInput
+
+        key, _, listed = sweep.partition("=")
+        values = [v for v in listed.split(",") if v]
+        if sweep and not (key and values):
+            raise BadPlanInput(
+                f"--sweep {sweep} has no values\n  would work: --sweep {key or 'batch'}=8,16,32"
+            )
+        found = [(text, self.changed("--compare", text)) for text in compare]
+        for value in values:
+            # As one word, which every parser of arguments takes.
+            own = f"{key if key.startswith('-') else '--' + key}={value}"
+            text = f"{key}={value}"
+            changes = {"arguments": [*self.arguments, own]} if self.script else self.changed("--sweep", text)
+            found.append((text, changes))
+        return found
+
+    def beside(self, changes: dict) -> dict:
+        """Plan with these changes; what cannot be planned is told, and takes nothing from the others."""
+        try:
+            return self.ask(**changes)
+        except (ValueError, RuntimeError) as error:
+            return {"fits": False, "refused": re.sub(r"^moai \w+: ", "", str(error))}
 
 
 def _whole(text: str, value: str) -> int:
@@ -162,12 +184,12 @@ def run(arguments: argparse.Namespace) -> int:
     quiet = arguments.json == "-"
     try:
         question = _Question(arguments)
+        variations = question.variations(arguments.compare, arguments.sweep or "")
         found = question.ask()
         found["advice"] = advise(question, found)
-        beside = [(f"{text}", question.ask(**question.changed(text))) for text in arguments.compare]
-        key, _, values = (arguments.sweep or "").partition("=")
-        beside += [(f"{key}={v}", question.ask(**question.swept(key, v))) for v in values.split(",") if v]
+        beside = [(name, question.beside(changes)) for name, changes in variations]
         found["compared"] = [{"change": name, **other} for name, other in beside]
+        found["swept"] = [name for name, _ in beside[len(arguments.compare) :]]
         _write(arguments, found)
     except (ValueError, RuntimeError, ImportError, OSError) as error:
         print(f"moai plan: {str(error).removeprefix('moai plan: ')}", file=sys.stderr)

@@ -21,7 +21,9 @@ from .report import (
     seconds,
     warnings,
     why_lost,
+    why_not,
 )  # fmt: skip
+from .sweep import sweep_charts
 
 # Spans drawn one by one; of more, those that touch and do the same are drawn as one.
 MOST_SPANS = 3000
@@ -45,6 +47,7 @@ p, li { max-width: 46rem; } .soft { color: var(--soft); font-size: .875rem; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(10rem, 1fr)); gap: .75rem; margin: 1rem 0; }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: .75rem; }
 .card b { display: block; font-size: 1.25rem; overflow-wrap: anywhere; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); gap: 1rem; } figure { margin: 0; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .875rem; }
 th, td { text-align: left; padding: .35rem .75rem .35rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 td.n, th.n { text-align: right; white-space: nowrap; } code { font-size: .85em; overflow-wrap: anywhere; }
@@ -218,6 +221,22 @@ def _script(found: dict) -> list[str]:
     return [f"<h2>{title}</h2>{_table(head, rows)}" for title, head, rows in tables if rows]
 
 
+def _side_by_side(rows: list[tuple[str, dict]]) -> str:
+    return _table(
+        [("", False), ("step", True), ("throughput", False), ("memory", True), ("layout", False)],
+        [
+            [
+                name,
+                seconds(f["step_time_s"]) if f["fits"] else "-",
+                rate(f) if f["fits"] else why_not(f),
+                gib(f["peak_bytes"]) if "peak_bytes" in f else "-",
+                f.get("layout") or "",
+            ]
+            for name, f in rows
+        ],
+    )
+
+
 def page(found: dict) -> str:
     """The whole page."""
     where = found["cluster"]
@@ -263,12 +282,11 @@ def page(found: dict) -> str:
         ))  # fmt: skip
     out += _script(found)
     if found.get("compared"):
-        rows = [("as asked", found), *((c["change"], c) for c in found["compared"])]
-        out.append("<h2>Side by side</h2>" + _table(
-            [("", False), ("step", True), ("throughput", True), ("memory", True), ("layout", False)],
-            [[n, seconds(f["step_time_s"]) if f["fits"] else "-", rate(f) if f["fits"] else "does not fit", gib(f["peak_bytes"]), f["layout"] or ""]
-             for n, f in rows],
-        ))  # fmt: skip
+        out.append(
+            "<h2>Side by side</h2>"
+            + _side_by_side([("as asked", found), *((c["change"], c) for c in found["compared"])])
+        )
+        out += sweep_charts([(c["change"], c) for c in found["compared"] if c["change"] in found["swept"]])
     out.append(f"<details><summary>As text</summary><pre>{_text(report(found))}</pre></details>")
     return (
         '<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width, initial-scale=1">'

@@ -86,15 +86,19 @@ def parts(found: dict) -> dict[str, float]:
     return out
 
 
-def rate(found: dict) -> str:
-    """What is gone through in a second."""
+def throughput(found: dict) -> tuple[float, str]:
+    """What is gone through in a second, and what that is."""
     if found["tokens_per_s"] is not None:
-        return f"{found['tokens_per_s']:,.0f} tokens/sec"
-    return (
-        f"{found['samples_per_s']:,.1f} samples/sec"
-        if found["samples_per_s"]
-        else f"{1 / found['step_time_s']:,.1f} steps/sec"
-    )
+        return found["tokens_per_s"], "tokens/sec"
+    if found["samples_per_s"]:
+        return found["samples_per_s"], "samples/sec"
+    return 1 / found["step_time_s"], "steps/sec"
+
+
+def rate(found: dict) -> str:
+    """The same in words, with four digits at least."""
+    number, unit = throughput(found)
+    return f"{number:,.0f} {unit}" if number >= 1000 else f"{number:.4g} {unit}"
 
 
 def batch(found: dict) -> str:
@@ -284,17 +288,21 @@ def _script(found: dict, out: _Lines) -> None:
     out.table("values that the script read (zeros in a dry run)", ("line", "how often"), reads)
 
 
+def why_not(found: dict) -> str:
+    """Why there is no throughput."""
+    return found.get("refused", "does not fit").partition("\n")[0]
+
+
 def comparison(rows: list[tuple[str, dict]]) -> str:
     """Plans side by side, and their layouts below."""
     out = _Lines()
     table = []
     for name, found in rows:
-        speed = (
-            (seconds(found["step_time_s"]), percent(found["utilisation"]), rate(found))
-            if found["fits"]
-            else ("-", "-", "does not fit")
-        )
-        table.append((name, gib(found["peak_bytes"]), *speed))
+        if found["fits"]:
+            speed = (seconds(found["step_time_s"]), percent(found["utilisation"]), rate(found))
+        else:
+            speed = ("-", "-", why_not(found))
+        table.append((name, gib(found["peak_bytes"]) if "peak_bytes" in found else "-", *speed))
     out.table("side by side", ("", "memory", "step", "of peak", "throughput"), table)
     out.lines.append("")
     for name, found in rows:
