@@ -96,6 +96,16 @@ while True:
         steps[0].zero_grad(); critic(real).mean().backward(); (-critic(fake.detach())).mean().backward(); steps[0].step()
     steps[1].zero_grad(); critic(generator(torch.randn(32, 16, device="moai"))).mean().backward(); steps[1].step()
 """
+PADDED = """
+import torch
+model = torch.nn.Sequential(torch.nn.Embedding(100, 32), torch.nn.Linear(32, 100)).to("moai")
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+for length in range(8, 100):
+    x = torch.randint(0, 100, (4, length)).to("moai")
+    print(length, end=" ", flush=True)
+    torch.nn.functional.cross_entropy(model(x).flatten(0, 1), x.flatten()).backward()
+    optimizer.step(); optimizer.zero_grad()
+"""
 BY_HAND = """
 import torch
 model = torch.nn.Linear(64, 64).to("moai")
@@ -180,6 +190,15 @@ def test_a_data_set_on_the_device_is_no_batch(tmp_path: Path) -> None:
     assert found["steps_alike"] and found["steps_recorded"] == 2  # another part of it is no other step
 
 
+def test_batches_of_different_sizes_are_told(tmp_path: Path) -> None:
+    done = plan(tmp_path, PADDED, options=("--json", "found.json"))
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert (
+        found["other_sizes"] and not found["steps_alike"] and found["seq"] == 8 + found["steps_recorded"] - 1
+    )
+    assert "had different sizes" in " ".join(done.stdout.split())
+
+
 def test_all_optimizers_step_in_a_step(tmp_path: Path) -> None:
     found = planned(tmp_path, GAN)
     assert found["optimizers"] == 2 and found["parameters"] == 64 + 1 + 16 * 64 + 64
@@ -228,6 +247,7 @@ def test_a_model_that_no_memory_holds_is_planned(tmp_path: Path) -> None:
         ("import sys; sys.exit(3)", "exit status 3"),
         ("raise KeyError('lost')", r"stopped at train.py:1 before it had made two steps: KeyError"),
         ("open('nowhere.bin')", r"needs nowhere.bin at train.py:1, which is not there"),
+        ("raise FileNotFoundError('no corpus here')", r"needs a file at train.py:1 that is not there: no corpus here"),
         ("import no_such_module", "No module named 'no_such_module'"),
         ("from os import no_such_name", r"could not import at train.py:1: .*no_such_name"),
         ("import sys; sys.exit('no licence')", r"ended \(no licence\) without a step on moai"),

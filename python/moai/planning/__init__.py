@@ -94,6 +94,7 @@ def plan_recorded(step: RecordedStep, cluster: str, pin: str = "", saved: str = 
     found.update(
         model=step.script, parameters=step.parameters, reads=step.reads, largest=step.largest,
         steps_recorded=step.steps, optimizers=step.optimizers, steps_alike=step.settled,
+        other_sizes=step.other_sizes,
     )  # fmt: skip
     for op in found["kept_whole_ops"]:
         op["line"] = step.line_of_op.get(".".join(op["op"].split(".")[:2]), "")

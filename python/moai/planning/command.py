@@ -192,15 +192,23 @@ def run(arguments: argparse.Namespace) -> int:
         found["swept"] = [name for name, _ in beside[len(arguments.compare) :]]
         _write(arguments, found)
     except (ValueError, RuntimeError, ImportError, OSError) as error:
+        _leave_the_scripts_line(arguments)
         print(f"moai plan: {str(error).removeprefix('moai plan: ')}", file=sys.stderr)
         return BAD_INPUT
     if quiet:
         print(json.dumps(found, indent=1))
     else:
+        _leave_the_scripts_line(arguments)
         print(report(found))
         if beside:
             print("\n" + comparison([("as asked", found), *beside]))
     return 0 if found["fits"] else DOES_NOT_FIT
+
+
+def _leave_the_scripts_line(arguments: argparse.Namespace) -> None:
+    """A script may have been stopped within its line: a progress bar has no end of its own."""
+    if arguments.script:
+        print(file=sys.stderr, flush=True)
 
 
 def _write(arguments: argparse.Namespace, found: dict) -> None:

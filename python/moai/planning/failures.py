@@ -32,9 +32,11 @@ def failure(error: BaseException, script: str, reads: dict[str, int]) -> ScriptF
             "  would work: the data or model where the script looks for it; a dry run loads as usual"
         )
     if isinstance(error, FileNotFoundError):
-        named = error.filename or str(error).partition("\n")[0] or "a file"
+        named = f"needs {error.filename} at {where}, which is not there"
+        if not error.filename:
+            named = f"needs a file at {where} that is not there: {str(error).partition(chr(10))[0]}"
         return ScriptFailed(
-            f"the script needs {named} at {where}, which is not there\n"
+            f"the script {named}\n"
             "  would work: the data where the script looks for it (a dry run loads as usual), or made-up data of the same shape"
         )
     if isinstance(error, ModuleNotFoundError):
@@ -42,7 +44,7 @@ def failure(error: BaseException, script: str, reads: dict[str, int]) -> ScriptF
     if isinstance(error, ImportError):
         return ScriptFailed(
             f"the script could not import at {where}: {error}\n"
-            "  would work: the versions of its libraries that the script was written for"
+            "  would work: the libraries, and the versions of them, that the script was written for"
         )
     told = _told(error) if first[-1] is error else f"{_told(error)} (from {_told(first[-1])})"
     return ScriptFailed(

@@ -133,7 +133,12 @@ def warnings(found: dict) -> list[str]:
             f"the script adds up the gradients of {found['rounds']} rounds, which are planned one after the other: given "
             "as one batch, the planner cuts it into micro-batches by itself, and may share it among more devices"
         )
-    if not found.get("steps_alike", True):
+    if found.get("other_sizes", False):
+        out.append(
+            f"the batches of {found['steps_recorded']} steps had different sizes (padded to their longest sample, perhaps): the "
+            "last was planned, and others take other times"
+        )
+    elif not found.get("steps_alike", True):
         out.append(
             f"the last of {found['steps_recorded']} steps was not like the one before: it is what was planned"
         )

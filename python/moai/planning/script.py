@@ -48,6 +48,7 @@ class RecordedStep:
     line_of_op: dict[str, str] = field(default_factory=dict)  # op -> user's line that called it first
     optimizers: int = 1
     settled: bool = True  # the last two steps were alike
+    other_sizes: bool = False  # they were not, but were the same ops
     rounds: int = 1  # of forward and backward over a batch each, whose gradients are added up
 
 
@@ -371,5 +372,5 @@ def record_script(path: str, arguments: list[str]) -> RecordedStep:
     return RecordedStep(
         path, time.perf_counter() - start, last.graph, sum(steps.parameters.values()), len(steps.steps), mode.reads,
         sorted(mode.made.values(), key=lambda m: -m["bytes"])[:MOST_LARGEST], mode.line_of_op,
-        len(steps.parameters), steps.settled, last.rounds,
+        len(steps.parameters), steps.settled, steps.other_sizes, last.rounds,
     )  # fmt: skip

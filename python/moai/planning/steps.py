@@ -19,6 +19,7 @@ from .. import _C
 MOST_STEPS = 4
 # The same while an optimizer that was made has not stepped yet: a critic may step often before its generator does.
 MOST_STEPS_OF_SOME = 12
+_OP = re.compile(r" = (?:!bw )?([\w.]+)")
 # Where a slice of a data set that lies on the device begins is another number in each step.
 _SLICE = re.compile(r"(moai\.slice\(%\d+, \d+), \d+,")
 
@@ -58,6 +59,14 @@ class Steps:
             return False
         last, before = (_SLICE.sub(r"\1, ,", step.graph) for step in (self.steps[-1], self.steps[-2]))
         return last == before != ""
+
+    @property
+    def other_sizes(self) -> bool:
+        """The last two steps were the same ops, and not alike: batches that are padded to their longest sample."""
+        if len(self.steps) < 2 or self.settled:
+            return False
+        last, before = (_OP.findall(step.graph) for step in (self.steps[-1], self.steps[-2]))
+        return last == before
 
     @contextlib.contextmanager
     def watch(self) -> Iterator[None]:
