@@ -225,10 +225,12 @@ class Assigner {
       return {terms_.pinned_inputs[input]};
     std::vector<Placement> all = input_placements(frame_, graph_.inputs()[input], mesh_);
     const InputRole role = step_.roles.of_input[input];
-    if (terms_.zero < 0 || role == InputRole::kData) return hinted(graph_, input, mesh_, std::move(all));
-    const bool shards = role == InputRole::kWeight ? terms_.zero >= 3 : terms_.zero >= 1;
+    if (role == InputRole::kData) return hinted(graph_, input, mesh_, std::move(all));
+    const bool is_sharded = role == InputRole::kWeight ? terms_.zero >= 3 : terms_.zero >= 1;
     for (size_t a = 0; a < mesh_.axes.size(); ++a) {
-      if (!mesh_.axes[a].may_split(Role::kBatch)) continue;
+      const bool copies = !terms_.copies.empty() && terms_.copies[a];
+      if (!copies && (terms_.zero < 0 || !mesh_.axes[a].may_split(Role::kBatch))) continue;
+      const bool shards = is_sharded && !copies;
       std::vector<Placement> kept;
       for (const auto& placement : all) {
         if ((placement[a].kind == K::kShard) == shards) kept.push_back(placement);

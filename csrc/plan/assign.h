@@ -28,6 +28,7 @@ struct Terms {
   bool uses_axes = false;
   // ZeRO's stage, on axes that split the batch; -1 for whatever is best.
   int32_t zero = -1;
+  std::vector<bool> copies;  // by axis: weights and states lie whole along it; empty: along none
   // By node: choices by axis that it must make; empty where it is free.
   std::vector<std::vector<AxisChoice>> pinned_nodes;
   // By input: where it must lie; empty where it is free.

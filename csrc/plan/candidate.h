@@ -30,6 +30,7 @@ struct Candidate {
   double step_seconds = 0;    // simulated: what can overlap does
   Spent spent;                // of the fullest stage's devices
   double bubble_seconds = 0;  // that they wait for other stages
+  Spent handed;               // of `spent`, the messages between stages
   double peak_bytes = 0;
   Bytes bytes;                               // at the peak, of the fullest stage
   std::vector<int32_t> stage_begins;         // by virtual stage: its first stretch of forward

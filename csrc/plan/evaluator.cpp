@@ -76,6 +76,7 @@ Terms Evaluator::terms_of(const Pair& pair, int32_t turns) const {
   terms.stages = pair.stages;
   terms.turns = turns;
   terms.zero = pins_.zero.value_or(-1);
+  for (const auto& axis : pins_.axes) terms.copies.push_back(axis.copies);
   terms.uses_axes = !pins_.axes.empty() && !pins_.saved;
   return terms;
 }
@@ -193,6 +194,7 @@ void Evaluator::simulate_pipeline(Candidate* out, const std::vector<Stretch>& li
   out->step_seconds = cost.spent.seconds;
   out->spent = cost.spent;
   out->bubble_seconds = cost.bubble_seconds;
+  out->handed = cost.handed;
   out->peak_bytes = cost.peak_bytes;
   out->bytes = cost.bytes;
   if (cost.excess.empty()) return;
@@ -203,7 +205,7 @@ void Evaluator::simulate_pipeline(Candidate* out, const std::vector<Stretch>& li
 std::vector<Stretch> Evaluator::line_of(const Candidate& candidate) {
   const OuterChoice& outer = candidate.outer;
   return stretches(*step(outer.recompute), *turn(outer.recompute, outer.micro_batches),
-                   mesh_of(pair_of(outer)), candidate.assignment);
+                   mesh_of(pair_of(outer)), candidate.assignment, pins_.sends);
 }
 
 void Evaluator::describe(Candidate* candidate) {

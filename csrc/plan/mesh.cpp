@@ -111,28 +111,53 @@ AxisMove move_along(const ir::Type& type, const std::vector<std::vector<int64_t>
 
 bool moves_nothing(Change change) { return change == Change::kNothing || change == Change::kLocal; }
 
+// Calls `move(axis, change, at)` for each axis that moves something, `at` being where the value lies by then:
+// parts are taken first, so that what is summed or gathered after them is small. The compiler goes the same
+// way (convert_steps.cpp).
+template <typename Move>
+void in_order(const Placement& from, const Placement& to, const Move& move) {
+  using K = Split::Kind;
+  Placement shrunk;  // empty while nothing is
+  const auto take = [&](size_t a) {
+    if (shrunk.empty()) shrunk = from;
+    shrunk[a] = to[a];
+  };
+  for (size_t a = 0; a < from.size(); ++a) {
+    if (from[a].kind == K::kReplicate && to[a].kind == K::kShard) take(a);
+  }
+  for (size_t a = 0; a < from.size(); ++a) {
+    if (from[a].kind != K::kPartial || to[a].kind != K::kShard) continue;
+    move(a, Change::kReduceScatter, shrunk.empty() ? from : shrunk);
+    take(a);
+  }
+  for (size_t a = 0; a < from.size(); ++a) {
+    const Change change = change_of(from[a], to[a]);
+    if (change != Change::kReduceScatter && !moves_nothing(change))
+      move(a, change, shrunk.empty() ? from : shrunk);
+  }
+}
+
 }  // namespace
 
 std::vector<AxisMove> convert_moves(const ir::Type& type, const std::vector<std::vector<int64_t>>& leaf_sizes,
                                     const Placement& from, const Placement& to, const Mesh& mesh,
                                     bool merged) {
   std::vector<AxisMove> moves;
-  for (size_t a = 0; a < from.size(); ++a) {
-    const Change change = change_of(from[a], to[a]);
+  in_order(from, to, [&](size_t a, Change change, const Placement& at) {
     MOAI_ASSERT(change != Change::kImpossible, "axis ", a);
-    if (!moves_nothing(change)) moves.push_back(move_along(type, leaf_sizes, from, mesh, a, change, merged));
-  }
+    moves.push_back(move_along(type, leaf_sizes, at, mesh, a, change, merged));
+  });
   return moves;
 }
 
 double convert_seconds(const ir::Type& type, const std::vector<std::vector<int64_t>>& leaf_sizes,
                        const Placement& from, const Placement& to, const Mesh& mesh, bool merged) {
   double total = 0;
-  for (size_t a = 0; a < from.size(); ++a) {
-    const Change change = change_of(from[a], to[a]);
-    if (change == Change::kImpossible) return std::numeric_limits<double>::infinity();
-    if (!moves_nothing(change)) total += move_along(type, leaf_sizes, from, mesh, a, change, merged).seconds;
-  }
+  in_order(from, to, [&](size_t a, Change change, const Placement& at) {
+    total += change == Change::kImpossible
+                 ? std::numeric_limits<double>::infinity()
+                 : move_along(type, leaf_sizes, at, mesh, a, change, merged).seconds;
+  });
   return total;
 }
 

@@ -12,7 +12,9 @@ namespace {
 
 [[noreturn]] void refuse(const std::string& word, const std::string& why) {
   throw Error(Phase::kConfig, concat("`", word, "` in the pins ", why))
-      .hint("would work: dp=8,tp=2,pp=1,micro=4,zero=1,recompute=full; also sp, ep, chunks, order, random");
+      .hint(
+          "would work: dp=8,tp=2,pp=1,micro=4,zero=1,recompute=full; also copies, sp, ep, chunks, order, "
+          "sends, random");
 }
 
 int32_t number_of(const std::string& word, const std::string& text, int64_t least) {
@@ -32,8 +34,9 @@ void read_word(const std::string& word, Pins* pins) {
     for (const auto& other : pins->axes) {
       if (other.name == name) refuse(word, "is there twice");
     }
-    if (size > 1) pins->axes.push_back({name, size, splits});
+    if (size > 1) pins->axes.push_back({name, size, splits, name == "copies"});
   };
+  if (name == "copies") return axis(role_bit(Role::kBatch));
   if (name == "dp") return axis(role_bit(Role::kBatch));
   if (name == "sp") return axis(role_bit(Role::kSequence));
   // What has no experts in it is split by samples there, as expert parallelism lies inside of data
@@ -62,6 +65,9 @@ void read_word(const std::string& word, Pins* pins) {
       if (value == order_name(order)) pins->order = order;
     }
     if (!pins->order) refuse(word, "is no order: gpipe, 1f1b or zero_bubble");
+  } else if (name == "sends") {
+    if (value != "whole" && value != "parts") refuse(word, "is no way to send: whole or parts");
+    pins->sends = value == "parts" ? Sends::kInParts : Sends::kWhole;
   } else {
     refuse(word, "is not known");
   }
@@ -85,7 +91,7 @@ Pins settled(Pins pins) {
   const OuterChoice& outer = pins.saved->outer;
   pins.axes.clear();
   for (size_t a = 0; a < outer.mesh.size(); ++a)
-    pins.axes.push_back({concat("mesh axis ", a), outer.mesh[a], outer.splits[a]});
+    pins.axes.push_back({concat("mesh axis ", a), outer.mesh[a], outer.splits[a], false});
   pins.stages = outer.stages;
   pins.chunks = outer.chunks;
   pins.micro_batches = outer.micro_batches;

@@ -8,6 +8,7 @@
 #include "plan/layout.h"
 #include "plan/pairs.h"
 #include "plan/pipeline/schedule.h"
+#include "plan/timeline.h"
 
 namespace moai::plan {
 
@@ -15,9 +16,10 @@ struct SavedPlan;  // plan_file.h
 
 // An axis that a plan must have: what it splits in forward and backward, and in how many parts.
 struct AxisPin {
-  std::string name;  // "dp", "sp", "ep", "tp"
+  std::string name;  // "copies", "dp", "sp", "ep", "tp"
   int32_t size = 1;
   uint8_t splits = Axis::kAnyRole;
+  bool copies = false;  // weights and states lie whole along it, whatever ZeRO does along others
 };
 
 // What the caller has settled; the rest is chosen.
@@ -31,13 +33,15 @@ struct Pins {
   std::optional<Order> order;
   double solver_steps = Terms{}.steps;  // see Terms: less where a step waits for its plan
   int32_t solver_branches = Terms{}.branches;
+  Sends sends = Sends::kWhole;             // between stages
   std::optional<uint64_t> random;          // any valid plan, by this seed: one stage, its batch at once
   std::shared_ptr<const SavedPlan> saved;  // all of the above and every placement; what it lacks is chosen
 };
 
-// Reads `dp=8,tp=2,pp=1,micro=4,zero=1,recompute=full`: also sp (sequence), ep (expert), chunks, order
-// (gpipe, 1f1b, zero_bubble), random (a seed: any valid plan). Axes of one part are left out. Throws
-// Error(Phase::kConfig) naming the word.
+// Reads `dp=8,tp=2,pp=1,micro=4,zero=1,recompute=full`: also sp (sequence), ep (expert), copies (data
+// parallelism along which ZeRO does not shard, as hybrid sharding has it outside of dp), chunks, order
+// (gpipe, 1f1b, zero_bubble), sends (whole, parts), random (a seed: any valid plan). Axes of one part are
+// left out. Throws Error(Phase::kConfig) naming the word.
 Pins parse_pins(const std::string& text);
 
 // A saved plan settles all that pins can: the pins that it amounts to.

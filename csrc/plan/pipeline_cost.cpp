@@ -49,8 +49,12 @@ PipelineCost pipeline_cost(const std::vector<Stretch>& line, const OuterChoice& 
   const StageProblem problem = stage_problem(line, outer, data, memory_bytes);
   out.stage_begins = cut_stages(problem).begins;
 
-  const Group neighbours = axis_group(cluster, cluster.device_count() / outer.stages, 2);
-  const double latency = seconds(cluster, Collective::kSendReceive, neighbours, 0);
+  // The slowest link between two neighbours sets the pace of all.
+  const Group line_of_stages = axis_group(cluster, cluster.device_count() / outer.stages, outer.stages);
+  const double latency = seconds(cluster, Collective::kSendReceive, line_of_stages, 0);
+  // What a device does not hide of a message it waits for until the other side has it, as 1F1B with blocking
+  // exchanges does (Narayanan et al. 2021): no task begins before.
+  const double hidden = cluster.device(0).overlap;
   Pipeline pipeline;
   pipeline.devices = outer.stages;
   pipeline.chunks = outer.chunks;
@@ -58,6 +62,7 @@ PipelineCost pipeline_cost(const std::vector<Stretch>& line, const OuterChoice& 
   pipeline.updates = Pipeline::Updates::kTogether;
   std::vector<Bytes> bytes(static_cast<size_t>(outer.stages));
   std::vector<Spent> messages(static_cast<size_t>(outer.stages));  // inside stages
+  std::vector<Spent> handed(messages.size());                      // between them
   for (int32_t s = 0; s < stages; ++s) {
     const int32_t end = s + 1 < stages ? out.stage_begins[s + 1] : stretches;
     Pipeline::Stage stage;
@@ -83,9 +88,17 @@ PipelineCost pipeline_cost(const std::vector<Stretch>& line, const OuterChoice& 
     of_device.working = std::max(of_device.working, working);
     of_device.data = data;
     stage.resident_bytes += (data + working) / outer.chunks;
-    const double taken = seconds(cluster, Collective::kSendReceive, neighbours, line[end - 1].cut_bytes);
-    stage.to_next = {std::max(0.0, taken - latency), latency};
-    stage.to_previous = stage.to_next;
+    const auto send = [&](const Stretch& cut, double* task) {
+      const double taken =
+          seconds(cluster, Collective::kSendReceive, line_of_stages, cut.cut_bytes) + cut.cut_seconds;
+      const double waits = (1 - hidden) * taken;
+      *task += waits;
+      handed[pipeline.device_of(s)].communicate += taken * outer.micro_batches;
+      handed[pipeline.device_of(s)].exposed += waits * outer.micro_batches;
+      return Transfer{hidden * std::max(0.0, taken - latency), hidden * latency};
+    };
+    if (s + 1 < stages) stage.to_next = send(line[end - 1], &stage.forward_seconds);
+    if (s > 0) stage.to_previous = send(line[out.stage_begins[s] - 1], &stage.backward_seconds);
     pipeline.stages.push_back(stage);
   }
   out.schedule = std::make_shared<const Schedule>(make_schedule(pipeline, outer.order));
@@ -100,9 +113,11 @@ PipelineCost pipeline_cost(const std::vector<Stretch>& line, const OuterChoice& 
   out.bytes = bytes[fullest];
   out.bubble_seconds = device.bubble_seconds;
   // A stage's tasks are as long as they wait for their own messages.
-  const double waits = messages[fullest].exposed;
-  out.spent = {simulation.seconds, device.busy_seconds - waits, messages[fullest].communicate,
-               device.exposed_seconds + waits};
+  out.handed = handed[fullest];
+  const double waits = messages[fullest].exposed + out.handed.exposed;
+  out.handed.exposed += device.exposed_seconds;
+  out.spent = {simulation.seconds, device.busy_seconds - waits,
+               messages[fullest].communicate + out.handed.communicate, device.exposed_seconds + waits};
   if (draws) out.picture = picture_of(pipeline, schedule, simulation);
   return out;
 }

@@ -14,6 +14,7 @@ struct PipelineCost {
   std::vector<int32_t> stage_begins;  // by virtual stage: its first stretch
   std::shared_ptr<const Schedule> schedule;
   Spent spent;                // of the fullest stage's devices, waiting for other stages left out
+  Spent handed;               // of `spent`, the messages between stages
   double bubble_seconds = 0;  // that they wait for other stages
   double peak_bytes = 0;      // of theirs; infinite where there are fewer stretches than stages
   Bytes bytes;

@@ -143,7 +143,7 @@ struct Ledger {
 }  // namespace
 
 std::vector<Stretch> stretches(const Step& step, const Frame& turn, const Mesh& mesh,
-                               const Assignment& assignment) {
+                               const Assignment& assignment, Sends sends) {
   const Timeline timeline(step, turn, mesh, assignment);
   const Ledger ledger{step, turn, mesh, assignment};
   const auto count = static_cast<size_t>(step.stretches());
@@ -212,8 +212,17 @@ std::vector<Stretch> stretches(const Step& step, const Frame& turn, const Mesh& 
   for (ir::NodeId n = 0; n < step.roles.forward_end; ++n) {
     for (const auto result : step.graph.node(n).results) {
       if (step.base[result] != result) continue;
-      for (int32_t s = step.stretch_of_node[n]; s < last[result]; ++s)
-        out[s].cut_bytes += ledger.bytes(result);
+      double bytes = ledger.bytes(result), gathered = 0;
+      const Placement& placement = assignment.placement(step.graph, result);
+      for (size_t a = 0; sends == Sends::kInParts && a < placement.size(); ++a) {
+        if (placement[a].kind != Split::Kind::kReplicate) continue;
+        gathered += plan::seconds(*mesh.cluster, Collective::kAllGather, mesh.axes[a].group, bytes);
+        bytes /= mesh.axes[a].size;
+      }
+      for (int32_t s = step.stretch_of_node[n]; s < last[result]; ++s) {
+        out[s].cut_bytes += bytes;
+        out[s].cut_seconds += gathered;
+      }
     }
   }
   return out;

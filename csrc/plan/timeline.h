@@ -75,10 +75,16 @@ struct Stretch {
   // of the update.
   double communicate = 0, exposed = 0;
   double update_communicate = 0, update_exposed = 0;
-  double cut_bytes = 0;  // that a device passes on to the next stretch
+  double cut_bytes = 0;    // that a device passes on to the next stretch
+  double cut_seconds = 0;  // until what was passed on in parts is whole there
 };
+
+// How devices of a stage pass on what they hold alike: each all of it, as our programs do, or each a part,
+// gathered on arrival, as Megatron-LM does (Narayanan et al. 2021).
+enum class Sends : uint8_t { kWhole, kInParts };
+
 std::vector<Stretch> stretches(const Step& step, const Frame& turn, const Mesh& mesh,
-                               const Assignment& assignment);
+                               const Assignment& assignment, Sends sends = Sends::kWhole);
 
 // The whole step on one mesh (no pipeline): all turns and the update.
 struct Whole {

@@ -119,6 +119,8 @@ py::dict dict_of(const plan::Candidate& candidate, const plan::Explanation& told
   time["communicate_s"] = candidate.spent.communicate;
   time["exposed_communication_s"] = candidate.spent.exposed;
   time["bubble_s"] = candidate.bubble_seconds;
+  time["between_stages_s"] = candidate.handed.communicate;
+  time["exposed_between_stages_s"] = candidate.handed.exposed;
   const auto& found = candidate.assignment;
   py::dict out;
   out["fits"] = candidate.fits;

@@ -101,6 +101,22 @@ TEST_CASE("what changes no placement costs nothing, and what adds up costs most"
   CHECK(plan::local_bytes(type, leaves, {row}, p.mesh) == 64 * 64 * 4 / 4);
 }
 
+TEST_CASE("what is summed and split along axes is split first, so that less is summed") {
+  const Planned p(layered(1, 64), "h100:2x4", {4, 2});
+  using K = plan::Split::Kind;
+  const auto type = ir::Type::contiguous(ir::DType::kF32, {64, 64});
+  const std::vector<std::vector<int64_t>> leaves{{64}, {64}};
+  const plan::Split replicate, row{K::kShard, 0, 0}, partial{K::kPartial};
+  const auto moves = plan::convert_moves(type, leaves, {partial, partial}, {replicate, row}, p.mesh);
+  REQUIRE(moves.size() == 2);
+  CHECK(moves[0].collective == plan::Collective::kReduceScatter);
+  CHECK(moves[0].bytes == 64 * 64 * 4);
+  CHECK(moves[1].collective == plan::Collective::kAllReduce);
+  CHECK(moves[1].bytes == 64 * 64 * 4 / 2);
+  CHECK(plan::convert_seconds(type, leaves, {partial, partial}, {replicate, row}, p.mesh) ==
+        Approx(moves[0].seconds + moves[1].seconds));
+}
+
 TEST_CASE("every option agrees with its rule") {
   const Planned p(layered(1, 64), "h100:2x2", {2, 2});
   for (size_t n = 0; n < p.graph.nodes().size(); ++n) {
@@ -190,6 +206,52 @@ TEST_CASE("stages may be any number that divides the devices") {
   CHECK(three.best().stage_begins.size() == static_cast<size_t>(3 * three.best().outer.chunks));
   CHECK_THROWS_WITH(plan::plan_step(graph, cluster, plan::parse_pins("pp=4")),
                     ContainsSubstring("pp=4 cannot be") && ContainsSubstring("a divisor of the devices"));
+}
+
+TEST_CASE("along copies nothing is sharded that ZeRO shards along data parallelism") {
+  const auto graph = ir::parse(layered(2, 64));
+  const auto cluster = plan::parse_cluster("h100:2x2");
+  for (const int zero : {0, 3}) {
+    const auto made = plan::plan_step(graph, cluster, plan::parse_pins(concat("copies=2,dp=2,zero=", zero)));
+    const auto& axes = made.best().axes;
+    REQUIRE(axes.size() == 2);
+    CHECK(axes[0].states_in == 1);
+    CHECK(axes[1].states_in == (zero == 3 ? 2 : 1));
+    for (const auto& axis : axes) CHECK(axis.data == Approx(1));
+  }
+}
+
+TEST_CASE("a device waits for its messages to other stages as far as it hides none") {
+  const auto graph = ir::parse(layered(8, 512));
+  std::vector<plan::Candidate> made;
+  for (const double overlap : {1.0, 0.0}) {
+    auto cluster = plan::parse_cluster("h100:1x2");
+    cluster.kinds[0].overlap = overlap;
+    made.push_back(
+        plan::plan_step(graph, cluster, plan::parse_pins("pp=2,micro=8,chunks=1,order=1f1b")).best());
+  }
+  CHECK(made[0].handed.communicate == Approx(made[1].handed.communicate));
+  CHECK(made[1].handed.exposed >= made[1].handed.communicate * (1 - 1e-9));
+  CHECK(made[1].step_seconds > made[0].step_seconds);
+  CHECK(made[0].spent.communicate >= made[0].handed.communicate);
+}
+
+TEST_CASE("what devices of a stage hold alike goes to the next whole or in parts") {
+  const Planned p(layered(4, 64), "h100:4", {4});
+  plan::Assignment alike;  // everything whole on each device
+  for (size_t i = 0; i < p.graph.inputs().size(); ++i) alike.inputs.push_back({{}});
+  for (size_t n = 0; n < p.graph.nodes().size(); ++n) {
+    alike.nodes.push_back(plan::options_of(p.graph, p.frame, static_cast<ir::NodeId>(n), p.mesh).front());
+  }
+  const auto whole = plan::stretches(p.step, p.frame, p.mesh, alike);
+  const auto parts = plan::stretches(p.step, p.frame, p.mesh, alike, plan::Sends::kInParts);
+  REQUIRE(whole.size() > 1);
+  CHECK(whole[0].cut_bytes == 64 * 64 * 2);
+  CHECK(whole[0].cut_seconds == 0);
+  CHECK(parts[0].cut_bytes == whole[0].cut_bytes / 4);
+  CHECK(parts[0].cut_seconds > 0);
+  CHECK(plan::parse_pins("sends=parts").sends == plan::Sends::kInParts);
+  CHECK_THROWS_WITH(plan::parse_pins("sends=half"), ContainsSubstring("whole or parts"));
 }
 
 TEST_CASE("what cannot be gone through in parts says so, and what can is") {

@@ -85,7 +85,8 @@ Level inside(const char* name, double gbs, double pair_gbs, double switch_gbs,
 
 // Rates are what rings reach in measured rows, pairs what one copy reaches, the switch the all-reduced
 // bytes/s of NVLS (which does not depend on the number of GPUs).
-Level nvlink2() { return inside("NVLink", 116, 38.7, 0); }  // 6 links of 25 GB/s, by A100's 232 of 300
+// 6 links of 25 GB/s, by A100's 232 of 300; twice NVLink 3's latency, as that is about twice NVLink 4's.
+Level nvlink2() { return inside("NVLink", 116, 38.7, 0, 7 * kMicro); }
 Level nvlink3() { return inside("NVLink", 232, 274, 0, 3.5 * kMicro); }  // A100, 8 GPUs; p2p 274
 Level nvlink4() { return inside("NVLink", 365, 376, 274); }  // H200 Ring; H100 p2p; H100 all-reduce of 16 GiB
 Level nvlink5() {
