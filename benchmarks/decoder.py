@@ -32,6 +32,7 @@ class Dimensions:
     seq: int
     batch: int
     dtype: str = "bf16"  # or "fp16"
+    parts: int = 1  # of the positions, each with experts' capacity of its own: context parallelism's
 
 
 class Norm(nn.Module):
@@ -76,24 +77,25 @@ class Experts(nn.Module):
 
     def __init__(self, d: Dimensions) -> None:
         super().__init__()
-        self.kind, self.top_k, self.count = d.mlp, d.top_k, d.experts
+        self.kind, self.top_k, self.count, self.parts = d.mlp, d.top_k, d.experts, d.parts
         self.router = nn.Linear(d.hidden, d.experts, bias=False)
         width = d.ffn * (2 if d.mlp == "gated" else 1)
         self.up = nn.Parameter(torch.empty(d.experts, d.hidden, width))
         self.down = nn.Parameter(torch.empty(d.experts, d.ffn, d.hidden))
         for name in ("there", "back"):
-            order = torch.zeros(d.seq * d.top_k, dtype=torch.int32)
+            order = torch.zeros(d.seq // d.parts * d.top_k, dtype=torch.int32)
             self.register_buffer(name, order, persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         batch, seq, hidden = x.shape
         weights = self.router(x).float().softmax(-1).topk(self.top_k, -1).values.to(x.dtype)
-        rows = x[:, :, None].expand(-1, -1, self.top_k, -1).reshape(batch, -1, hidden)
-        rows = rows.index_select(1, self.there).view(batch, self.count, -1, hidden)
-        rows = rows.transpose(0, 1).reshape(self.count, -1, hidden)
+        rows = x[:, :, None].expand(-1, -1, self.top_k, -1).reshape(batch, self.parts, -1, hidden)
+        rows = rows.index_select(2, self.there).view(batch, self.parts, self.count, -1, hidden)
+        rows = rows.permute(2, 0, 1, 3, 4).reshape(self.count, -1, hidden)
         out = torch._grouped_mm(activate(torch._grouped_mm(rows, self.up), self.kind), self.down)
-        out = out.view(self.count, batch, -1, hidden).transpose(0, 1).reshape(batch, -1, hidden)
-        out = out.index_select(1, self.back).view(batch, seq, self.top_k, hidden)
+        out = out.view(self.count, batch, self.parts, -1, hidden).permute(1, 2, 0, 3, 4)
+        out = out.reshape(batch, self.parts, -1, hidden).index_select(2, self.back)
+        out = out.reshape(batch, seq, self.top_k, hidden)
         return (out * weights[..., None]).sum(2)
 
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import decoder
+import framework_memory
 import moai
 import torch
 from moai import _C
@@ -25,6 +26,14 @@ DEVICES = {
 NETWORKS = {"InfiniBand", "RoCE", "EFA", "Ethernet", "Slingshot"}
 # Of a NIC's nominal rate, as in the profiles (docs/clusters.md).
 NIC_EFFICIENCY = 0.94
+# Megatron and Alpa before FlashAttention: scores of attention go through memory.
+UNFUSED = {"alpa", "bloom", "ds3", "megatron-sc21", "megatron-seqsel", "tr3m"}
+# Bytes that a score costs a step of such attention: about 13 in forward (products' result, softmax, dropout and its
+# mask, each written and read in 16 bits) and twice that in backward.
+SCORE_BYTES = 40
+GIB = 2**30
+# Products in 8 bits, of the part of the peak that those in 16 bits reach: they are scaled and cast before and after.
+FP8_PART = 0.8
 ZERO = {"none": 0, "zero1": 1, "zero2": 2, "fsdp": 3, "hsdp": 3}
 # What is pinned has run, so it fitted: memory does not limit the prediction.
 PLENTY = 10**15
@@ -38,14 +47,14 @@ class NotPredicted(ValueError):
 class Constants:
     """What a family of software reaches on a type of GPU: eight numbers at most."""
 
-    products: float = 1.0  # of the profile's rate of matrix products, in 16 bits
-    products_fp8: float = 1.0  # the same in 8 bits
+    products: float = 1.0  # of the profile's rate of matrix products
     attention: float = 1.0  # of the profile's rate
     memory: float = 1.0  # of the profile's rate: above 1 where ops are fused
-    overhead: float = 1.0  # of the profile's gap between two ops
+    overhead: float = 1.0  # of the profile's gap between two ops, of which an op of ours is one or several
     inside: float = 1.0  # of the profile's rate inside a host
     across: float = 1.0  # of the profile's rate across hosts
     overlap: float = 1.0  # part of messages beside computing that is hidden
+    held: float = 0.0  # GiB of a GPU that are in no tensor
 
 
 @dataclass
@@ -93,7 +102,7 @@ class Row:
             kv_heads=self.number("kv_heads") or heads, head_dim=self.number("head_dim") or self.need("hidden") // heads,
             mlp=self.mlp, vocab=self.number("vocab") or 0, tied=self.tied_embeddings == "y", experts=experts,
             top_k=self.number("top_k") or 1, seq=self.need("seq_len"), batch=self.need("global_batch"),
-            dtype="fp16" if self.precision == "fp16" else "bf16",
+            dtype="fp16" if self.precision == "fp16" else "bf16", parts=self.number("cp") or 1 if experts else 1,
         )  # fmt: skip
 
     def pins(self, recompute: str) -> str:
@@ -102,18 +111,62 @@ class Row:
         ep = self.number("ep") or 1
         if dp % ep:
             raise NotPredicted(f"expert parallelism of {ep} does not lie inside of data parallelism of {dp}")
-        micro = self.number("micro_batch") or 1
-        turns = self.need("global_batch") // (dp * micro)
-        pins = f"dp={dp // ep},ep={ep},sp={cp},tp={tp},pp={pp},micro={turns},recompute={recompute}"
+        turns = self.need("global_batch") // (dp * self.micro_batch())
+        copies = self.copies(dp // ep)
+        pins = f"copies={copies},dp={dp // ep // copies},ep={ep},sp={cp},tp={tp},pp={pp}"
+        pins += f",micro={turns},recompute={recompute}"
         if pp > 1:
-            pins += f",chunks={self.number('vp') or 1},order=1f1b"
+            pins += f",chunks={self.chunks()},order=1f1b,sends=parts"
         if self.optimizer_sharding and dp > 1:
-            pins += f",zero={ZERO[self.optimizer_sharding]}"
+            # In a pipeline FSDP keeps what it has gathered until all micro-batches are through.
+            zero = ZERO[self.optimizer_sharding]
+            pins += f",zero={min(zero, 2) if pp > 1 else zero}"
         return pins
+
+    def micro_batch(self) -> int:
+        """Sequences. Where the source does not say: PyTorch's pipelines have as many micro-batches as stages
+        unless told otherwise; others go one by one."""
+        stated = self.number("micro_batch")
+        if stated:
+            return stated
+        of_device, pp = self.need("global_batch") // self.need("dp"), self.need("pp")
+        return of_device // pp if ZERO.get(self.optimizer_sharding) == 3 and of_device % pp == 0 else 1
+
+    def copies(self, dp: int) -> int:
+        """Into how many groups data parallelism of `dp` falls that each hold all states."""
+        shards = self.number("shard_degree") or dp
+        return dp // shards if 0 < shards < dp and dp % shards == 0 else 1
+
+    def chunks(self) -> int:
+        """Virtual stages on a device. 1 where the source says so; where it does not, the schedule is
+        interleaved, and it is as few as divide the layers (some count embedding and loss as layers)."""
+        layers, pp = self.need("layers"), self.need("pp")
+        stated = self.number("vp")
+        if stated:
+            return stated
+        fit = (n for n in range(2, 8) if layers % (pp * n) == 0 or (layers + 2) % (pp * n) == 0)
+        return next(fit, 1)
+
+    def memory_layout(self, recompute: str) -> framework_memory.Layout:
+        """Where its framework had things."""
+        dp, cp, pp = self.need("dp"), self.need("cp"), self.need("pp")
+        return framework_memory.Layout(
+            tp=self.need("tp"), cp=cp, pp=pp, ep=self.number("ep") or 1, chunks=self.chunks() if pp > 1 else 1,
+            micro_batch=self.micro_batch(), micro_batches=self.need("global_batch") // (dp * self.micro_batch()),
+            zero=ZERO.get(self.optimizer_sharding, 0), shards=self.number("shard_degree") or dp * cp,
+            fp16=self.precision == "fp16", recompute=recompute, fused=self.family not in UNFUSED,
+            compiled=self.compile == "y",
+        )  # fmt: skip
 
     def recomputes(self) -> list[str]:
         """What it may have computed again: all three where that is not stated."""
         return ["none", "selective", "full"] if self.recompute in ("", "unknown") else [self.recompute]
+
+    def unfused_rate(self, products: float, bytes_per_s: float) -> float:
+        """FLOP/s, counted as fused causal attention has them, of attention that is not fused: it multiplies the
+        masked half too, and its scores go through memory."""
+        width = self.dimensions().head_dim
+        return 7 * width / (14 * width / products + SCORE_BYTES / bytes_per_s)
 
     def cluster(self, constants: Constants) -> str:
         """The machines that it ran on, as JSON."""
@@ -125,19 +178,23 @@ class Row:
         where = json.loads(_C.cluster(f"{device}:{gpus // hosts}x{hosts}")["json"])
         kind = where["kinds"][0]
         kind["memory_bytes"] = PLENTY
-        kind["memory_bytes_per_s"] *= kind["memory_efficiency"] * constants.memory
+        kind["memory_bytes_per_s"] *= kind["memory_efficiency"]
         kind["memory_efficiency"] = 1
         kind["op_overhead_s"] *= constants.overhead
         kind["overlap"] = min(1.0, constants.overlap)
         half = "flops_bf16" if kind["flops_bf16"] else "flops_fp16"
-        attention = kind[half] * kind["attention_efficiency"] * constants.attention
+        attention = kind[half] * kind["attention_efficiency"]
+        if self.family in UNFUSED:
+            attention = self.unfused_rate(kind[half] * kind["gemm_efficiency"], kind["memory_bytes_per_s"])
+        attention *= constants.attention
         rate = kind[half] * kind["gemm_efficiency"] * constants.products
         if self.precision == "fp8" and kind["flops_fp8"]:
-            rate = kind["flops_fp8"] * kind["gemm_efficiency"] * constants.products_fp8
+            rate = kind["flops_fp8"] * kind["gemm_efficiency"] * constants.products * FP8_PART
         for name in ("flops_bf16", "flops_fp16"):
             kind[name] = max(rate, attention)
         kind["gemm_efficiency"] = rate / kind[half]
         kind["attention_efficiency"] = attention / kind[half]
+        kind["memory_bytes_per_s"] *= constants.memory
         for level in where["levels"]:
             if level["name"] in NETWORKS:
                 if self.net_gbps_per_gpu:
@@ -178,7 +235,10 @@ def graph_of(d: decoder.Dimensions, cache: Path) -> str:
 
 @dataclass
 class Prediction:
-    """What is predicted for a row; `parts` are seconds by what takes them (see `parts_of`)."""
+    """What is predicted for a row; `parts` are seconds by what takes them (see `parts_of`).
+
+    `peak_bytes` is what its framework held on the fullest GPU, which is more than a plan of ours does.
+    """
 
     seconds: float
     peak_bytes: float
@@ -190,14 +250,15 @@ class Prediction:
 def parts_of(found: dict, networks: list[bool]) -> dict[str, float]:
     """Seconds of a device's step by what the constants scale, nothing overlapping.
 
-    Messages are told apart by the slowest link that they use; `networks` says of each axis of the mesh whether
-    that is one across hosts.
+    Messages are told apart by the slowest link that they use; `networks` says of the line of stages, and then of
+    each axis of the mesh, whether that is one across hosts.
     """
     compute, time = found["breakdown"]["compute"], found["time"]
     messages = {"inside": 0.0, "across": 0.0}
     for message in found["breakdown"]["messages"]:
-        messages["across" if networks[message["axis"]] else "inside"] += message["seconds"]
-    total = sum(messages.values())
+        messages["across" if networks[1 + message["axis"]] else "inside"] += message["seconds"]
+    between, waits = time["between_stages_s"], time["exposed_between_stages_s"]
+    others, others_wait = time["communicate_s"] - between, time["exposed_communication_s"] - waits
     return {
         "products": compute["products_s"],
         "attention": compute["attention_s"],
@@ -205,19 +266,21 @@ def parts_of(found: dict, networks: list[bool]) -> dict[str, float]:
         "overhead": compute["overhead_s"],
         "inside": messages["inside"] + compute["exchange_s"],
         "across": messages["across"],
-        "must_wait": min(1.0, time["exposed_communication_s"] / time["communicate_s"]) if total and time["communicate_s"] else 1.0,
-        "idle": time["bubble_s"] / found["step_time_s"],
-    }  # fmt: skip
+        "between_inside": 0.0 if networks[0] else between,
+        "between_across": between if networks[0] else 0.0,
+        "must_wait": min(1.0, others_wait / others) if others > 0 else 1.0,
+        "must_wait_between": min(1.0, waits / between) if between > 0 else 1.0,
+    }
 
 
 def axes_across(found: dict, cluster: str) -> list[bool]:
-    """Of each axis of the mesh, whether its groups reach across hosts."""
+    """Of the line of stages and of each axis of the mesh, whether its groups reach across hosts."""
     inner = 1
     for level in json.loads(cluster)["levels"]:
         if level["name"] not in NETWORKS:
             inner *= level["size"]
     across, stride = [], 1
-    for size in reversed(found["mesh"]):
+    for size in reversed([found["stages"], *found["mesh"]]):
         across.append(stride * size > inner)
         stride *= size
     return across[::-1]
@@ -240,5 +303,6 @@ def predict(row: Row, constants: Constants, cache: Path) -> list[Prediction]:
         if not best["fits"]:
             raise NotPredicted(best["excess"].splitlines()[0] or "nothing fits")
         parts = parts_of(best, axes_across(best, cluster))
-        out.append(Prediction(best["step_time_s"], best["peak_bytes"], recompute, best["layout"], parts))
+        peak = framework_memory.peak_bytes(d, row.memory_layout(recompute)) + constants.held * GIB
+        out.append(Prediction(best["step_time_s"], peak, recompute, best["layout"], parts))
     return out

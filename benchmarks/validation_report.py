@@ -81,11 +81,10 @@ def markdown(found: dict, known: dict) -> str:
             out.append(f"| {name} | {score['median']:.1%} | {score['p90']:.1%} | {score['count']} |")
     out += ["", "## Constants", ""]
     out.append(
-        f"{constants['each']} for each GPU and family, factors of what the profiles say (docs/clusters.md): "
-        "of the rate of matrix products in 16 and in 8 bits, of attention's, of memory's (above 1 where ops are fused), of the gap "
-        "between two ops, of the links inside a host and across hosts, and the part of messages beside computing that is hidden. "
-        "A family that has none goes by its GPU's. Each is held near its GPU's, and that near all GPUs', so that a family with "
-        "two rows does not use eight numbers to meet them."
+        f"{constants['each']} for each GPU and family: of what the profiles say (docs/clusters.md), parts of the rates of matrix products, "
+        "of attention, of memory (above 1 where ops are fused), of the links inside a host and across hosts, and multiples of the gap "
+        "between two ops; the part of messages beside computing that is hidden; and the GiB of a GPU that lie in no tensor. A family "
+        "that has none goes by its GPU's. How they are fitted: docs/prediction.md."
     )
     names = list(known["elsewhere"])
     out += ["", "| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
