@@ -7,6 +7,7 @@
 #include "compile/fuse/regroup.h"
 #include "compile/fuse/settle_lists.h"
 #include "compile/program.h"
+#include "plan/split_lists.h"
 
 namespace moai::compile {
 namespace {
@@ -17,7 +18,7 @@ size_t fused_count(const ir::Graph& graph) {
   return count;
 }
 
-// The graph with the ops on lists that each fused node stands for in its place.
+// The graph with the ops that each fused node stands for in its place, a tensor at a time.
 ir::Graph taken_apart(const ir::Graph& graph) {
   NodeGroups groups{std::vector<int32_t>(graph.nodes().size(), ir::kNone), {}};
   for (size_t n = 0; n < graph.nodes().size(); ++n) {
@@ -28,53 +29,30 @@ ir::Graph taken_apart(const ir::Graph& graph) {
   return regroup(graph, groups, [&](int32_t group, ir::Graph* out, std::vector<ir::ValueId>* renamed) {
     const ir::Node& node = graph.node(groups.members[group].front());
     const FusedLists lists = fused_lists(node);
-    std::vector<std::vector<ir::ValueId>> values(lists.graph.values().size());
-    for (size_t i = 0; i < lists.inputs.size(); ++i) {
-      for (const int32_t operand : lists.inputs[i])
-        values[lists.graph.inputs()[i]].push_back((*renamed)[node.operands[operand]]);
-    }
-    for (const ir::Node& one : lists.graph.nodes()) {
-      ir::Node all = one;
-      all.operands.clear();
-      all.results.clear();
-      all.tied.clear();
-      std::vector<std::vector<int32_t>> places;  // by operand of `one`
-      for (const ir::ValueId operand : one.operands) {
-        places.emplace_back();
-        for (const ir::ValueId value : values[operand]) {
-          places.back().push_back(static_cast<int32_t>(all.operands.size()));
-          all.operands.push_back(value);
+    const auto of = [](const std::vector<int32_t>& list, size_t i) { return list[list.size() == 1 ? 0 : i]; };
+    for (size_t i = 0; i < lists.tensors; ++i) {
+      std::vector<ir::ValueId> values(lists.graph.values().size());
+      for (size_t input = 0; input < lists.inputs.size(); ++input)
+        values[lists.graph.inputs()[input]] = (*renamed)[node.operands[of(lists.inputs[input], i)]];
+      const ir::Type& like = graph.type(node.operands[of(lists.inputs[0], i)]);
+      for (ir::Node one : lists.graph.nodes()) {
+        std::vector<ir::Type> types;
+        for (const ir::ValueId result : one.results)
+          types.push_back({lists.graph.type(result).dtype, like.sizes, like.strides});
+        const auto results = std::move(one.results);
+        one.results.clear();
+        for (ir::ValueId& operand : one.operands) operand = values[operand];
+        for (ir::Arg& arg : one.args) {
+          if (auto* number = std::get_if<ir::NumberRef>(&arg))
+            number->index = of(lists.numbers[number->index], i);
+          if (auto* numbers = std::get_if<ir::NumberListRef>(&arg))
+            numbers->indices = {of(lists.numbers[numbers->indices[0]], i)};
         }
+        const ir::NodeId id = out->add_node(std::move(one), std::move(types));
+        for (size_t r = 0; r < results.size(); ++r) values[results[r]] = out->node(id).results[r];
       }
-      for (ir::Arg& arg : all.args) {
-        if (auto* list = std::get_if<ir::OperandListRef>(&arg)) {
-          if (!list->operands.empty()) list->operands = places[list->operands[0]];
-        } else if (auto* ref = std::get_if<ir::OperandRef>(&arg)) {
-          ref->operand = places[ref->operand][0];
-        } else if (auto* number = std::get_if<ir::NumberRef>(&arg)) {
-          number->index = lists.numbers[number->index][0];
-        } else if (auto* numbers = std::get_if<ir::NumberListRef>(&arg)) {
-          numbers->indices = lists.numbers[numbers->indices[0]];
-        }
-      }
-      std::vector<ir::Type> types;
-      for (size_t r = 0; r < one.results.size(); ++r) {
-        for (size_t i = 0; i < lists.tensors; ++i) {
-          ir::Type type = graph.type(node.operands[lists.inputs[0][i]]);
-          type.dtype = lists.graph.type(one.results[r]).dtype;
-          types.push_back(type);
-          if (!one.tied.empty()) all.tied.push_back(places[one.tied[r]][i]);
-        }
-      }
-      const ir::NodeId id = out->add_node(std::move(all), std::move(types));
-      for (size_t r = 0; r < one.results.size(); ++r) {
-        for (size_t i = 0; i < lists.tensors; ++i)
-          values[one.results[r]].push_back(out->node(id).results[r * lists.tensors + i]);
-      }
-    }
-    for (size_t r = 0; r < node.results.size(); ++r) {
-      const ir::ValueId output = lists.graph.outputs()[r / lists.tensors];
-      (*renamed)[node.results[r]] = values[output][r % lists.tensors];
+      for (size_t o = 0; o < lists.tied.size(); ++o)
+        (*renamed)[node.results[o * lists.tensors + i]] = values[lists.graph.outputs()[o]];
     }
   });
 }
@@ -142,7 +120,7 @@ TEST_CASE("fused_lists_are_the_ops_on_lists_in_fewer_nodes") {
       REQUIRE(lists.graph.nodes().size() > 1);
       REQUIRE(build_list_kernel(lists.graph));
     }
-    REQUIRE(ir::hash(taken_apart(with_lists)) == ir::hash(graph));
+    REQUIRE(ir::hash(plan::split_lists(taken_apart(with_lists))) == ir::hash(plan::split_lists(graph)));
     Program program = lower(with_lists, {});
     plan_memory(program);
     verify(program);
@@ -186,6 +164,49 @@ TEST_CASE("clipping_and_adamw_are_one_kernel_whether_or_not_gradients_are_kept")
   CHECK(fused_lists(dead.nodes().back()).graph.outputs().size() == 3);  // no gradient is written
   const ir::Graph kept = fuse_lists(clip_and_adamw(", %20, %26"));
   CHECK(ops_of(kept) == want);
+  CHECK(fused_lists(kept.nodes()[kept.nodes().size() - 2]).graph.outputs().size() == 4);
+  // They are written where they were: the second in its own dims.
+  LowerOptions options;
+  options.donated.assign(11, true);
+  CHECK(lower(kept, options).instructions.size() == 3);
+}
+
+// Two parameter groups, clipped together.
+TEST_CASE("parameter_groups_are_one_kernel") {
+  const ir::Graph graph = ir::parse(R"(graph(%0: f32[8], %1: f32[5], %2: f32[8], %3: f32[5], %4: f32[8],
+      %5: f32[5], %6: f32[8], %7: f32[5], %8: f32[]) numbers(f, f, f, f) {
+  %9: f32[8], %10: f32[5], %11: f32[8], %12: f32[5] = aten._foreach_mul.Tensor([%0, %1, %2, %3], %8)
+  %13@0: f32[8], %14@1: f32[8] = aten._foreach_add_.List([%4, %6], [%9, %11], n0)
+  %15@0: f32[5] = aten._foreach_add_.List([%5], [%10], n1)
+  %16@0: f32[5] = aten._foreach_add_.List([%7], [%12], n2)
+  return %13, %14, %15, %16
+})");
+  const ir::Graph fused = fuse_lists(graph);
+  INFO(ir::print(fused));
+  REQUIRE(fused.nodes().size() == 1);
+  const FusedLists lists = fused_lists(fused.node(0));
+  CHECK(lists.tensors == 4);
+  CHECK(lists.numbers == std::vector<std::vector<int32_t>>{{0, 0, 1, 2}});
+  const auto operand = [&](int32_t o) { return fused.node(0).operands[o]; };
+  for (size_t i = 0; i < 4; ++i) {
+    // A tensor's gradient, the tensor that it goes to, and the factor of all.
+    const std::vector<ir::ValueId> wants[] = {{0, 8, 4}, {2, 8, 6}, {1, 8, 5}, {3, 8, 7}};
+    CHECK(std::vector<ir::ValueId>{operand(lists.inputs[0][i]), operand(lists.inputs[1][i]),
+                                   operand(lists.inputs[2][i])} == wants[i]);
+    CHECK(lists.tied[0][i] == lists.inputs[2][i]);
+  }
+}
+
+TEST_CASE("chains_that_need_each_other_stay_apart") {
+  const ir::Graph graph = ir::parse(R"(graph(%0: f32[8], %1: f32[8]) numbers(f) {
+  %2: f32[8], %3: f32[8] = aten._foreach_mul.Scalar([%0, %1], n0)
+  %4: f32[8], %5: f32[8] = aten._foreach_sqrt([%2, %3])
+  %6: f32[8] = aten.cumsum(%4, 0, none)
+  %7: f32[8], %8: f32[8] = aten._foreach_mul.Scalar([%6, %5], n0)
+  %9: f32[8], %10: f32[8] = aten._foreach_sqrt([%7, %8])
+  return %9, %10
+})");
+  CHECK(fused_count(fuse_lists(graph)) == 2);
 }
 
 TEST_CASE("adamw_op_by_op_is_one_kernel") {

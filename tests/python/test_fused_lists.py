@@ -14,7 +14,9 @@ from pathlib import Path
 import moai
 import pytest
 import torch
+import torch.nn.functional as F
 from moai import _C
+from test_devices import Gpt
 from test_fused import BF16, F16, F32, F64, LIBRARY, compiled_by_nvrtc, fused
 
 Lists = list[list[torch.Tensor]]
@@ -154,6 +156,48 @@ def test_how_many_tensors_there_are_changes_no_bit(dtype: torch.dtype, seed: int
     for one, other in zip(apart, whole, strict=True):
         for x, y in zip(one, other, strict=True):
             assert torch.equal(x, y)
+
+
+@pytest.mark.parametrize("groups", [False, True])
+@pytest.mark.parametrize("fused_adamw", [False, True])
+def test_clipping_and_adamw_of_a_whole_model_are_a_launch_for_each_kind_of_group(
+    fused_adamw: bool, groups: bool
+) -> None:
+    """Parameters of one and of two dims, whose gradients lie in other dims; with and without decay."""
+
+    def train(device: str) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        model = Gpt(layers=2).double().to(device)
+        parameters = list(model.parameters())
+        parts = [
+            {"params": [p for p in parameters if p.ndim > 1]},
+            {"params": [p for p in parameters if p.ndim == 1], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(
+            parts if groups else parameters, **ADAMW, eps=1e-3, fused=fused_adamw or None
+        )
+        for step in range(3):
+            ids = torch.randint(37, (4, 7), generator=torch.Generator().manual_seed(step)).to(device)
+            loss = F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, 0.5)
+            optimizer.step()
+        moai.sync()
+        return [x for p in parameters for x in (p, p.grad, optimizer.state[p]["exp_avg_sq"])]
+
+    with fused():
+        got = train("moai")
+        ops = re.findall(r"^  \d+: .*? = ([\w.]+)", moai.dump().partition("\nprogram")[2], re.M)
+        got = [x.detach().cpu() for x in got]
+    after_norm = ops[ops.index("aten._foreach_norm.Scalar") :]
+    launches = [op for op in after_norm if op.startswith(("moai.fused_lists", "aten._f", "copy"))]
+    steps = ["aten._foreach_add_.Scalar"] * (2 if groups else 1) if fused_adamw else []
+    # Without decay AdamW is other ops, where it is op by op.
+    lists = ["moai.fused_lists"] * (2 if groups and not fused_adamw else 1)
+    assert sorted(launches) == sorted(["aten._foreach_norm.Scalar", *steps, *lists]), ops
+    for x, y in zip(got, train("cpu"), strict=True):
+        torch.testing.assert_close(x, y.detach(), rtol=1e-10, atol=1e-12)
 
 
 def test_schedules_and_step_counts_cause_no_new_kernel() -> None:

@@ -7,6 +7,8 @@
 #include <utility>
 
 #include "compile/fuse/list_ops.h"
+#include "compile/fuse/merge_lists.h"
+#include "compile/fuse/part_lists.h"
 #include "compile/fuse/regroup.h"
 #include "compile/fuse/settle_lists.h"
 #include "ir/error.h"
@@ -146,15 +148,15 @@ class Reading {
 // A chain of ops on lists, as a graph of one element of each.
 class Chain {
  public:
-  explicit Chain(const Graph& graph) : graph_(graph) {}
+  explicit Chain(const Graph& graph) : graph_(&graph) {}
 
   const std::vector<NodeId>& members() const { return members_; }
 
   bool lies_like(const ListNode& node) const {
     if (node.tensors() != like_.size()) return false;
     for (size_t i = 0; i < like_.size(); ++i) {
-      const ir::Type& mine = graph_.type(like_[i]);
-      const ir::Type& theirs = graph_.type(node.like[i]);
+      const ir::Type& mine = graph_->type(like_[i]);
+      const ir::Type& theirs = graph_->type(node.like[i]);
       if (mine.sizes != theirs.sizes || mine.strides != theirs.strides) return false;
     }
     return true;
@@ -167,17 +169,25 @@ class Chain {
                           [&](ValueId value) { return made_.count(value) != 0; });
     });
   }
+  // Whether it reads a list that the chain reads or makes too.
+  bool shares_with(const ListNode& node) const {
+    return std::any_of(node.lists.begin(), node.lists.end(), [&](const auto& list) {
+      const bool is_of_tensors = list.second.size() == like_.size() &&
+                                 graph_->type(list.second[0]).sizes == graph_->type(like_[0]).sizes;
+      return is_of_tensors && columns_.count(list.second) != 0;
+    });
+  }
 
   void take(NodeId id, const ListNode& listed) {
     if (members_.empty()) like_ = listed.like;
     members_.push_back(id);
-    Node node = graph_.node(id);
+    Node node = graph_->node(id);
     node.operands.clear();
     node.tied.clear();
     for (size_t arg = 0; arg < node.args.size(); ++arg) take_argument(&node.args[arg], arg, listed, &node);
     std::vector<ir::Type> types;
     for (size_t r = 0; r < listed.results.size(); ++r) {
-      types.push_back(of_one(graph_.type(listed.results[r][0]).dtype, /*differs=*/true));
+      types.push_back(of_one(graph_->type(listed.results[r][0]).dtype, /*differs=*/true));
       const int32_t arg = listed.tied_lists[r];
       if (arg != ir::kNone)
         node.tied.push_back(std::get<ir::OperandListRef>(node.args[static_cast<size_t>(arg)]).operands[0]);
@@ -217,8 +227,8 @@ class Chain {
     inner.set_outputs(std::move(outputs));
     Node node;
     node.op = lists_symbol();
-    node.section = graph_.node(members_.front()).section;
-    node.origin = graph_.node(members_.back()).origin;
+    node.section = graph_->node(members_.front()).section;
+    node.origin = graph_->node(members_.back()).origin;
     node.args.emplace_back(ir::print(inner));
     std::vector<std::vector<int32_t>> places;  // by input
     for (const Values& list : inputs_) {
@@ -251,9 +261,9 @@ class Chain {
   ValueId column(const Values& list) {
     const auto known = columns_.find(list);
     if (known != columns_.end()) return known->second;
-    const ir::Type& type = graph_.type(list[0]);
-    const bool differs = list.size() == like_.size() && type.sizes == graph_.type(like_[0]).sizes &&
-                         type.strides == graph_.type(like_[0]).strides && !is_of_numbers(list);
+    const ir::Type& type = graph_->type(list[0]);
+    const bool differs = list.size() == like_.size() && type.sizes == graph_->type(like_[0]).sizes &&
+                         type.strides == graph_->type(like_[0]).strides && !is_of_numbers(list);
     const ValueId input = inner_.add_input(of_one(type.dtype, differs));
     columns_[list] = input;
     inputs_.push_back(list);
@@ -263,7 +273,7 @@ class Chain {
 
   // One for each tensor, where tensors have more elements than that.
   bool is_of_numbers(const Values& list) const {
-    const auto is_number = [&](ValueId value) { return graph_.type(value).sizes.empty(); };
+    const auto is_number = [&](ValueId value) { return graph_->type(value).sizes.empty(); };
     return std::all_of(list.begin(), list.end(), is_number) &&
            !std::all_of(like_.begin(), like_.end(), is_number);
   }
@@ -272,7 +282,7 @@ class Chain {
     const auto [at, is_new] = number_at_.emplace(indices, static_cast<int32_t>(numbers_.size()));
     if (is_new) {
       numbers_.push_back(indices);
-      inner_.add_number(graph_.numbers()[indices[0]]);
+      inner_.add_number(graph_->numbers()[indices[0]]);
     }
     return at->second;
   }
@@ -296,7 +306,7 @@ class Chain {
     }
   }
 
-  const Graph& graph_;
+  const Graph* graph_;
   std::vector<NodeId> members_;
   Values like_;
   Graph inner_;
@@ -321,10 +331,10 @@ class Grouping {
       if (const auto listed = Reading(graph_, graph_.node(id)).run()) place(id, *listed);
     }
     find_users();
-    for (size_t c = 0; c < chains_.size(); ++c) {
-      groups_.members.push_back(chains_[c].members());
-      if (chains_[c].members().size() > 1) continue;
-      groups_.of[chains_[c].members().front()] = ir::kNone;
+    for (const Chain& chain : chains_) {
+      groups_.members.push_back(chain.members());
+      if (chain.members().size() != 1) continue;
+      groups_.of[chain.members().front()] = ir::kNone;
       groups_.members.back().clear();
     }
     return regroup(graph_, groups_, [this](int32_t group, Graph* out, Values* renamed) {
@@ -340,17 +350,36 @@ class Grouping {
     Chain alone(graph_);
     alone.take(id, listed);
     if (!alone.is_computed()) return;
-    for (size_t c = chains_.size(); c-- > 0;) {
-      Chain& chain = chains_[c];
-      if (!chain.lies_like(listed) || !chain.reads_in_order(listed) ||
-          comes_back(static_cast<int32_t>(c), id))
-        continue;
-      chain.take(id, listed);
-      groups_.of[id] = static_cast<int32_t>(c);
-      return;
-    }
     groups_.of[id] = static_cast<int32_t>(chains_.size());
     chains_.push_back(std::move(alone));
+    // With it come together the chains that it goes on in.
+    for (size_t c = chains_.size() - 1; c-- > 0;) {
+      if (!chains_[c].members().empty() && chains_[c].lies_like(listed) && chains_[c].shares_with(listed))
+        join(static_cast<int32_t>(c), groups_.of[id]);
+    }
+  }
+
+  // Makes one chain of two, unless a way leads out of it and back.
+  void join(int32_t from, int32_t to) {
+    std::vector<NodeId> members = chains_[from].members();
+    members.insert(members.end(), chains_[to].members().begin(), chains_[to].members().end());
+    std::sort(members.begin(), members.end());
+    Chain all(graph_);
+    for (const NodeId member : members) {
+      const auto listed = Reading(graph_, graph_.node(member)).run();
+      if (!all.reads_in_order(*listed)) return;
+      all.take(member, *listed);
+    }
+    const std::vector<NodeId> moved = chains_[from].members();
+    Chain other = std::exchange(chains_[from], Chain(graph_));
+    for (const NodeId member : moved) groups_.of[member] = to;
+    std::swap(chains_[to], all);
+    const bool is_closed =
+        std::none_of(members.begin(), members.end(), [&](NodeId member) { return comes_back(to, member); });
+    if (is_closed) return;
+    std::swap(chains_[to], all);
+    chains_[from] = std::move(other);
+    for (const NodeId member : moved) groups_.of[member] = from;
   }
 
   // No node before this one follows from the chain, not even by way of other chains.
@@ -359,7 +388,8 @@ class Grouping {
     for (bool moved = true; moved;) {
       moved = false;
       for (const Chain& other : chains_) {
-        if (other.members().front() >= least || other.members().back() < least) continue;
+        if (other.members().empty() || other.members().front() >= least || other.members().back() < least)
+          continue;
         least = other.members().front();
         moved = true;
       }
@@ -421,7 +451,10 @@ class Grouping {
 
 }  // namespace
 
-Graph fuse_lists(const Graph& graph) { return Grouping(settle_lists(graph)).run(); }
+Graph fuse_lists(const Graph& graph) {
+  const Graph parted = part_lists(settle_lists(graph));
+  return merge_lists(Grouping(parted).run());
+}
 
 bool is_fused_lists(const Node& node) { return node.op == lists_symbol(); }
 

@@ -24,6 +24,10 @@ namespace moai::compile {
 // that was written in place is tied to the input that it began as. All lists are of the same sizes and
 // strides, tensor by tensor, and of one dtype each.
 //
+// Before, a list whose tensors go on in different ops (parameter groups, whose gradients were clipped
+// together) is parted; after, chains that compute the same, of which none needs another, become one: that is
+// one launch for all groups.
+//
 // The kernel finds addresses and numbers in a table in device memory, a row for each tensor. A block has a
 // chunk of one tensor at a time.
 

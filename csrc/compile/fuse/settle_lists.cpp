@@ -1,6 +1,7 @@
 #include "compile/fuse/settle_lists.h"
 
 #include <algorithm>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -28,10 +29,12 @@ class Settling {
     for (size_t n = 0; n < graph_.nodes().size(); ++n) {
       const auto id = static_cast<NodeId>(n);
       const Node& node = graph_.node(id);
-      if (node.kind != NodeKind::kOp || list_op(node.op) == nullptr) {
-        rewrite_.keep(id);
-      } else {
+      if (node.kind == NodeKind::kUpdate) {
+        update(id);
+      } else if (node.kind == NodeKind::kOp && list_op(node.op) != nullptr) {
         settle(id);
+      } else {
+        rewrite_.keep(id);
       }
     }
     return ir::eliminate_dead_code(rewrite_.finish());
@@ -57,7 +60,9 @@ class Settling {
     for (size_t r = 0; r < old.results.size(); ++r) {
       const int32_t tied = old.tied_operand(r);
       if (is_in(unwritten, tied)) {
-        rewrite_.replace(old.results[r], node.operands[tied]);
+        const ValueId stays = written(old.operands[tied]);
+        stands_for_[old.results[r]] = stays;
+        replace(old.results[r], stays);
         continue;
       }
       kept.push_back(old.results[r]);
@@ -68,21 +73,62 @@ class Settling {
     for (size_t r = 0; r < kept.size(); ++r) rewrite_.replace(kept[r], results[r]);
   }
 
-  // Of a view that shows all that an update has put there: that; else the value itself.
-  ValueId written(ValueId value) const {
-    if (value == ir::kNone || graph_.value(value).producer == ir::kNone) return value;
-    const Node& view = graph_.node(graph_.value(value).producer);
-    if (view.kind != NodeKind::kView) return value;
-    const ValueId base = view.operands[0];
-    if (graph_.value(base).producer == ir::kNone) return value;
-    const Node& update = graph_.node(graph_.value(base).producer);
-    if (update.kind != NodeKind::kUpdate) return value;
-    const ValueId source = update.operands[1];
+  // What replaces all of a tensor does so where the op that made it has written: in the tensor's own memory.
+  // What is there already needs no update.
+  void update(NodeId id) {
+    Node node = rewrite_.renamed(id);
+    const Node& old = graph_.node(id);
+    const auto replaced = stands_for_.find(old.operands[1]);
+    const ValueId source = replaced == stands_for_.end() ? old.operands[1] : replaced->second;
+    const ir::Value& made = graph_.value(source);
+    if (made.producer == ir::kNone || !is_whole(old, source)) return keep(id, std::move(node));
+    const ValueId itself = shown_by(source, old.results[0]);
+    if (itself != ir::kNone && (!is_output_[old.results[0]] || may_become_output(itself)))
+      return replace(old.results[0], itself);
+    const Node& op = graph_.node(made.producer);
+    const int32_t tied = op.tied_operand(static_cast<size_t>(made.index));
+    const ValueId base = tied == ir::kNone ? ir::kNone : shown_by(op.operands[tied], old.results[0]);
+    if (base != ir::kNone) node.operands[0] = rewrite_[base];
+    keep(id, std::move(node));
+  }
+
+  // What a view shows, where that is of another value's type; else kNone.
+  ValueId shown_by(ValueId view, ValueId like) const {
+    const NodeId producer = graph_.value(view).producer;
+    if (producer == ir::kNone || graph_.node(producer).kind != NodeKind::kView) return ir::kNone;
+    const ValueId base = graph_.node(producer).operands[0];
+    return graph_.type(base) == graph_.type(like) ? base : ir::kNone;
+  }
+
+  void keep(NodeId id, Node node) { rewrite_.keep(id, std::move(node)); }
+
+  // Users of an old value get another old one.
+  void replace(ValueId value, ValueId by) {
+    is_output_[by] = is_output_[by] || is_output_[value];
+    rewrite_.replace(value, rewrite_[by]);
+  }
+
+  // Whether an update by this value puts it over all of the tensor.
+  bool is_whole(const Node& update, ValueId source) const {
     const ir::Type& type = graph_.type(source);
-    const bool is_whole = type.is_dense() && type.sizes == std::get<ir::Dims>(update.args[0]) &&
-                          type.strides == std::get<ir::Dims>(update.args[1]) &&
-                          type.bytes() == graph_.type(base).bytes();
-    return is_whole && graph_.type(value) == type ? source : value;
+    return type.is_dense() && type.sizes == std::get<ir::Dims>(update.args[0]) &&
+           type.strides == std::get<ir::Dims>(update.args[1]) &&
+           type.bytes() == graph_.type(update.results[0]).bytes();
+  }
+
+  // The first value that is this one, but for views of all of it and updates of all of it in between.
+  ValueId written(ValueId value) const {
+    ValueId first = value;
+    for (ValueId now = value; now != ir::kNone && graph_.value(now).producer != ir::kNone;) {
+      const Node& node = graph_.node(graph_.value(now).producer);
+      const bool shows_all = node.kind == NodeKind::kView && graph_.type(now).is_dense() &&
+                             graph_.type(node.operands[0]).bytes() == graph_.type(now).bytes();
+      const bool puts_all = node.kind == NodeKind::kUpdate && is_whole(node, node.operands[1]);
+      if (!shows_all && !puts_all) break;
+      now = node.operands[shows_all ? 0 : 1];
+      if (graph_.type(now) == graph_.type(value)) first = now;
+    }
+    return first;
   }
 
   // What a fused optimizer leaves as it was, if all of it can stand for the results.
@@ -95,7 +141,7 @@ class Settling {
       const int32_t tied = node.tied_operand(r);
       if (std::find(grads.begin(), grads.end(), tied) == grads.end() || !is_output_[node.results[r]])
         continue;
-      if (!may_become_output(node.operands[tied])) return {};
+      if (!may_become_output(written(node.operands[tied]))) return {};
     }
     return grads;
   }
@@ -108,7 +154,8 @@ class Settling {
 
   const Graph& graph_;
   ir::Rewrite rewrite_;
-  std::vector<bool> is_output_;  // by value
+  std::vector<bool> is_output_;                      // by value
+  std::unordered_map<ValueId, ValueId> stands_for_;  // results that are not written: what they are
 };
 
 }  // namespace
