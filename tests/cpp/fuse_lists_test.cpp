@@ -171,6 +171,23 @@ TEST_CASE("clipping_and_adamw_are_one_kernel_whether_or_not_gradients_are_kept")
   CHECK(lower(kept, options).instructions.size() == 3);
 }
 
+TEST_CASE("gradients_that_an_optimizer_says_to_write_stay_where_they_are") {
+  const ir::Graph graph = settle_lists(ir::parse(R"(graph(%0: f32[3], %1: f32[3], %2: f32[3], %3: f32[],
+      %4: f32[1,3]) numbers(f, f, f, f, f) {
+  %5: f32[1,3] = aten.exp(%4)
+  %6: f32[3] = view(%5, offset=0)
+  %7@0: f32[3], %8@1: f32[3], %9@2: f32[3], %10@3: f32[3] = aten._fused_adamw_([%0], [%6], [%1], [%2], tensor[], [%3], n0, n1, n2, n3, n4, false, false, none, none)
+  %11: f32[1,3] = update(%5, %8, [3]{1}, offset=0)
+  return %7, %9, %10, %11
+})"));
+  CHECK(ops_of(graph) == std::vector<std::string>{"aten.exp", "aten._fused_adamw_"});
+  CHECK(graph.nodes().size() == 3);
+  CHECK(graph.outputs()[3] == graph.node(0).results[0]);
+  LowerOptions options;
+  options.donated.assign(5, true);
+  CHECK(lower(graph, options).instructions.size() == 2);
+}
+
 // Two parameter groups, clipped together.
 TEST_CASE("parameter_groups_are_one_kernel") {
   const ir::Graph graph = ir::parse(R"(graph(%0: f32[8], %1: f32[5], %2: f32[8], %3: f32[5], %4: f32[8],
@@ -239,7 +256,8 @@ TEST_CASE("adamw_op_by_op_is_one_kernel") {
 
 TEST_CASE("lists_in_another_order_or_of_other_sizes_are_no_chain") {
   const auto count = [](const std::string& second) {
-    return fused_count(fuse_lists(ir::parse(R"(graph(%0: f32[8], %1: f32[8], %2: f32[5], %3: f64[8]) {
+    return fused_count(
+        fuse_lists(ir::parse(R"(graph(%0: f32[8], %1: f32[8], %2: f32[5], %3: f64[8]) numbers(f, i) {
       %4: f32[8], %5: f32[8] = aten._foreach_sqrt([%0, %1])
       )" + second + "\n return %4, %5, %6, %7 }")));
   };
@@ -248,6 +266,9 @@ TEST_CASE("lists_in_another_order_or_of_other_sizes_are_no_chain") {
   CHECK(count("%6: f32[8], %7: f32[8] = aten._foreach_neg([%5, %4])") == 0);
   CHECK(count("%6: f32[8], %7: f32[5] = aten._foreach_neg([%4, %2])") == 0);
   CHECK(count("%6: f32[8], %7: f64[8] = aten._foreach_neg([%4, %3])") == 0);
+  // Nor are numbers of two kinds, which the table does not tell.
+  CHECK(count("%6: f32[8], %7: f32[8] = aten._foreach_mul.ScalarList([%4, %5], [n0, n0])") == 1);
+  CHECK(count("%6: f32[8], %7: f32[8] = aten._foreach_mul.ScalarList([%4, %5], [n0, n1])") == 0);
 }
 
 // Packs are moved by whole tensors: one that begins elsewhere than at 16 bytes is gone through one by one.

@@ -6,7 +6,7 @@
 #include <unordered_set>
 #include <utility>
 
-#include "compile/fuse/list_ops.h"
+#include "compile/fuse/list_node.h"
 #include "compile/fuse/merge_lists.h"
 #include "compile/fuse/part_lists.h"
 #include "compile/fuse/regroup.h"
@@ -21,129 +21,16 @@ using ir::Graph;
 using ir::Node;
 using ir::NodeId;
 using ir::ValueId;
-using Values = std::vector<ValueId>;
+using Values = ListNode::Values;
 
 // Nodes that are looked at to see whether a chain could take one more; beyond it the answer is no.
 constexpr size_t kMostLookedAt = 20000;
+constexpr size_t kMostMembers = 64;
 
 const ir::Symbol& lists_symbol() {
   static const ir::Symbol symbol = ir::Symbol::intern("moai.fused_lists");
   return symbol;
 }
-
-// An op on lists: its arguments' and results' tensors by list.
-struct ListNode {
-  Values like;                      // how the tensors lie
-  std::map<size_t, Values> lists;   // by argument; of one tensor where it is the same for all
-  std::vector<Values> results;      // by list
-  std::vector<int32_t> tied_lists;  // by list of results: the argument, or kNone
-
-  size_t tensors() const { return like.size(); }
-};
-
-class Reading {
- public:
-  Reading(const Graph& graph, const Node& node) : graph_(graph), node_(node) {}
-
-  // Nothing where the node is no op on lists, or they do not lie alike.
-  std::optional<ListNode> run() {
-    if (node_.kind != ir::NodeKind::kOp || list_op(node_.op) == nullptr || node_.args.empty())
-      return std::nullopt;
-    const auto* first = std::get_if<ir::OperandListRef>(&node_.args[0]);
-    if (first == nullptr || first->operands.empty()) return std::nullopt;
-    for (const int32_t operand : first->operands) {
-      if (operand == ir::kNone || !graph_.type(node_.operands[operand]).is_dense()) return std::nullopt;
-      read_.like.push_back(node_.operands[operand]);
-    }
-    for (size_t arg = 0; arg < node_.args.size(); ++arg) {
-      if (!read_argument(arg)) return std::nullopt;
-    }
-    if (!read_results()) return std::nullopt;
-    return std::move(read_);
-  }
-
- private:
-  bool read_argument(size_t arg) {
-    Values values;
-    if (const auto* numbers = std::get_if<ir::NumberListRef>(&node_.args[arg]))
-      return numbers->indices.size() == read_.tensors();
-    if (const auto* one = std::get_if<ir::OperandRef>(&node_.args[arg])) {
-      values.push_back(node_.operands[one->operand]);
-    } else if (const auto* list = std::get_if<ir::OperandListRef>(&node_.args[arg])) {
-      if (list->operands.empty()) return true;
-      if (list->operands.size() != read_.tensors()) return false;
-      for (const int32_t operand : list->operands) {
-        if (operand == ir::kNone) return false;
-        values.push_back(node_.operands[operand]);
-      }
-    } else {
-      return true;
-    }
-    if (!is_alike(values) && !is_of_numbers(values)) return false;
-    read_.lists[arg] = std::move(values);
-    return true;
-  }
-
-  bool is_of_one_dtype(const Values& values) const {
-    return std::all_of(values.begin(), values.end(), [&](ValueId value) {
-      return graph_.type(value).dtype == graph_.type(values[0]).dtype;
-    });
-  }
-  bool is_alike(const Values& values) const {
-    if (values.size() != read_.tensors() || !is_of_one_dtype(values)) return false;
-    for (size_t i = 0; i < values.size(); ++i) {
-      const ir::Type& type = graph_.type(values[i]);
-      const ir::Type& like = graph_.type(read_.like[i]);
-      if (type.sizes != like.sizes || type.strides != like.strides) return false;
-    }
-    return true;
-  }
-  bool is_of_numbers(const Values& values) const {
-    return is_of_one_dtype(values) && std::all_of(values.begin(), values.end(), [&](ValueId value) {
-             return graph_.type(value).sizes.empty();
-           });
-  }
-
-  bool read_results() {
-    const size_t tensors = read_.tensors();
-    if (node_.tied.empty()) {
-      if (node_.results.size() != tensors || !is_alike(node_.results)) return false;
-      read_.results.push_back(node_.results);
-      read_.tied_lists.push_back(ir::kNone);
-      return true;
-    }
-    std::map<size_t, Values> written;
-    for (size_t r = 0; r < node_.results.size(); ++r) {
-      const auto [arg, tensor] = place_of(node_.tied_operand(r));
-      if (arg == ir::kNone) return false;
-      Values& list = written[static_cast<size_t>(arg)];
-      list.resize(tensors, ir::kNone);
-      list[tensor] = node_.results[r];
-    }
-    for (auto& [arg, list] : written) {
-      if (std::count(list.begin(), list.end(), ir::kNone) != 0 || !is_alike(list)) return false;
-      read_.results.push_back(std::move(list));
-      read_.tied_lists.push_back(static_cast<int32_t>(arg));
-    }
-    return true;
-  }
-
-  // In which list an operand is, and where.
-  std::pair<int32_t, size_t> place_of(int32_t operand) const {
-    for (size_t arg = 0; arg < node_.args.size(); ++arg) {
-      const auto* list = std::get_if<ir::OperandListRef>(&node_.args[arg]);
-      if (list == nullptr || operand == ir::kNone) continue;
-      const auto at = std::find(list->operands.begin(), list->operands.end(), operand);
-      if (at != list->operands.end())
-        return {static_cast<int32_t>(arg), static_cast<size_t>(at - list->operands.begin())};
-    }
-    return {ir::kNone, 0};
-  }
-
-  const Graph& graph_;
-  const Node& node_;
-  ListNode read_;
-};
 
 // A chain of ops on lists, as a graph of one element of each.
 class Chain {
@@ -328,7 +215,7 @@ class Grouping {
   Graph run() {
     for (size_t n = 0; n < graph_.nodes().size(); ++n) {
       const auto id = static_cast<NodeId>(n);
-      if (const auto listed = Reading(graph_, graph_.node(id)).run()) place(id, *listed);
+      if (const auto listed = read_list_node(graph_, graph_.node(id))) place(id, *listed);
     }
     find_users();
     for (const Chain& chain : chains_) {
@@ -363,10 +250,11 @@ class Grouping {
   void join(int32_t from, int32_t to) {
     std::vector<NodeId> members = chains_[from].members();
     members.insert(members.end(), chains_[to].members().begin(), chains_[to].members().end());
+    if (members.size() > kMostMembers) return;
     std::sort(members.begin(), members.end());
     Chain all(graph_);
     for (const NodeId member : members) {
-      const auto listed = Reading(graph_, graph_.node(member)).run();
+      const auto listed = read_list_node(graph_, graph_.node(member));
       if (!all.reads_in_order(*listed)) return;
       all.take(member, *listed);
     }
