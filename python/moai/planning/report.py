@@ -124,8 +124,14 @@ def warnings(found: dict) -> list[str]:
         math.prod(axis["size"] for axis in found["axes"] if axis["name"] == "whole") if found["fits"] else 1
     )
     if idle > 1:
+        turns = found["micro_batches"]
+        each = (
+            f"a micro-batch of {found['batch'] // turns} samples"
+            if turns > 1 and found["batch"]
+            else "this batch"
+        )
         out.append(
-            f"{idle} devices at a time do the same products (an axis `whole`): this batch is too small for "
+            f"{idle} devices at a time do the same products (an axis `whole`): {each} is too small for "
             f"{found['cluster']['devices']} devices, or cannot be split further"
         )
     if found["rounds"] > 1:
