@@ -244,6 +244,7 @@ def test_a_model_that_no_memory_holds_is_planned(tmp_path: Path) -> None:
     ("text", "says"),
     [
         ("print('hello')", "ended without a step on moai"),
+        (BARE.format(between="pass", after="pass").replace('"moai"', '"cpu"').replace("range(1000)", "iter(int, 1)"), "trains on the CPU"),
         ("import sys; sys.exit(3)", "exit status 3"),
         ("raise KeyError('lost')", r"stopped at train.py:1 before it had made two steps: KeyError"),
         ("open('nowhere.bin')", r"needs nowhere.bin at train.py:1, which is not there"),

@@ -66,6 +66,14 @@ def no_step(status: object, reads: dict[str, int]) -> ScriptFailed:
     return ScriptFailed(f"{ended} without a step on moai\n{_listed(reads)}  would work: {would}")
 
 
+def on_host() -> ScriptFailed:
+    """What a script is refused with whose optimizers step on the host alone."""
+    return ScriptFailed(
+        "the script trains on the CPU, and makes no step on moai\n"
+        '  would work: its model on the device "moai", often by an argument of its own, after --: --device moai, --accel'
+    )
+
+
 def chain(error: BaseException) -> list[BaseException]:
     """An exception and what it came from, the root cause last."""
     found: list[BaseException] = []

@@ -20,7 +20,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .. import _C
-from .failures import ScriptFailed, failure, no_step
+from .failures import ScriptFailed, failure, no_step, on_host
 from .steps import StepRecorded, Steps
 
 aten = torch.ops.aten
@@ -367,6 +367,8 @@ def record_script(path: str, arguments: list[str]) -> RecordedStep:
             if getattr(sys.modules[name], "__file__", None) == script:
                 del sys.modules[name]
     if not steps.steps or not steps.steps[-1].graph:
+        if steps.host_steps:
+            raise on_host()
         raise no_step(status, mode.reads)
     last = steps.steps[-1]
     return RecordedStep(

@@ -19,13 +19,16 @@ from .. import _C
 MOST_STEPS = 4
 # The same while an optimizer that was made has not stepped yet: a critic may step often before its generator does.
 MOST_STEPS_OF_SOME = 12
+# Of optimizers whose parameters lie on the host, where nothing is dry: a script that makes these and no other is no script
+# for moai, and would train to its end.
+MOST_HOST_STEPS = 10
 _OP = re.compile(r" = (?:!bw )?([\w.]+)")
 # Where a slice of a data set that lies on the device begins is another number in each step.
 _SLICE = re.compile(r"(moai\.slice\(%\d+, \d+), \d+,")
 
 
 class StepRecorded(BaseException):
-    """Ends the script. No Exception, so that the script does not catch it."""
+    """Ends the script: its step is recorded, or it makes none. No Exception, so that the script does not catch it."""
 
 
 @dataclass
@@ -48,6 +51,7 @@ class Steps:
         self.steps: list[OneStep] = []
         self.parameters: dict[int, int] = {}  # by optimizer, or by the module where there is none
         self.batches = 0  # tensors that came from the host since the last step's end
+        self.host_steps = 0
         self._made: set[int] = set()  # optimizers
         self._last = 0  # the optimizer whose first step came after the others'
         self._backwards = 0
@@ -100,6 +104,9 @@ class Steps:
     def _optimizer_stepped(self, optimizer, args, kwargs) -> None:
         tensors = [p for group in optimizer.param_groups for p in group["params"]]
         if not any(p.device.type == "moai" for p in tensors):
+            self.host_steps += 1
+            if self.host_steps == MOST_HOST_STEPS and not self.steps:
+                raise StepRecorded
             return
         if id(optimizer) not in self.parameters:
             self.parameters[id(optimizer)] = sum(p.numel() for p in tensors)
