@@ -8,6 +8,7 @@
 
 #include "ir/error.h"
 #include "plan/hints.h"
+#include "plan/live_bytes.h"
 #include "plan/moves.h"
 #include "plan/op_cost.h"
 
@@ -21,46 +22,6 @@ using K = Split::Kind;
 constexpr double kDirectSteps = 1e7;
 // How often a moment that was seen to take too much is added to those at which memory is counted.
 constexpr int32_t kMoreMoments = 4;
-
-// When values take memory, and how much of it one device of a pipeline has.
-class Lifetimes {
- public:
-  Lifetimes(const Step& step, const Terms& terms) : step_(step), terms_(terms) {}
-
-  bool is_alive(ir::ValueId value, ir::NodeId before) const {
-    // Inputs stay, whatever becomes of them.
-    if (step_.graph.value(value).producer == ir::kNone) return true;
-    return first(value) < before && step_.last_use[value] >= before;
-  }
-
-  // The node from which on a base takes memory: its producer, or, of a gradient that several turns add up,
-  // the start.
-  ir::NodeId first(ir::ValueId value) const {
-    const auto producer = step_.graph.value(value).producer;
-    if (producer == ir::kNone) return -1;
-    return terms_.turns > 1 && is_sum(value) ? -1 : producer;
-  }
-
-  // Of what lies still a device has its stage's part; of what backward waits for, for each turn on its way.
-  double weight(ir::ValueId value) const {
-    const auto producer = step_.graph.value(value).producer;
-    const double part = 1.0 / terms_.stages;
-    if (producer == ir::kNone || is_sum(value) || producer >= step_.roles.backward_end) return part;
-    if (producer < step_.roles.forward_end && step_.last_use[value] >= step_.roles.forward_end)
-      return part * std::min(terms_.turns, terms_.stages);
-    return 1;
-  }
-
- private:
-  bool is_sum(ir::ValueId value) const {
-    const auto producer = step_.graph.value(value).producer;
-    return producer >= step_.roles.forward_end && producer < step_.roles.backward_end &&
-           step_.last_use[value] >= step_.roles.backward_end;
-  }
-
-  const Step& step_;
-  const Terms& terms_;
-};
 
 class Assigner {
  public:
@@ -185,6 +146,7 @@ class Assigner {
   }
 
   std::vector<Option> node_options(ir::NodeId node) const {
+    if (step_.is_of_sums[node]) return ways_of_sum(node);
     std::vector<Option> all = options_of(graph_, frame_, node, mesh_, &step_.roles);
     if (terms_.uses_axes && is_contraction(graph_, node, step_.frame.rules[node])) {
       for (size_t a = 0; a < mesh_.axes.size(); ++a) {
@@ -203,6 +165,24 @@ class Assigner {
         if (!split.empty()) all = std::move(split);
       }
     }
+    return pinned(node, std::move(all));
+  }
+
+  // Along any axis: it lies as states do.
+  std::vector<Option> ways_of_sum(ir::NodeId node) const {
+    std::vector<Option> all = options_of(graph_, frame_, node, mesh_);
+    for (size_t a = 0; a < mesh_.axes.size() && step_.hands_on[node] && terms_.zero >= 2; ++a) {
+      if (!mesh_.axes[a].may_split(Role::kBatch)) continue;
+      std::vector<Option> kept;
+      for (const auto& option : all) {
+        if (option.results[0][a].kind == K::kShard) kept.push_back(option);
+      }
+      if (!kept.empty()) all = std::move(kept);
+    }
+    return pinned(node, std::move(all));
+  }
+
+  std::vector<Option> pinned(ir::NodeId node, std::vector<Option> all) const {
     if (terms_.pinned_nodes.empty() || terms_.pinned_nodes[node].empty()) return all;
     const auto& wanted = terms_.pinned_nodes[node];
     for (auto& option : all) {
@@ -269,9 +249,8 @@ class Assigner {
       } else {
         for (const auto& option : options_[to]) wanted.push_back(option.operands[operand]);
       }
-      // Gradients and updated weights go in buckets; what forward and backward wait for goes at once.
       const bool merged = operand == Use::kUpdates ||
-                          (fold_.first_node[to] != ir::kNone && !step_.roles.in_loop(fold_.first_node[to]));
+                          (fold_.first_node[to] != ir::kNone && step_.is_bucketed(fold_.first_node[to]));
       const double times = (use.in_turn * (terms_.turns + terms_.idle_turns) + use.once) / terms_.stages;
       problem_.add_edge(use.from, to, costs(use.value, wanted, merged), times);
     }
@@ -448,50 +427,6 @@ Assignment assign(const Step& step, const Frame& turn, const Mesh& mesh, const T
 AssignmentProblem assignment_problem(const Step& step, const Frame& turn, const Mesh& mesh,
                                      const Terms& terms) {
   return Assigner(step, turn, mesh, terms).problem();
-}
-
-std::vector<double> live_bytes(const Step& step, const Frame& turn, const Mesh& mesh, const Terms& terms,
-                               const Assignment& assignment) {
-  const ir::Graph& graph = step.graph;
-  const Lifetimes lifetimes(step, terms);
-  const auto nodes = static_cast<ir::NodeId>(graph.nodes().size());
-  // By what it is that several nodes or inputs share, and by result.
-  std::vector<std::vector<double>> of_nodes(assignment.nodes.distinct()),
-      of_inputs(assignment.inputs.distinct());
-  const auto bytes = [&](ir::ValueId value) {
-    const auto& v = graph.value(value);
-    const bool is_input = v.producer == ir::kNone;
-    auto& known = is_input ? of_inputs[assignment.inputs.number(v.index)]
-                           : of_nodes[assignment.nodes.number(v.producer)];
-    const size_t result = is_input ? 0 : static_cast<size_t>(v.index);
-    if (known.size() <= result) known.resize(result + 1, -1);
-    if (known[result] < 0)
-      known[result] =
-          local_bytes(graph.type(value), leaf_sizes(turn, value), assignment.placement(graph, value), mesh);
-    return known[result];
-  };
-  std::vector<double> change(static_cast<size_t>(nodes) + 1, 0.0);
-  for (size_t v = 0; v < graph.values().size(); ++v) {
-    const auto value = static_cast<ir::ValueId>(v);
-    const bool is_input = graph.value(value).producer == ir::kNone;
-    if (step.base[v] != value && !is_input) continue;
-    const double taken = lifetimes.weight(value) * bytes(value);
-    change[std::max(lifetimes.first(value), 0)] += taken;
-    if (!is_input && step.last_use[v] + 1 < nodes)
-      change[std::max(step.last_use[v], graph.value(value).producer) + 1] -= taken;
-  }
-  std::vector<double> live(static_cast<size_t>(nodes), 0.0);
-  double now = 0;
-  Moves moves(step, turn, mesh);
-  size_t edge = 0;
-  for (ir::NodeId n = 0; n < nodes; ++n) {
-    live[n] = now += change[n];
-    const ir::Node& node = graph.node(n);
-    for (size_t o = 0; o < node.operands.size(); ++o)
-      live[n] +=
-          moves.bytes(edge++, assignment.placement(graph, node.operands[o]), assignment.nodes[n].operands[o]);
-  }
-  return live;
 }
 
 }  // namespace moai::plan

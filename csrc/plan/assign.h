@@ -80,8 +80,4 @@ Assignment assign(const Step& step, const Frame& turn, const Mesh& mesh, const T
 AssignmentProblem assignment_problem(const Step& step, const Frame& turn, const Mesh& mesh,
                                      const Terms& terms);
 
-// By node: bytes on one device while it runs, what it works on and makes included.
-std::vector<double> live_bytes(const Step& step, const Frame& turn, const Mesh& mesh, const Terms& terms,
-                               const Assignment& assignment);
-
 }  // namespace moai::plan

@@ -79,7 +79,7 @@ Breakdown breakdown(const Step& step, const Frame& turn, const Mesh& mesh, const
     const double times = part * (step.time.repeats[n] ? terms.turns : 1);
     for (size_t o = 0; o < node.operands.size(); ++o)
       bring(node.operands[o], assignment.placement(graph, node.operands[o]), option.operands[o],
-            !step.roles.in_loop(n), times);
+            step.is_bucketed(n), times);
     const OpCost cost = binding(cost_of(graph, turn, n, option, mesh)) * times;
     if (cost.seconds() <= 0) continue;
     auto& op = ops[node.op.str()];

@@ -19,6 +19,7 @@ struct OuterChoice {
   std::vector<uint8_t> splits;  // by axis
   int32_t micro_batches = 1;
   Recompute recompute = Recompute::kNone;
+  Gradients gradients = Gradients::kLate;
 };
 
 // One plan, and what it is predicted to cost.

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "ir/error.h"
+#include "plan/live_bytes.h"
 #include "plan/pipeline_bound.h"
 #include "plan/plan_file.h"
 #include "plan/random_plan.h"
@@ -30,6 +31,7 @@ std::string words(const Candidate& candidate, double state_bytes) {
   const double parts = local > 0 ? state_bytes / local : 1;
   if (parts >= 1.5) add(concat("weights and states in ", static_cast<int64_t>(parts + 0.5), " parts"), "; ");
   if (outer.micro_batches > 1) add(concat(outer.micro_batches, " micro-batches"), "; ");
+  if (outer.gradients == Gradients::kAtOnce) add("gradients sharded as they are made", "; ");
   if (outer.recompute != Recompute::kNone) add(concat("recompute ", recompute_name(outer.recompute)), "; ");
   return text;
 }
@@ -40,22 +42,23 @@ Evaluator::Evaluator(const ir::Graph& graph, const Cluster& cluster, Pins pins)
     : cluster_(cluster.evened()),
       pins_(settled(std::move(pins))),
       memory_(static_cast<double>(cluster_.smallest_memory())) {
-  steps_[0] = std::make_shared<const Step>(make_step(graph));
+  base_ = std::make_shared<const Step>(make_step(graph));
+  steps_[{Recompute::kNone, Gradients::kLate}] = base_;
   for (const auto input : base().graph.inputs())
     state_bytes_ += static_cast<double>(base().graph.type(input).bytes());
 }
 
-const std::shared_ptr<const Step>& Evaluator::step(Recompute policy) {
-  auto& made = steps_[static_cast<size_t>(policy)];
-  if (!made) made = std::make_shared<const Step>(make_step(base(), policy));
+const std::shared_ptr<const Step>& Evaluator::step(const OuterChoice& outer) {
+  auto& made = steps_[{outer.recompute, outer.gradients}];
+  if (!made) made = std::make_shared<const Step>(make_step(base(), outer.recompute, outer.gradients));
   return made;
 }
 
-const std::shared_ptr<const Frame>& Evaluator::turn(Recompute policy, int32_t turns) {
-  auto& made = turns_[{policy, turns}];
+const std::shared_ptr<const Frame>& Evaluator::turn(const OuterChoice& outer) {
+  auto& made = turns_[{{outer.recompute, outer.gradients}, outer.micro_batches}];
   if (!made) {
-    const Step& whole = *step(policy);
-    made = std::make_shared<const Frame>(frame_of_turn(whole.frame, whole.time, turns));
+    const Step& whole = *step(outer);
+    made = std::make_shared<const Frame>(frame_of_turn(whole.frame, whole.time, outer.micro_batches));
   }
   return made;
 }
@@ -113,9 +116,10 @@ double Evaluator::computing_bound(const Pair& pair) {
 double Evaluator::computing_bound(const Pair& pair, int32_t turns) {
   const auto it = computing_.emplace(std::make_pair(pair.stages, turns), 0.0);
   if (it.second) {
-    it.first->second =
-        least_pipeline_seconds(base(), *turn(Recompute::kNone, turns), cluster_, turns, pair.stages,
-                               cluster_.device_count() / pair.stages, kMostChunks);
+    OuterChoice plain;
+    plain.micro_batches = turns;
+    it.first->second = least_pipeline_seconds(base(), *turn(plain), cluster_, turns, pair.stages,
+                                              cluster_.device_count() / pair.stages, kMostChunks);
   }
   return it.first->second;
 }
@@ -127,6 +131,11 @@ Candidate Evaluator::candidate_of(const Pair& pair, int32_t turns, Recompute pol
   out.outer.splits = pair.splits;
   out.outer.micro_batches = turns;
   out.outer.recompute = policy;
+  if (pins_.saved) {
+    out.outer.gradients = pins_.saved->outer.gradients;
+  } else if (pins_.zero.value_or(0) >= 2) {
+    out.outer.gradients = Gradients::kAtOnce;
+  }
   out.outer.chunks = pins_.chunks.value_or(1);
   out.outer.order = pins_.order.value_or(Order::k1F1B);
   return out;
@@ -136,13 +145,13 @@ void Evaluator::solve(Candidate* out, Terms terms) {
   const OuterChoice& outer = out->outer;
   const Pair pair = pair_of(outer);
   terms.idle_turns = static_cast<double>(outer.stages - 1) / outer.chunks;
-  if (pins_.saved) pin_saved(*pins_.saved, *step(outer.recompute), &terms);
+  if (pins_.saved) pin_saved(*pins_.saved, *step(outer), &terms);
   const Mesh mesh = mesh_of(pair);
-  const Frame& frame = *turn(outer.recompute, outer.micro_batches);
+  const Frame& frame = *turn(outer);
   if (pins_.random) return draw(out, mesh, terms);
   // A stage with more than its share is only seen when stages are cut: then all get less.
   for (int32_t again = 0; again < 3; ++again) {
-    out->assignment = assign(*step(outer.recompute), frame, mesh, terms);
+    out->assignment = assign(*step(outer), frame, mesh, terms);
     out->fits = out->assignment.fits && out->assignment.lower_bound < terms.give_up;
     out->excess = out->assignment.excess;
     out->peak_bytes = out->assignment.bytes;
@@ -168,8 +177,8 @@ void Evaluator::draw(Candidate* out, const Mesh& mesh, const Terms& terms) {
 
 void Evaluator::simulate(Candidate* out, const Mesh& mesh, const Terms& terms) {
   const OuterChoice& outer = out->outer;
-  const Step& made = *step(outer.recompute);
-  const Frame& frame = *turn(outer.recompute, outer.micro_batches);
+  const Step& made = *step(outer);
+  const Frame& frame = *turn(outer);
   if (outer.stages > 1) {
     const auto line = line_of(*out);
     simulate_pipeline(out, line);
@@ -204,13 +213,12 @@ void Evaluator::simulate_pipeline(Candidate* out, const std::vector<Stretch>& li
 
 std::vector<Stretch> Evaluator::line_of(const Candidate& candidate) {
   const OuterChoice& outer = candidate.outer;
-  return stretches(*step(outer.recompute), *turn(outer.recompute, outer.micro_batches),
-                   mesh_of(pair_of(outer)), candidate.assignment, pins_.sends);
+  return stretches(*step(outer), *turn(outer), mesh_of(pair_of(outer)), candidate.assignment, pins_.sends);
 }
 
 void Evaluator::describe(Candidate* candidate) {
   const OuterChoice& outer = candidate->outer;
-  candidate->axes = axis_uses(*step(outer.recompute), mesh_of(pair_of(outer)), candidate->assignment);
+  candidate->axes = axis_uses(*step(outer), mesh_of(pair_of(outer)), candidate->assignment);
   candidate->layout = words(*candidate, state_bytes_);
 }
 

@@ -25,9 +25,10 @@ class Evaluator {
   const Pins& pins() const { return pins_; }           // settled
   double memory() const { return memory_; }            // of the smallest device, bytes
 
-  const Step& base() const { return *steps_[0]; }  // with nothing recomputed
-  const std::shared_ptr<const Step>& step(Recompute policy);
-  const std::shared_ptr<const Frame>& turn(Recompute policy, int32_t turns);
+  const Step& base() const { return *base_; }  // as it was recorded
+  // As an outer choice has it, and the frame of one of its turns.
+  const std::shared_ptr<const Step>& step(const OuterChoice& outer);
+  const std::shared_ptr<const Frame>& turn(const OuterChoice& outer);
 
   bool has_turns() const { return base().time.obstacle.empty(); }
   // The numbers of turns worth a try, ascending. Throws Error(Phase::kPlan) where a pinned one is impossible.
@@ -59,9 +60,12 @@ class Evaluator {
   Pins pins_;
   double memory_;
   double state_bytes_ = 0;  // of all inputs, whole
-  std::shared_ptr<const Step> steps_[3];
-  std::map<std::pair<Recompute, int32_t>, std::shared_ptr<const Frame>> turns_;
-  std::map<std::pair<int32_t, int32_t>, double> computing_;  // by stages and turns
+  using Rewriting = std::pair<Recompute, Gradients>;
+
+  std::shared_ptr<const Step> base_;
+  std::map<Rewriting, std::shared_ptr<const Step>> steps_;
+  std::map<std::pair<Rewriting, int32_t>, std::shared_ptr<const Frame>> turns_;  // by turns too
+  std::map<std::pair<int32_t, int32_t>, double> computing_;                      // by stages and turns
 };
 
 }  // namespace moai::plan

@@ -1,5 +1,6 @@
 #include "plan/explain.h"
 
+#include "plan/live_bytes.h"
 #include "plan/pipeline_cost.h"
 #include "plan/plan_file.h"
 

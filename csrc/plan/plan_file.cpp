@@ -18,6 +18,7 @@ constexpr const char* kWhole = "whole";
 constexpr const char* kPartial = "partial";
 constexpr const char* kReplicate = "replicate";
 constexpr const char* kShard = "shard ";
+constexpr const char* kAtOnce = "at once";
 
 // A factor's name in the file: its own where that tells it apart, else its number.
 std::string factor_label(const ops::Rule& rule, size_t factor) {
@@ -182,6 +183,7 @@ std::string save_plan(const Step& step, const OuterChoice& outer, const Assignme
   field("order", json_string(order_name(outer.order)));
   field("micro_batches", std::to_string(outer.micro_batches));
   field("recompute", json_string(recompute_name(outer.recompute)));
+  if (outer.gradients == Gradients::kAtOnce) field("gradients", json_string(kAtOnce));
   field("mesh", numbers_of(outer.mesh));
   field("splits", numbers_of(std::vector<int32_t>(outer.splits.begin(), outer.splits.end())));
   std::string inputs, nodes;
@@ -223,6 +225,11 @@ SavedPlan load_plan(const std::string& json) {
   }
   if (!is_known) fail(order, concat("`", order.text, "` is no order: gpipe, 1f1b or zero_bubble"));
   out.outer.recompute = parse_recompute(member(plan, "recompute", Json::Kind::kString).text);
+  if (const Json* gradients = plan.find("gradients"); gradients != nullptr) {
+    if (gradients->text != kAtOnce)
+      fail(*gradients, concat("`gradients` can be \"", kAtOnce, "\", or left out"));
+    out.outer.gradients = Gradients::kAtOnce;
+  }
   for (const auto& size : member(plan, "mesh", Json::Kind::kArray).items)
     out.outer.mesh.push_back(whole_number(size, "mesh", 1));
   for (const auto& splits : member(plan, "splits", Json::Kind::kArray).items) {

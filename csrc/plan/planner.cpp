@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <limits>
+#include <optional>
 #include <utility>
 
 #include "ir/error.h"
@@ -81,6 +82,7 @@ class Planner {
     std::stable_sort(pairs_.begin(), pairs_.end(),
                      [](const Pair& a, const Pair& b) { return a.best_seconds < b.best_seconds; });
     for (size_t i = 0; i < std::min(kSearchedOn, pairs_.size()); ++i) search_on(&pairs_[i]);
+    try_gradients_at_once();
     try_three_axes();
     finish();
     plan_.search_seconds = seconds_since(start);
@@ -202,10 +204,10 @@ class Planner {
     return verdict;
   }
 
-  // Whether an assignment that knew of no limit keeps it.
+  // Whether an assignment of the recorded step that knew of no limit keeps it.
   bool is_plan(const Assignment& free) const {
-    return !pins_.random && !pins_.saved && free.fits && free.bytes <= plans_.memory() &&
-           free.seconds - free.lower_bound <= kRoughGap * free.seconds;
+    return !pins_.random && !pins_.saved && pins_.zero.value_or(0) < 2 && free.fits &&
+           free.bytes <= plans_.memory() && free.seconds - free.lower_bound <= kRoughGap * free.seconds;
   }
 
   // What is a plan already, then the others from the lowest estimate up, those of pipelines made when their
@@ -284,12 +286,28 @@ class Planner {
     return pair->best_seconds < before;
   }
 
+  std::vector<Candidate>::const_iterator best_so_far() const {
+    return std::min_element(plan_.candidates.begin(), plan_.candidates.end(),
+                            [](const Candidate& a, const Candidate& b) {
+                              return a.fits != b.fits ? a.fits : a.fits && a.step_seconds < b.step_seconds;
+                            });
+  }
+
+  // Where memory binds, or nothing fits: the best plan, and nothing in the place of sums of whole gradients.
+  void try_gradients_at_once() {
+    if (pins_.zero || pins_.saved || pins_.random || plan_.tried >= kMostTried) return;
+    const auto best = best_so_far();
+    if (best == plan_.candidates.end() || (best->fits && best->assignment.rounds <= 1)) return;
+    const OuterChoice outer = best->outer;
+    const double give_up = best->fits ? kHopeless * best->step_seconds : kInfinity;
+    Candidate candidate =
+        try_one(Evaluator::pair_of(outer), outer.micro_batches, outer.recompute, give_up, Gradients::kAtOnce);
+    plan_.candidates.push_back(std::move(candidate));
+  }
+
   // Divides one of the best plan's two axes once more.
   void try_three_axes() {
-    const auto best = std::min_element(
-        plan_.candidates.begin(), plan_.candidates.end(), [](const Candidate& a, const Candidate& b) {
-          return a.fits != b.fits ? a.fits : a.fits && a.step_seconds < b.step_seconds;
-        });
+    const auto best = best_so_far();
     if (!pins_.axes.empty() || pins_.random || best == plan_.candidates.end()) return;
     const OuterChoice outer = best->outer;
     const double give_up = best->fits ? kHopelessAxis * best->assignment.seconds : kInfinity;
@@ -336,9 +354,11 @@ class Planner {
     return out;
   }
 
-  Candidate try_one(const Pair& pair, int32_t turns, Recompute policy, double give_up) {
+  Candidate try_one(const Pair& pair, int32_t turns, Recompute policy, double give_up,
+                    std::optional<Gradients> gradients = {}) {
     ++plan_.tried;
     Candidate out = plans_.candidate_of(pair, turns, policy);
+    out.outer.gradients = gradients.value_or(out.outer.gradients);
     Terms terms = plans_.terms_of(pair, turns);
     terms.enough_gap = kRoughGap;
     terms.proof_gap = kRoughProof;
@@ -378,8 +398,8 @@ class Planner {
       if (candidate.fits) plans_.describe(&candidate);
     }
     const Candidate& best = plan_.best();
-    plan_.step = plans_.step(best.outer.recompute);
-    plan_.turn = plans_.turn(best.outer.recompute, best.outer.micro_batches);
+    plan_.step = plans_.step(best.outer);
+    plan_.turn = plans_.turn(best.outer);
   }
 
   // A best plan of which only a rough proof is known.

@@ -14,9 +14,39 @@ namespace {
 // How far equal surroundings must reach for two nodes to get one choice.
 constexpr int32_t kFoldRounds = 4;
 
+void find_nodes_of_sums(Step& step) {
+  step.is_of_sums = step.hands_on;
+  for (auto n = step.roles.forward_end; n < step.roles.backward_end; ++n) {
+    for (const auto operand : step.graph.node(n).operands) {
+      const auto producer = step.graph.value(operand).producer;
+      if (producer != ir::kNone && step.is_of_sums[producer] && !step.time.repeats[n])
+        step.is_of_sums[n] = true;
+    }
+  }
+}
+
+// Views of what is handed on lie in that.
+void find_own_bases(Step& step) {
+  step.base = find_bases(step.graph, step.frame);
+  std::vector<ir::ValueId> handed(step.base.size(), ir::kNone);  // by value: which of these it is a view of
+  for (size_t n = 0; n < step.hands_on.size(); ++n) {
+    const ir::Node& node = step.graph.nodes()[n];
+    if (step.hands_on[n]) handed[node.results[0]] = node.results[0];
+    for (const auto result : node.results) {
+      for (const auto operand : node.operands) {
+        if (handed[result] == ir::kNone && step.base[result] == step.base[operand])
+          handed[result] = handed[operand];
+      }
+    }
+  }
+  for (size_t v = 0; v < handed.size(); ++v) {
+    if (handed[v] != ir::kNone) step.base[v] = handed[v];
+  }
+}
+
 void find_lifetimes(Step& step) {
   const ir::Graph& graph = step.graph;
-  step.base = find_bases(graph, step.frame);
+  find_own_bases(step);
   step.last_use.assign(graph.values().size(), -1);
   const auto nodes = static_cast<ir::NodeId>(graph.nodes().size());
   for (ir::NodeId n = 0; n < nodes; ++n) {
@@ -163,12 +193,16 @@ class Placer {
 };
 
 Step finish(ir::Graph graph, Frame frame, const std::vector<ir::NodeId>& original,
-            const std::vector<Cut>* cuts) {
+            const std::vector<Cut>* cuts, std::vector<bool> hands_on) {
   Step step;
+  step.hands_on = std::move(hands_on);
   step.graph = std::move(graph);
   step.frame = std::move(frame);
   step.roles = find_roles(step.graph, step.frame);
   step.time = find_time_axis(step.graph, step.frame, step.roles);
+  for (size_t n = 0; n < step.hands_on.size(); ++n)
+    step.time.repeats[n] = step.time.repeats[n] || step.hands_on[n];
+  find_nodes_of_sums(step);
   step.fold = fold(step.graph, step.frame, kFoldRounds);
   step.cuts = cuts != nullptr ? *cuts : find_cuts(step.graph, step.frame);
   for (size_t n = 0; n < step.graph.nodes().size(); ++n)
@@ -186,13 +220,26 @@ Step make_step(const ir::Graph& given) {
   Frame frame = make_frame(graph);
   std::vector<ir::NodeId> original(graph.nodes().size());
   for (size_t n = 0; n < original.size(); ++n) original[n] = static_cast<ir::NodeId>(n);
-  return finish(std::move(graph), std::move(frame), original, nullptr);
+  const std::vector<bool> hands_on(graph.nodes().size(), false);
+  return finish(std::move(graph), std::move(frame), original, nullptr, hands_on);
 }
 
-Step make_step(const Step& step, Recompute policy) {
+Step make_step(const Step& step, Recompute policy, Gradients gradients) {
   Rematerialised made = rematerialise(step.graph, step.frame, policy);
   Frame frame = make_frame(made.graph);
-  return finish(std::move(made.graph), std::move(frame), made.original, &step.cuts);
+  std::vector<bool> hands_on(made.graph.nodes().size(), false);
+  if (gradients == Gradients::kAtOnce) {
+    const Roles roles = find_roles(made.graph, frame);
+    HandedOn handed = hand_on_gradients(made.graph, frame, roles, find_time_axis(made.graph, frame, roles));
+    hands_on.clear();
+    for (auto& node : handed.original) {
+      hands_on.push_back(node == ir::kNone);
+      if (node != ir::kNone) node = made.original[node];
+    }
+    frame = make_frame(handed.graph);
+    made = {std::move(handed.graph), std::move(handed.original)};
+  }
+  return finish(std::move(made.graph), std::move(frame), made.original, &step.cuts, std::move(hands_on));
 }
 
 }  // namespace moai::plan

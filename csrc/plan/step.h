@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "plan/fold.h"
+#include "plan/hand_on.h"
 #include "plan/kept_whole.h"
 #include "plan/rematerialise.h"
 #include "plan/roles.h"
@@ -23,7 +24,8 @@ struct Use {
   static constexpr int32_t kUpdates = -1;
 };
 
-// A recorded step made ready for planning, with what no mesh changes: one for each way to recompute.
+// A recorded step made ready for planning, with what no mesh changes: one for each way to recompute, and
+// to reduce gradients.
 struct Step {
   ir::Graph graph;  // views canonical, lists split by element
   Frame frame;
@@ -39,10 +41,16 @@ struct Step {
   std::vector<Cut> cuts;
   std::vector<int32_t> stretch_of_node;
   std::vector<int32_t> stretch_of_input;
+  // By node: it hands on what turns add up (hand_on.h).
+  std::vector<bool> hands_on;
+  // By node of backward: it does so, or works on what was handed on, and may be split along any axis, as the
+  // optimizer's nodes may.
+  std::vector<bool> is_of_sums;
   // Of backward's nodes: only a weight's gradient depends on it, so that it may run later.
   std::vector<bool> is_weight_gradient;
 
-  // What a value lies in: itself, or for views and tied results what they show.
+  // What a value lies in: itself, or for views and tied results what they show. What is handed on lies in
+  // itself, as it may lie elsewhere than what it came from.
   std::vector<ir::ValueId> base;
   // By base: the last node that reads it or a view of it; the number of nodes for outputs; -1 for nobody.
   std::vector<ir::NodeId> last_use;
@@ -50,12 +58,15 @@ struct Step {
   // Nodes of a turn that take time.
   int32_t loop_ops = 0;
 
+  // What a node reads may wait for others to go with it in a bucket, as gradients and updated weights do;
+  // what forward and backward wait for goes at once.
+  bool is_bucketed(ir::NodeId n) const { return !roles.in_loop(n) || is_of_sums[n]; }
   int32_t stretches() const { return static_cast<int32_t>(cuts.size()) + 1; }
 };
 
 // The step as it was recorded, for the others. Throws Error(Phase::kPlan) on a rule that contradicts its op.
 Step make_step(const ir::Graph& graph);
-// The same step with other values computed again.
-Step make_step(const Step& step, Recompute policy);
+// The same step with other values computed again, and gradients at another time.
+Step make_step(const Step& step, Recompute policy, Gradients gradients = Gradients::kLate);
 
 }  // namespace moai::plan

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <unordered_map>
 
+#include "plan/live_bytes.h"
 #include "plan/moves.h"
 
 namespace moai::plan {
@@ -30,7 +31,7 @@ Timeline::Timeline(const Step& step, const Frame& turn, const Mesh& mesh, const 
   size_t edge = 0;
   for (ir::NodeId n = 0; n < nodes; ++n) {
     const ir::Node& node = step.graph.node(n);
-    const bool merged = !step.roles.in_loop(n);
+    const bool merged = step.is_bucketed(n);
     for (size_t o = 0; o < node.operands.size(); ++o) {
       const auto value = node.operands[o];
       const auto producer = step.graph.value(value).producer;
@@ -38,7 +39,9 @@ Timeline::Timeline(const Step& step, const Frame& turn, const Mesh& mesh, const 
       const double seconds = moves.seconds(edge++, assignment.placement(step.graph, value), to, merged);
       if (seconds <= 0) continue;
       const bool is_gradient = merged && producer != ir::kNone && step.roles.in_loop(producer);
-      (is_gradient ? after_[producer] : before_[n]).push_back(move(value, to, seconds));
+      Move one = move(value, to, seconds);
+      one.each_turn = is_gradient && step.hands_on[n];
+      (is_gradient ? after_[producer] : before_[n]).push_back(one);
     }
   }
   for (const auto output : step.graph.outputs()) {
@@ -95,8 +98,9 @@ Spent Timeline::run(const std::vector<ir::NodeId>& nodes, bool reduces) const {
     for (const auto result : step_.graph.node(n).results) {
       if (is_moved_[result]) made[result] = computed;
     }
-    if (!reduces) continue;
-    for (const auto& one : after_[n]) start(one, computed);
+    for (const auto& one : after_[n]) {
+      if (reduces || one.each_turn) start(one, computed);
+    }
   }
   spent.exposed += std::max(computed, communicated) - computed;
   const double overlap = mesh_.cluster->device(0).overlap;

@@ -21,8 +21,9 @@ struct Spent {
 // Runs nodes in their order on two streams. A device computes on one; on the other, one collective at a time,
 // a value is brought to where its next user wants it, once for all that want it there. A collective starts
 // when its value is there; that of a weight when the node before the last one that waited for a weight
-// starts, so that two gathered weights lie ready at most; those of gradients as soon as a gradient is made.
-// Of what could overlap so, a device hides its `overlap` alone.
+// starts, so that two gathered weights lie ready at most; those of gradients as soon as a gradient is made,
+// in the last turn or, of what is handed on, in each. Of what could overlap so, a device hides its `overlap`
+// alone.
 class Timeline {
  public:
   // All must outlive it.
@@ -39,6 +40,7 @@ class Timeline {
     double seconds;
     int32_t to;  // the same number for the same placement of the same value
     ir::ValueId value;
+    bool each_turn = false;  // of a gradient: not after the last one alone
   };
 
   Move move(ir::ValueId value, const Placement& to, double seconds);

@@ -2,7 +2,7 @@
 #include "catch.h"
 #include "ir/error.h"
 #include "ir/graph.h"
-#include "plan/assign.h"
+#include "plan/live_bytes.h"
 #include "plan/moves.h"
 #include "plan/random_plan.h"
 #include "plan/rules_of_graph.h"

@@ -28,9 +28,9 @@ ALWAYS = {("experts", 4)}  # whose parts lie as ``grouped_mm`` refuses them, unl
 SEEDS = range(10)
 PINNED = {
     1: [],
-    2: ["dp=2", "tp=2", "dp=2,zero=2", "dp=2,micro=3,recompute=full", "pp=2,micro=3"],
-    3: ["dp=3,zero=3", "tp=3"],
-    4: ["dp=2,tp=2", "pp=2,tp=2,micro=2", "pp=2,dp=2"],
+    2: ["dp=2", "tp=2", "dp=2,zero=2,micro=3", "dp=2,micro=3,recompute=full", "pp=2,micro=3"],
+    3: ["dp=3,zero=3", "dp=3,zero=2,micro=2,recompute=full", "tp=3"],
+    4: ["dp=2,tp=2", "pp=2,tp=2,micro=2", "pp=2,dp=2", "pp=2,dp=2,zero=2,micro=3"],
     8: ["dp=4,tp=2,zero=1", "dp=2,sp=2,tp=2"],
 }
 

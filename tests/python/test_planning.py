@@ -6,6 +6,7 @@ import json
 
 import moai
 import pytest
+from moai import _C
 from moai.cli import main
 
 KEYS = {"fits", "step_time_s", "tokens_per_s", "peak_bytes", "layout", "lower_bound", "gap", "plan_seconds"}
@@ -208,3 +209,26 @@ def test_unequal_devices_share_the_work_by_their_speed() -> None:
         for kinds in (["h100"], ["h100", slow], [slow])
     ]
     assert times[0] < times[1] < times[2]
+
+
+def test_zero_says_what_lies_sharded_and_gradients_are_sharded_where_memory_asks_for_it() -> None:
+    pin = "dp=4,micro=4,recompute=none"
+    plans = [moai.plan("gpt2", 16, 128, "h100:4", pin=f"{pin},zero={stage}") for stage in range(4)]
+    kept = [plan["bytes"] for plan in plans]
+    assert [round(kept[0]["states"] / each["states"]) for each in kept] == [1, 4, 4, 4]
+    assert [round(kept[0]["gradients"] / each["gradients"]) for each in kept] == [1, 1, 4, 4]
+    assert [round(kept[0]["weights"] / each["weights"]) for each in kept] == [1, 1, 1, 4]
+    sent = [plan["time"]["communicate_s"] for plan in plans]
+    assert sent[2] > sent[1]  # in each turn, not after the last one
+    assert '"gradients": "at once"' in plans[2]["plan"]
+    again = moai.plan("gpt2", 16, 128, "h100:4", saved=plans[2]["plan"])
+    for key in ("layout", "step_time_s", "peak_bytes", "plan"):
+        assert again[key] == plans[2][key], key
+
+    # Just enough for what the third stage takes: without a stage pinned, gradients are sharded at once too.
+    cluster = json.loads(_C.cluster("h100:4")["json"])
+    for device in cluster["kinds"]:
+        device["memory_bytes"] = int(1.01 * plans[3]["peak_bytes"])
+    found = moai.plan("gpt2", 16, 128, json.dumps(cluster), pin=pin)
+    assert found["fits"]
+    assert "gradients sharded as they are made" in found["layout"]

@@ -114,9 +114,13 @@ class DeviceGraph {
     const ops::Rule& rule = step_.frame.rules[v.producer];
     const auto& factors = step_.frame.node_factors[v.producer];
     const Turn turn = step_.loop.turn();
+    bool has_batch = false;
     for (size_t f = 0; f < factors.size(); ++f) {
-      if (turn.leaf_of(factors[f]) >= 0) sums_.carry(whole_, value, rule.combine[v.index][f], turn.count);
+      if (turn.leaf_of(factors[f]) < 0) continue;
+      sums_.carry(whole_, value, rule.combine[v.index][f], turn.count);
+      has_batch = true;
     }
+    if (!has_batch) sums_.carry(whole_, value, ops::Combine::kSum, turn.count);  // handed on
   }
 
   NodeId find_last_raising() const {
