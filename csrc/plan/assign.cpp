@@ -9,7 +9,6 @@
 #include "ir/error.h"
 #include "plan/hints.h"
 #include "plan/live_bytes.h"
-#include "plan/moves.h"
 #include "plan/op_cost.h"
 
 namespace moai::plan {

@@ -37,7 +37,8 @@ std::vector<Placement> hinted(const ir::Graph& graph, int32_t input, const Mesh&
       std::vector<Placement> kept;
       for (const auto& placement : placements) {
         const bool is_cut = placement[a].kind == K::kShard;
-        if (hint.dim == ir::kNone ? !is_cut : is_cut && placement[a].dim == hint.dim) kept.push_back(placement);
+        if (hint.dim == ir::kNone ? !is_cut : is_cut && placement[a].dim == hint.dim)
+          kept.push_back(placement);
       }
       if (!kept.empty()) placements = std::move(kept);
     }
@@ -55,8 +56,8 @@ void check_hints(const ir::Graph& graph, const Frame& frame) {
       return frame.atoms.size(atom) > 1 && !frame.atoms.opaque(atom);
     });
     if (can_be) continue;
-    throw Error(Phase::kPlan,
-                concat("a hint asks to cut ", graph.type(input).str(), " along dim ", hint.dim, ", which no op splits"))
+    throw Error(Phase::kPlan, concat("a hint asks to cut ", graph.type(input).str(), " along dim ", hint.dim,
+                                     ", which no op splits"))
         .hint("would work: another dim, or None to leave it whole");
   }
 }

@@ -12,14 +12,17 @@
 namespace moai::record {
 
 void set_hint(const at::Tensor& tensor, const std::vector<std::pair<std::string, int32_t>>& dims) {
-  TORCH_CHECK_VALUE(is_moai(tensor) && has_own_storage(*tensor.unsafeGetTensorImpl()),
-                    "moai.hint is for tensors of the device \"moai\": move the tensor or its module there first");
+  TORCH_CHECK_VALUE(
+      is_moai(tensor) && has_own_storage(*tensor.unsafeGetTensorImpl()),
+      "moai.hint is for tensors of the device \"moai\": move the tensor or its module there first");
   Storage& storage = storage_of(tensor);
   const Guard guard(lock());
-  TORCH_CHECK_VALUE(layout_of(tensor) == storage.layout,
-                    "moai.hint is for whole tensors, and this one shows a part of another or shows it otherwise: "
-                    "hint the one that it is a view of");
-  static std::map<std::pair<const Layout*, std::vector<std::pair<std::string, int32_t>>>, std::unique_ptr<Hint>>
+  TORCH_CHECK_VALUE(
+      layout_of(tensor) == storage.layout,
+      "moai.hint is for whole tensors, and this one shows a part of another or shows it otherwise: "
+      "hint the one that it is a view of");
+  static std::map<std::pair<const Layout*, std::vector<std::pair<std::string, int32_t>>>,
+                  std::unique_ptr<Hint>>
       known;  // under the recorder's lock
   if (dims.empty()) {
     storage.hint = nullptr;
