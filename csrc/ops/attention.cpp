@@ -54,6 +54,14 @@ void backward(RuleBuilder& b) {
       {0, 1, 2, 3, 4, 5, 8});
   say(b, causal, 7, 8);
   b.flops(products(b, 1, 3, 3, 2) * (causal ? 0.5 : 1));
+  // Blocks of keys add up the queries' gradient in fp32, beside a sum for each row (Dao 2023).
+  std::vector<int32_t> rows;
+  for (const char* name : {"b", "k", "r", "s"}) {
+    for (const auto f : b.factors(name)) rows.push_back(f);
+  }
+  b.scratch(4, rows);
+  for (const auto f : b.factors("d")) rows.push_back(f);
+  b.scratch(4, std::move(rows));
 }
 
 }  // namespace

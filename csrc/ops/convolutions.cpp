@@ -15,6 +15,17 @@ void count(RuleBuilder& b, const ir::Dims& out, const ir::Dims& weight, double t
   b.flops(2 * times * multiplies);
 }
 
+// Kernels that multiply matrices unfold the windows of one sample and group first (im2col; Chellapilla et al.
+// 2006): `windows` says how many, `channels` what each has of every place in the filter.
+void unfold(RuleBuilder& b, const char* windows, const char* channels, ir::DType dtype) {
+  if (b.factors("k").empty()) return;  // a product as it is
+  std::vector<int32_t> factors = b.factors("k");
+  for (const char* name : {windows, channels}) {
+    for (const auto f : b.factors(name)) factors.push_back(f);
+  }
+  b.scratch(static_cast<double>(ir::element_bytes(dtype)), std::move(factors));
+}
+
 // input, weight, bias, stride, padding, dilation, transposed, output_padding, groups.
 // A transposed weight is (channels in, channels out of a group).
 void convolution(RuleBuilder& b) {
@@ -29,6 +40,7 @@ void convolution(RuleBuilder& b) {
   b.whole("k");
   if (b.operand(2) == ir::kNone) b.linear({0});
   count(b, transposed ? b.sizes(0) : b.result_sizes(0), b.sizes(1), 1);
+  unfold(b, transposed ? "y" : "z", transposed ? "o" : "c", b.dtype(0));
 }
 
 // grad, input, weight, bias sizes, stride, padding, dilation, transposed, output_padding, groups, mask.
@@ -57,6 +69,7 @@ void convolution_backward(RuleBuilder& b) {
   b.linear({0});
   const double products = (at[0] != ir::kNone) + (at[1] != ir::kNone);
   count(b, transposed ? b.sizes(1) : b.sizes(0), b.sizes(2), products);
+  unfold(b, transposed ? "y" : "z", transposed ? "o" : "c", b.dtype(0));
 }
 
 // Batch and channels pass through; space lies whole. Every tensor is (…, space), of `space` dims.

@@ -126,11 +126,31 @@ void triangle(RuleBuilder& b) {
   b.linear({0});
 }
 
+// Keys and where they stood, beside those that are given and come out.
+void scratch_of_sorting(RuleBuilder& b) {
+  auto bytes = static_cast<double>(ir::element_bytes(b.dtype(0)) + ir::element_bytes(ir::DType::kI64));
+  std::vector<int32_t> factors;
+  for (size_t d = 0; d < b.sizes(0).size(); ++d) {
+    const auto& of_dim = b.operand_factors(0)[d];
+    if (of_dim.empty()) bytes *= static_cast<double>(b.sizes(0)[d]);
+    factors.insert(factors.end(), of_dim.begin(), of_dim.end());
+  }
+  b.scratch(bytes, std::move(factors));
+}
+
+RuleEntry sorted_along(size_t arg) {
+  return [along = whole_along(arg, "it is sorted along")](RuleBuilder& b) {
+    along(b);
+    scratch_of_sorting(b);
+  };
+}
+
 void topk(RuleBuilder& b) {
   const auto rank = b.sizes(0).size();
   const std::string term = dims_but(rank, b.wrap(b.integer(2, -1), rank));
   b.line(term + " -> " + term + ", " + term, {0});
   b.why_whole("it is sorted along");
+  scratch_of_sorting(b);
 }
 
 }  // namespace
@@ -160,9 +180,9 @@ void add_reductions(RuleTable& table) {
   table["flip"] = moved_along(1, "it is turned round");
   table["roll"] = moved_along(2, "it is rolled");
   table["topk"] = topk;
-  table["sort"] = whole_along(1, "it is sorted along");
-  table["sort.stable"] = whole_along(2, "it is sorted along");
-  table["argsort"] = whole_along(1, "it is sorted along");
+  table["sort"] = sorted_along(1);
+  table["sort.stable"] = sorted_along(2);
+  table["argsort"] = sorted_along(1);
   table["tril"] = table["triu"] = triangle;
   table["_softmax"] = softmax(Exchange::kSoftmax);
   table["_log_softmax"] = softmax(Exchange::kLogSoftmax);

@@ -88,6 +88,13 @@ struct LocalArg {
   int64_t times = 1;
 };
 
+// What a kernel works on beside operands and results: so many bytes for each combination of indices of the
+// factors.
+struct Scratch {
+  double bytes = 0;
+  std::vector<int32_t> factors;
+};
+
 struct Rule {
   std::vector<Factor> factors;
   std::vector<TensorFactors> operands;  // by operand of the node
@@ -99,6 +106,7 @@ struct Rule {
   // replicated, gives Partial(sum) results.
   std::vector<std::vector<int32_t>> linear;
   std::vector<LocalArg> local_args;
+  std::vector<Scratch> scratch;
   double flops = 0;       // of the whole node; a multiply-add counts two
   bool known = false;     // some family has the op; otherwise every dim is whole
   bool free = false;      // moves no data: a view

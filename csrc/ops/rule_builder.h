@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "ops/rule.h"
@@ -56,6 +57,7 @@ class RuleBuilder {
   int32_t add_factor(std::string name, int64_t size, bool whole = false);
   void say_operand(int32_t operand, TensorFactors factors);
   void say_result(size_t result, TensorFactors factors);
+  const TensorFactors& operand_factors(size_t operand) const { return rule_.operands[operand]; }
   const TensorFactors& result_factors(size_t result) const { return rule_.results[result]; }
 
   void whole(const std::string& name, const std::string& why = "");
@@ -73,6 +75,9 @@ class RuleBuilder {
   void size_element_argument(int32_t arg, int32_t element, std::initializer_list<const char*> names);
   void result_sizes_argument(int32_t arg);  // a list that is the first result's sizes
   void flops(double count) { rule_.flops = count; }
+  void scratch(double bytes, std::vector<int32_t> factors) {
+    rule_.scratch.push_back({bytes, std::move(factors)});
+  }
   // A multiply-add for each combination of all factors.
   void contraction_flops(double times = 1);
   void free() { rule_.free = true; }

@@ -60,6 +60,7 @@ class Assigner {
       const std::vector<double> live = live_bytes(step_, frame_, mesh_, terms_, best);
       const auto most = std::max_element(live.begin(), live.end());
       best.bytes = live.empty() ? 0 : *most;
+      best.scratch_bytes = live.empty() ? 0 : best.nodes[most - live.begin()].scratch_bytes;
       if (best.bytes <= terms_.memory_bytes * (1 + 1e-9)) return best;
       if (round == kMoreMoments || !add_moment(static_cast<ir::NodeId>(most - live.begin()), best)) {
         best.fits = false;
@@ -105,7 +106,7 @@ class Assigner {
 
   double working_bytes(ir::NodeId n, const Option& option) const {
     const ir::Node& node = graph_.node(n);
-    double bytes = 0;
+    double bytes = option.scratch_bytes;
     for (size_t r = 0; r < node.results.size(); ++r) {
       const auto value = node.results[r];
       if (takes_memory(value) && lifetimes_.first(value) == n)

@@ -44,6 +44,7 @@ struct Assignment {
   double communicate_seconds = 0;
   double bytes = 0;            // the most at any moment, on one device
   double state_bytes = 0;      // of which inputs: weights, states, data
+  double scratch_bytes = 0;    // of which what the op that runs then works on beside its tensors
   Repeated<Option> nodes;      // by node
   Repeated<Placement> inputs;  // by input
   int32_t variables = 0;       // after folding

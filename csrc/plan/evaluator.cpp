@@ -168,7 +168,9 @@ void Evaluator::draw(Candidate* out, const Mesh& mesh, const Terms& terms) {
   SplitCounts counts;
   out->assignment = random_assignment(base().graph, base().frame, mesh, *pins_.random, &counts);
   const std::vector<double> live = live_bytes(base(), base().frame, mesh, terms, out->assignment);
-  out->assignment.bytes = *std::max_element(live.begin(), live.end());
+  const auto most = std::max_element(live.begin(), live.end());
+  out->assignment.bytes = *most;
+  out->assignment.scratch_bytes = out->assignment.nodes[most - live.begin()].scratch_bytes;
   out->fits = out->assignment.fits = out->assignment.bytes <= memory_;
   simulate(out, mesh, terms);
   out->assignment.seconds = out->spent.compute + out->spent.communicate;

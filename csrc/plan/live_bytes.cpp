@@ -39,7 +39,7 @@ std::vector<double> live_bytes(const Step& step, const Frame& turn, const Mesh& 
   Moves moves(step, turn, mesh);
   size_t edge = 0;
   for (ir::NodeId n = 0; n < nodes; ++n) {
-    live[n] = now += change[n];
+    live[n] = (now += change[n]) + assignment.nodes[n].scratch_bytes;
     const ir::Node& node = graph.node(n);
     for (size_t o = 0; o < node.operands.size(); ++o)
       live[n] +=

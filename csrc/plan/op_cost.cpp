@@ -103,6 +103,24 @@ OpCost cost_of(const ir::Graph& graph, const Frame& frame, ir::NodeId node, cons
   return Cost(graph, frame, node, option, mesh).all();
 }
 
+double scratch_bytes_of(const Frame& frame, ir::NodeId node, const Option& option, const Mesh& mesh) {
+  const auto& factors = frame.node_factors[node];
+  double total = 0;
+  for (const auto& scratch : frame.rules[node].scratch) {
+    double bytes = scratch.bytes;
+    for (const auto f : scratch.factors) {
+      for (const auto atom : factors[f]) bytes *= static_cast<double>(frame.atoms.size(atom));
+      for (size_t a = 0; a < option.choices.size(); ++a) {
+        const AxisChoice& choice = option.choices[a];
+        if (choice.kind == AxisChoice::Kind::kFactor && choice.factor == f)
+          bytes *= largest_share(frame.atoms.size(factors[f][choice.leaf]), mesh.axes[a].size);
+      }
+    }
+    total += bytes;
+  }
+  return total;
+}
+
 bool is_contraction(const ir::Graph& graph, ir::NodeId node, const ops::Rule& rule) {
   constexpr double kMany = 8;
   double elements = 0;

@@ -20,6 +20,9 @@ struct OpCost {
 OpCost cost_of(const ir::Graph& graph, const Frame& frame, ir::NodeId node, const Option& option,
                const Mesh& mesh);
 
+// Bytes that a node's kernel works on beside its tensors, on the device with the largest part.
+double scratch_bytes_of(const Frame& frame, ir::NodeId node, const Option& option, const Mesh& mesh);
+
 // Whether a node uses its elements many times over: products, convolutions, attention.
 bool is_contraction(const ir::Graph& graph, ir::NodeId node, const ops::Rule& rule);
 

@@ -137,6 +137,7 @@ class Enumerate {
         option.results[r].push_back(result_split(r, chosen[a]));
     }
     option.seconds = cost_of(graph_, frame_, id_, option, mesh_).seconds();
+    option.scratch_bytes = scratch_bytes_of(frame_, id_, option, mesh_);
     options_.push_back(std::move(option));
   }
 

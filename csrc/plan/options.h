@@ -29,6 +29,7 @@ struct Option {
   std::vector<Placement> operands;  // by operand
   std::vector<Placement> results;   // by result
   double seconds = 0;               // of computing, on the device with the largest part
+  double scratch_bytes = 0;         // that it works on beside operands and results, there
 };
 
 inline const LeafSizes& leaf_sizes(const Frame& frame, ir::ValueId value) { return frame.value_sizes[value]; }

@@ -24,7 +24,7 @@ StageProblem stage_problem(const std::vector<Stretch>& line, const OuterChoice& 
     problem.state_bytes.push_back(still_bytes(stretch));
     problem.activation_bytes.push_back(stretch.bytes.activations);
     problem.cut_seconds.push_back(0);
-    working = std::max(working, stretch.bytes.working);
+    working = std::max(working, stretch.bytes.scratch + stretch.bytes.working);
   }
   problem.in_flight = in_flight_1f1b(stages, outer.micro_batches);
   problem.limit_bytes.assign(static_cast<size_t>(stages),
@@ -68,7 +68,7 @@ PipelineCost pipeline_cost(const std::vector<Stretch>& line, const OuterChoice& 
     Pipeline::Stage stage;
     Bytes& of_device = bytes[pipeline.device_of(s)];
     Spent& between = messages[pipeline.device_of(s)];
-    double working = 0;
+    double working = 0;  // with scratch
     for (int32_t i = out.stage_begins[s]; i < end; ++i) {
       const Stretch& one = line[i];
       stage.forward_seconds += one.forward;
@@ -81,11 +81,14 @@ PipelineCost pipeline_cost(const std::vector<Stretch>& line, const OuterChoice& 
       of_device.states += one.bytes.states;
       of_device.gradients += one.bytes.gradients;
       of_device.activations += one.bytes.activations * problem.in_flight[s];
-      working = std::max(working, one.bytes.working);
+      working = std::max(working, one.bytes.scratch + one.bytes.working);
+      if (working > of_device.scratch + of_device.working) {
+        of_device.scratch = one.bytes.scratch;
+        of_device.working = one.bytes.working;
+      }
       between.communicate += one.communicate * outer.micro_batches + one.update_communicate;
       between.exposed += one.exposed * outer.micro_batches + one.update_exposed;
     }
-    of_device.working = std::max(of_device.working, working);
     of_device.data = data;
     stage.resident_bytes += (data + working) / outer.chunks;
     const auto send = [&](const Stretch& cut, double* task) {

@@ -190,8 +190,11 @@ std::vector<Stretch> stretches(const Step& step, const Frame& turn, const Mesh& 
   double now = 0;
   for (ir::NodeId n = 0; n < nodes; ++n) {
     now += kept[n];
-    auto& working = out[std::max(step.stretch_of_node[n], 0)].bytes.working;
-    working = std::max(working, live[n] - still - now);
+    Bytes& most = out[std::max(step.stretch_of_node[n], 0)].bytes;
+    const double works = live[n] - still - now;
+    if (works <= most.scratch + most.working) continue;
+    most.scratch = std::min(works, assignment.nodes[n].scratch_bytes);
+    most.working = works - most.scratch;
   }
   for (size_t s = 0; s < count; ++s) {
     const Spent there = timeline.run(forward[s], false);
@@ -256,7 +259,9 @@ Whole whole(const Step& step, const Frame& turn, const Mesh& mesh, const Terms& 
   out.bytes.activations = std::min(out.bytes.activations, rest);
   rest -= out.bytes.activations;
   out.bytes.gradients = std::min(out.bytes.gradients, rest);
-  out.bytes.working = rest - out.bytes.gradients;
+  rest -= out.bytes.gradients;
+  out.bytes.scratch = std::min(assignment.scratch_bytes, rest);
+  out.bytes.working = rest - out.bytes.scratch;
   return out;
 }
 

@@ -61,9 +61,10 @@ struct Bytes {
   double data = 0;
   double gradients = 0;    // that wait for the optimizer
   double activations = 0;  // that wait for backward, all turns on their way
-  double working = 0;      // else, at the fullest moment
+  double scratch = 0;      // of the op that runs at the fullest moment, beside its tensors
+  double working = 0;      // else, at that moment
 
-  double total() const { return weights + states + data + gradients + activations + working; }
+  double total() const { return weights + states + data + gradients + activations + scratch + working; }
 };
 
 // What each stretch of forward costs a device: what stages of a pipeline are cut from.

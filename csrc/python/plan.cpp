@@ -21,6 +21,7 @@ py::dict dict_of(const plan::Bytes& bytes) {
   out["data"] = bytes.data;
   out["gradients"] = bytes.gradients;
   out["activations"] = bytes.activations;
+  out["scratch"] = bytes.scratch;
   out["working"] = bytes.working;
   return out;
 }
