@@ -32,24 +32,27 @@ const ir::Symbol& fused_symbol() {
   return symbol;
 }
 
-struct Group {
-  std::vector<NodeId> members;  // in the graph's order
-  ir::Dims sizes;               // of the iteration space
-  size_t columns = 0;           // 0: nothing is reduced yet
+// What a group's kernel iterates over.
+struct Space {
+  ir::Dims sizes;
+  size_t columns = 0;  // 0: nothing is reduced yet
 };
 
 class Grouping {
  public:
-  explicit Grouping(const Graph& graph) : graph_(graph), group_of_(graph.nodes().size(), ir::kNone) {}
+  explicit Grouping(const Graph& graph) : graph_(graph), readers_(graph) {
+    groups_.of.assign(graph.nodes().size(), ir::kNone);
+  }
 
   Graph run() {
     for (size_t n = 0; n < graph_.nodes().size(); ++n) {
       const auto part = fusable(graph_, static_cast<NodeId>(n));
       if (part) place(static_cast<NodeId>(n), *part);
     }
-    find_users();
-    for (auto& group : groups_) check(group);
-    return rewritten();
+    for (size_t g = 0; g < groups_.members.size(); ++g) check(static_cast<int32_t>(g));
+    return regroup(graph_, groups_, [this](int32_t group, Graph* out, std::vector<ValueId>* renamed) {
+      fuse(group, out, renamed);
+    });
   }
 
  private:
@@ -58,24 +61,23 @@ class Grouping {
     std::vector<int32_t> near;
     for (const ValueId operand : graph_.node(id).operands) {
       const NodeId producer = graph_.value(operand).producer;
-      if (producer != ir::kNone && group_of_[producer] != ir::kNone) near.push_back(group_of_[producer]);
+      if (producer != ir::kNone && groups_.of[producer] != ir::kNone) near.push_back(groups_.of[producer]);
     }
     std::sort(near.rbegin(), near.rend());
     near.erase(std::unique(near.begin(), near.end()), near.end());
     for (const int32_t g : near) {
-      Group& group = groups_[g];
-      if (group.members.size() >= kMostMembers || id - group.members.front() > kWindow) continue;
-      if (!admits(group, part) || comes_back(g, id)) continue;
-      if (part.columns != 0) {
-        group.columns = part.columns;
-        group.sizes = part.sizes;
-      }
-      group.members.push_back(id);
-      group_of_[id] = g;
+      std::vector<NodeId>& members = groups_.members[g];
+      if (members.size() >= kMostMembers || id - members.front() > kWindow) continue;
+      if (!admits(spaces_[g], part) || comes_back(graph_, groups_, g, id, beginning(g), kMostLookedAt))
+        continue;
+      if (part.columns != 0) spaces_[g] = {part.sizes, part.columns};
+      members.push_back(id);
+      groups_.of[id] = g;
       return;
     }
-    group_of_[id] = static_cast<int32_t>(groups_.size());
-    groups_.push_back({{id}, part.sizes, part.columns});
+    groups_.of[id] = static_cast<int32_t>(groups_.members.size());
+    groups_.members.push_back({id});
+    spaces_.push_back({part.sizes, part.columns});
   }
 
   static bool is_of_rows(const ir::Dims& sizes, const ir::Dims& space, size_t columns) {
@@ -86,66 +88,22 @@ class Grouping {
   }
 
   // Whether the sizes go together. Whether one kernel can be it is seen when the group is whole.
-  bool admits(const Group& group, const Fusable& part) const {
+  static bool admits(const Space& space, const Fusable& part) {
     if (part.columns == 0)
-      return part.sizes == group.sizes ||
-             (group.columns != 0 && is_of_rows(part.sizes, group.sizes, group.columns));
-    return part.sizes == group.sizes && (group.columns == 0 || group.columns == part.columns);
+      return part.sizes == space.sizes ||
+             (space.columns != 0 && is_of_rows(part.sizes, space.sizes, space.columns));
+    return part.sizes == space.sizes && (space.columns == 0 || space.columns == part.columns);
   }
 
   // No node before this one follows from the group: none of the groups that such nodes are in reaches here.
   NodeId beginning(int32_t g) const {
-    NodeId least = groups_[g].members.front();
+    NodeId least = groups_.members[g].front();
     for (int32_t h = g; h-- > 0;) {
-      const auto& members = groups_[h].members;
+      const auto& members = groups_.members[h];
       if (members.front() < least - kWindow) break;
       if (members.back() >= least) least = members.front();
     }
     return least;
-  }
-
-  // Whether a way leads from the group out of it and to the node.
-  bool comes_back(int32_t g, NodeId id) const {
-    std::vector<NodeId> open;
-    std::unordered_set<NodeId> seen;
-    const auto add = [&](NodeId of, bool skip_group) {
-      for (const ValueId operand : graph_.node(of).operands) {
-        const NodeId producer = graph_.value(operand).producer;
-        if (producer == ir::kNone || (skip_group && group_of_[producer] == g)) continue;
-        if (seen.insert(producer).second) open.push_back(producer);
-      }
-    };
-    add(id, true);
-    const NodeId least = beginning(g);
-    while (!open.empty()) {
-      if (seen.size() > kMostLookedAt) return true;
-      const NodeId now = open.back();
-      open.pop_back();
-      if (group_of_[now] == g) return true;
-      if (now < least) continue;
-      if (group_of_[now] == ir::kNone) {
-        add(now, false);
-        continue;
-      }
-      // A group is there when all that it needs is.
-      for (const NodeId member : groups_[group_of_[now]].members) add(member, false);
-    }
-    return false;
-  }
-
-  void find_users() {
-    users_.resize(graph_.values().size());
-    for (size_t n = 0; n < graph_.nodes().size(); ++n) {
-      for (const ValueId operand : graph_.nodes()[n].operands)
-        users_[operand].push_back(static_cast<NodeId>(n));
-    }
-    is_output_.assign(graph_.values().size(), false);
-    for (const ValueId output : graph_.outputs()) is_output_[output] = true;
-  }
-
-  bool leaves(ValueId value, int32_t group) const {
-    return is_output_[value] || std::any_of(users_[value].begin(), users_[value].end(),
-                                            [&](NodeId user) { return group_of_[user] != group; });
   }
 
   struct Inner {
@@ -155,16 +113,16 @@ class Grouping {
     std::vector<int32_t> numbers;   // by its numbers: those of the outer graph
   };
 
-  Inner inner_of(const Group& group) const {
+  Inner inner_of(int32_t g) const {
     Inner inner;
     std::unordered_map<ValueId, ValueId> renamed;
     std::unordered_map<int32_t, int32_t> numbers;
-    const int32_t g = group_of_[group.members.front()];
-    for (const NodeId id : group.members) {
+    const auto& members = groups_.members[g];
+    for (const NodeId id : members) {
       for (const ValueId operand : graph_.node(id).operands) {
         if (renamed.count(operand) != 0) continue;
         const NodeId producer = graph_.value(operand).producer;
-        if (producer != ir::kNone && group_of_[producer] == g) continue;
+        if (producer != ir::kNone && groups_.of[producer] == g) continue;
         renamed[operand] = inner.graph.add_input(graph_.type(operand));
         inner.operands.push_back(operand);
       }
@@ -178,7 +136,7 @@ class Grouping {
       return at->second;
     };
     std::vector<ValueId> outputs;
-    for (const NodeId id : group.members) {
+    for (const NodeId id : members) {
       Node node = graph_.node(id);
       std::vector<ir::Type> types;
       for (const ValueId result : node.results) types.push_back(graph_.type(result));
@@ -192,7 +150,7 @@ class Grouping {
       const NodeId added = inner.graph.add_node(std::move(node), std::move(types));
       for (size_t r = 0; r < results.size(); ++r) {
         renamed[results[r]] = inner.graph.node(added).results[r];
-        if (!leaves(results[r], g)) continue;
+        if (!readers_.outside(groups_, g, results[r])) continue;
         outputs.push_back(renamed[results[r]]);
         inner.results.push_back(results[r]);
       }
@@ -202,31 +160,24 @@ class Grouping {
   }
 
   // Takes members off the end until one kernel can compute the rest.
-  void check(Group& group) {
-    while (group.members.size() > 1) {
-      const Inner inner = inner_of(group);
+  void check(int32_t g) {
+    auto& members = groups_.members[g];
+    while (members.size() > 1) {
+      const Inner inner = inner_of(g);
       if (inner.operands.size() + inner.results.size() <= kMostOperands && build_kernel(inner.graph)) return;
-      group_of_[group.members.back()] = ir::kNone;
-      group.members.pop_back();
+      groups_.of[members.back()] = ir::kNone;
+      members.pop_back();
     }
-    group_of_[group.members.front()] = ir::kNone;
-    group.members.clear();
+    groups_.of[members.front()] = ir::kNone;
+    members.clear();
   }
 
-  Graph rewritten() const {
-    NodeGroups groups{group_of_, {}};
-    for (const Group& group : groups_) groups.members.push_back(group.members);
-    return regroup(graph_, groups, [this](int32_t group, Graph* out, std::vector<ValueId>* renamed) {
-      fuse(groups_[group], out, renamed);
-    });
-  }
-
-  void fuse(const Group& group, Graph* out, std::vector<ValueId>* renamed) const {
+  void fuse(int32_t group, Graph* out, std::vector<ValueId>* renamed) const {
     Inner inner = inner_of(group);
     Node node;
     node.op = fused_symbol();
-    node.section = graph_.node(group.members.front()).section;
-    node.origin = graph_.node(group.members.back()).origin;
+    node.section = graph_.node(groups_.members[group].front()).section;
+    node.origin = graph_.node(groups_.members[group].back()).origin;
     ir::OperandListRef operands;
     for (const ValueId operand : inner.operands) {
       operands.operands.push_back(static_cast<int32_t>(node.operands.size()));
@@ -237,10 +188,9 @@ class Grouping {
   }
 
   const Graph& graph_;
-  std::vector<int32_t> group_of_;  // by node
-  std::vector<Group> groups_;
-  std::vector<std::vector<NodeId>> users_;  // by value
-  std::vector<bool> is_output_;             // by value
+  const Readers readers_;
+  NodeGroups groups_;
+  std::vector<Space> spaces_;  // by group
 };
 
 }  // namespace

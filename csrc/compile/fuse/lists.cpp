@@ -208,7 +208,7 @@ class Chain {
 
 class Grouping {
  public:
-  explicit Grouping(const Graph& graph) : graph_(graph) {
+  explicit Grouping(const Graph& graph) : graph_(graph), readers_(graph) {
     groups_.of.assign(graph.nodes().size(), ir::kNone);
   }
 
@@ -217,16 +217,15 @@ class Grouping {
       const auto id = static_cast<NodeId>(n);
       if (const auto listed = read_list_node(graph_, graph_.node(id))) place(id, *listed);
     }
-    find_users();
-    for (const Chain& chain : chains_) {
-      groups_.members.push_back(chain.members());
-      if (chain.members().size() != 1) continue;
-      groups_.of[chain.members().front()] = ir::kNone;
-      groups_.members.back().clear();
+    for (auto& members : groups_.members) {
+      if (members.size() != 1) continue;
+      groups_.of[members.front()] = ir::kNone;
+      members.clear();
     }
     return regroup(graph_, groups_, [this](int32_t group, Graph* out, Values* renamed) {
       Values results;
-      Node node = chains_[group].node([&](ValueId value) { return leaves(value, group); }, &results);
+      Node node = chains_[group].node([&](ValueId value) { return readers_.outside(groups_, group, value); },
+                                      &results);
       for (ValueId& operand : node.operands) operand = (*renamed)[operand];
       add_renamed(graph_, std::move(node), results, out, renamed);
     });
@@ -238,6 +237,7 @@ class Grouping {
     alone.take(id, listed);
     if (!alone.is_computed()) return;
     groups_.of[id] = static_cast<int32_t>(chains_.size());
+    groups_.members.push_back({id});
     chains_.push_back(std::move(alone));
     // With it come together the chains that it goes on in.
     for (size_t c = chains_.size() - 1; c-- > 0;) {
@@ -248,8 +248,8 @@ class Grouping {
 
   // Makes one chain of two, unless a way leads out of it and back.
   void join(int32_t from, int32_t to) {
-    std::vector<NodeId> members = chains_[from].members();
-    members.insert(members.end(), chains_[to].members().begin(), chains_[to].members().end());
+    std::vector<NodeId> members = groups_.members[from];
+    members.insert(members.end(), groups_.members[to].begin(), groups_.members[to].end());
     if (members.size() > kMostMembers) return;
     std::sort(members.begin(), members.end());
     Chain all(graph_);
@@ -258,83 +258,41 @@ class Grouping {
       if (!all.reads_in_order(*listed)) return;
       all.take(member, *listed);
     }
-    const std::vector<NodeId> moved = chains_[from].members();
-    Chain other = std::exchange(chains_[from], Chain(graph_));
+    const std::vector<NodeId> moved = std::exchange(groups_.members[from], {});
+    std::swap(groups_.members[to], members);
     for (const NodeId member : moved) groups_.of[member] = to;
-    std::swap(chains_[to], all);
-    const bool is_closed =
-        std::none_of(members.begin(), members.end(), [&](NodeId member) { return comes_back(to, member); });
-    if (is_closed) return;
-    std::swap(chains_[to], all);
-    chains_[from] = std::move(other);
+    const NodeId least = beginning(to);
+    const bool is_closed = std::none_of(
+        groups_.members[to].begin(), groups_.members[to].end(),
+        [&](NodeId member) { return comes_back(graph_, groups_, to, member, least, kMostLookedAt); });
+    if (is_closed) {
+      chains_[to] = std::move(all);
+      chains_[from] = Chain(graph_);
+      return;
+    }
+    std::swap(groups_.members[to], members);
+    groups_.members[from] = moved;
     for (const NodeId member : moved) groups_.of[member] = from;
   }
 
   // No node before this one follows from the chain, not even by way of other chains.
   NodeId beginning(int32_t c) const {
-    NodeId least = chains_[c].members().front();
+    NodeId least = groups_.members[c].front();
     for (bool moved = true; moved;) {
       moved = false;
-      for (const Chain& other : chains_) {
-        if (other.members().empty() || other.members().front() >= least || other.members().back() < least)
-          continue;
-        least = other.members().front();
+      for (const auto& other : groups_.members) {
+        if (other.empty() || other.front() >= least || other.back() < least) continue;
+        least = other.front();
         moved = true;
       }
     }
     return least;
   }
 
-  // Whether a way leads from the chain out of it and to the node.
-  bool comes_back(int32_t c, NodeId id) const {
-    std::vector<NodeId> open;
-    std::unordered_set<NodeId> seen;
-    const auto add = [&](NodeId of, bool skip_chain) {
-      for (const ValueId operand : graph_.node(of).operands) {
-        const NodeId producer = operand == ir::kNone ? ir::kNone : graph_.value(operand).producer;
-        if (producer == ir::kNone || (skip_chain && groups_.of[producer] == c)) continue;
-        if (seen.insert(producer).second) open.push_back(producer);
-      }
-    };
-    add(id, true);
-    const NodeId least = beginning(c);
-    while (!open.empty()) {
-      if (seen.size() > kMostLookedAt) return true;
-      const NodeId now = open.back();
-      open.pop_back();
-      if (groups_.of[now] == c) return true;
-      if (now < least) continue;
-      if (groups_.of[now] == ir::kNone) {
-        add(now, false);
-        continue;
-      }
-      // A chain is there when all that it needs is.
-      for (const NodeId member : chains_[groups_.of[now]].members()) add(member, false);
-    }
-    return false;
-  }
-
-  void find_users() {
-    users_.resize(graph_.values().size());
-    for (size_t n = 0; n < graph_.nodes().size(); ++n) {
-      for (const ValueId operand : graph_.nodes()[n].operands) {
-        if (operand != ir::kNone) users_[operand].push_back(static_cast<NodeId>(n));
-      }
-    }
-    is_output_.assign(graph_.values().size(), false);
-    for (const ValueId output : graph_.outputs()) is_output_[output] = true;
-  }
-
-  bool leaves(ValueId value, int32_t group) const {
-    return is_output_[value] || std::any_of(users_[value].begin(), users_[value].end(),
-                                            [&](NodeId user) { return groups_.of[user] != group; });
-  }
-
   const Graph& graph_;
   NodeGroups groups_;
-  std::vector<Chain> chains_;               // by group
-  std::vector<std::vector<NodeId>> users_;  // by value
-  std::vector<bool> is_output_;             // by value
+  const Readers readers_;
+  std::vector<Chain> chains_;  // by group
 };
 
 }  // namespace

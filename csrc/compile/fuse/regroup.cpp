@@ -1,7 +1,9 @@
 #include "compile/fuse/regroup.h"
 
+#include <algorithm>
 #include <queue>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 
 #include "ir/error.h"
@@ -20,6 +22,47 @@ void add_renamed(const Graph& from, Node node, const std::vector<ValueId>& resul
   node.results.clear();
   const NodeId added = out->add_node(std::move(node), std::move(types));
   for (size_t r = 0; r < results.size(); ++r) (*renamed)[results[r]] = out->node(added).results[r];
+}
+
+bool comes_back(const Graph& graph, const NodeGroups& groups, int32_t group, NodeId id, NodeId least,
+                size_t most) {
+  std::vector<NodeId> open;
+  std::unordered_set<NodeId> seen;
+  const auto add = [&](NodeId of, bool skip_group) {
+    for (const ValueId operand : graph.node(of).operands) {
+      const NodeId producer = operand == ir::kNone ? ir::kNone : graph.value(operand).producer;
+      if (producer == ir::kNone || (skip_group && groups.of[producer] == group)) continue;
+      if (seen.insert(producer).second) open.push_back(producer);
+    }
+  };
+  add(id, true);
+  while (!open.empty()) {
+    if (seen.size() > most) return true;
+    const NodeId now = open.back();
+    open.pop_back();
+    if (groups.of[now] == group) return true;
+    if (now < least) continue;
+    if (groups.of[now] == ir::kNone) {
+      add(now, false);
+      continue;
+    }
+    for (const NodeId member : groups.members[groups.of[now]]) add(member, false);
+  }
+  return false;
+}
+
+Readers::Readers(const Graph& graph) : nodes_(graph.values().size()), is_output_(graph.values().size()) {
+  for (size_t n = 0; n < graph.nodes().size(); ++n) {
+    for (const ValueId operand : graph.nodes()[n].operands) {
+      if (operand != ir::kNone) nodes_[operand].push_back(static_cast<NodeId>(n));
+    }
+  }
+  for (const ValueId output : graph.outputs()) is_output_[output] = true;
+}
+
+bool Readers::outside(const NodeGroups& groups, int32_t group, ValueId value) const {
+  return is_output_[value] || std::any_of(nodes_[value].begin(), nodes_[value].end(),
+                                          [&](NodeId reader) { return groups.of[reader] != group; });
 }
 
 Graph regroup(const Graph& graph, const NodeGroups& groups, const AddGroup& add) {

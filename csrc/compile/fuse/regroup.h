@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <vector>
@@ -12,6 +13,24 @@ namespace moai::compile {
 struct NodeGroups {
   std::vector<int32_t> of;                       // by node: its group, or kNone
   std::vector<std::vector<ir::NodeId>> members;  // by group, in the graph's order; empty: no group
+};
+
+// Whether a way leads from the group out of it and to the node, also by way of other groups: one is there
+// when all that it needs is. `least`: no node before it follows from the group. Yes where more than `most`
+// nodes would have to be looked at.
+bool comes_back(const ir::Graph& graph, const NodeGroups& groups, int32_t group, ir::NodeId id,
+                ir::NodeId least, size_t most);
+
+// Who reads the values of a graph, which must outlive it.
+class Readers {
+ public:
+  explicit Readers(const ir::Graph& graph);
+  // Whether a node that is not in the group reads the value, or it is an output.
+  bool outside(const NodeGroups& groups, int32_t group, ir::ValueId value) const;
+
+ private:
+  std::vector<std::vector<ir::NodeId>> nodes_;  // by value
+  std::vector<bool> is_output_;                 // by value
 };
 
 // The graph with every group in one place: where its last member stood, or later where what it needs is
