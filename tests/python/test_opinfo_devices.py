@@ -20,6 +20,11 @@ ROUNDED = {
     ("Muon", "float64"): {"rtol": 1e-2, "atol": 2e-2},
     ("corrcoef", "bfloat16"): {"rtol": 0.016, "atol": 0.01},
 }
+# What differences of nearly equal gradients make of rounding, after some steps any digit may show.
+AMPLIFIED = {
+    ("LBFGS", dtype): "LBFGS carries what another order of sums rounds into every digit: held in fp64 alone"
+    for dtype in ("bfloat16", "float16", "float32", "complex64")
+}
 SHARE = 40
 SEEDS = 1000
 
@@ -27,7 +32,15 @@ SEEDS = 1000
 def entries(pairs: list[tuple[str, str]]) -> list:
     """This commit's share of them, with the plan to run under, but for what is known to differ on one device."""
     chosen = [pair for pair in pairs if is_chosen((*pair, "devices"), SHARE) and not known(*pair)]
-    return [pytest.param(*pair, drawn(pair, SEEDS), id=":".join(pair)) for pair in chosen]
+    return [
+        pytest.param(
+            *pair,
+            drawn(pair, SEEDS),
+            id=":".join(pair),
+            marks=pytest.mark.skipif(pair in AMPLIFIED, reason=AMPLIFIED.get(pair, "")),
+        )
+        for pair in chosen
+    ]
 
 
 def is_as_on_the_cpu(check, name: str, dtype: str, seed: int) -> None:
