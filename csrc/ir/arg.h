@@ -86,6 +86,12 @@ inline bool is_number(const Arg& arg) {
          std::holds_alternative<HostScalarArg>(arg);
 }
 
+// Of arguments what is static; of a number that it is one.
+inline uint64_t mix_static(uint64_t hash, const std::vector<Arg>& args) {
+  for (const Arg& arg : args) hash = is_number(arg) ? mix(hash, arg.index()) : mix_arg(hash, arg);
+  return hash;
+}
+
 // Equality that agrees with the hash: doubles by their bits.
 inline bool same_arg(const Arg& a, const Arg& b) {
   if (const auto* x = std::get_if<double>(&a)) {

@@ -41,13 +41,10 @@ class CopyRemover {
            graph_.type(node.operands[0]) == graph_.type(node.results[0]);
   }
 
-  // Every element of operand 0 is replaced, and operand 1 has them in the order in which they are to lie. A
-  // region as long as the value can only be at offset 0.
   bool is_whole_update(const Node& node) const {
-    if (node.kind != NodeKind::kUpdate) return false;
-    const Type& whole = graph_.type(node.operands[0]);
-    const Type region{whole.dtype, std::get<Dims>(node.args[0]), std::get<Dims>(node.args[1])};
-    return graph_.type(node.operands[1]) == region && region.is_dense() && region.extent() == whole.extent();
+    return node.kind == NodeKind::kUpdate &&
+           graph_.type(node.operands[1]).dtype == graph_.type(node.operands[0]).dtype &&
+           replaces_all(graph_, node, node.operands[1]);
   }
 
   void keep(NodeId id) {

@@ -17,6 +17,15 @@ inline std::optional<int64_t> static_offset(const Arg& offset, const Type& regio
   return std::nullopt;
 }
 
+// Whether an update by `source` puts it over all of what is updated, in the order in which it lies. A region
+// as long as the value can only be at offset 0.
+inline bool replaces_all(const Graph& graph, const Node& update, ValueId source) {
+  const Type& type = graph.type(source);
+  return type.is_dense() && type.sizes == std::get<Dims>(update.args[0]) &&
+         type.strides == std::get<Dims>(update.args[1]) &&
+         type.bytes() == graph.type(update.operands[0]).bytes();
+}
+
 // Writes a new graph from an old one, node by node in the old order: the shared half of all passes.
 // Inputs and numbers come over at once, at the same positions.
 class Rewrite {

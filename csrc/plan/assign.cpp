@@ -172,12 +172,8 @@ class Assigner {
   std::vector<Option> ways_of_sum(ir::NodeId node) const {
     std::vector<Option> all = options_of(graph_, frame_, node, mesh_);
     for (size_t a = 0; a < mesh_.axes.size() && step_.hands_on[node] && terms_.zero >= 2; ++a) {
-      if (!mesh_.axes[a].may_split(Role::kBatch)) continue;
-      std::vector<Option> kept;
-      for (const auto& option : all) {
-        if (option.results[0][a].kind == K::kShard) kept.push_back(option);
-      }
-      if (!kept.empty()) all = std::move(kept);
+      if (mesh_.axes[a].may_split(Role::kBatch))
+        prefer(&all, [&](const Option& option) { return option.results[0][a].kind == K::kShard; });
     }
     return pinned(node, std::move(all));
   }
@@ -211,11 +207,7 @@ class Assigner {
       const bool copies = !terms_.copies.empty() && terms_.copies[a];
       if (!copies && (terms_.zero < 0 || !mesh_.axes[a].may_split(Role::kBatch))) continue;
       const bool shards = is_sharded && !copies;
-      std::vector<Placement> kept;
-      for (const auto& placement : all) {
-        if ((placement[a].kind == K::kShard) == shards) kept.push_back(placement);
-      }
-      if (!kept.empty()) all = std::move(kept);  // what is too small to shard lies whole
+      prefer(&all, [&](const Placement& placement) { return (placement[a].kind == K::kShard) == shards; });
     }
     return hinted(graph_, input, mesh_, std::move(all));
   }

@@ -1,7 +1,6 @@
 #include "plan/atoms.h"
 
 #include <algorithm>
-#include <unordered_map>
 
 #include "ir/arg.h"
 #include "plan/rules_of_graph.h"
@@ -112,25 +111,25 @@ namespace {
 // Values of equal layers share theirs.
 Repeated<LeafSizes> sizes_of(const Atoms& atoms, const std::vector<std::vector<Dim>>& value_dims) {
   Repeated<LeafSizes> sizes;
-  std::unordered_multimap<uint64_t, size_t> known;  // the first value of its like
-  for (const auto& dims : value_dims) {
+  FirstOfLike known;
+  for (size_t v = 0; v < value_dims.size(); ++v) {
+    const std::vector<Dim>& dims = value_dims[v];
     uint64_t hash = dims.size();
     for (const auto& dim : dims) {
       hash = ir::mix(hash, dim.size());
       for (const auto atom : dim) hash = ir::mix(hash, ir::bits(atoms.size(atom)));
     }
-    const auto is_like = [&](const auto& one) {
+    const auto is_like = [&](size_t other) {
       const auto has = [&](int64_t size, int32_t atom) { return size == atoms.size(atom); };
       const auto same = [&](const std::vector<int64_t>& leaves, const Dim& dim) {
         return std::equal(leaves.begin(), leaves.end(), dim.begin(), dim.end(), has);
       };
-      const LeafSizes& all = sizes[one.second];
+      const LeafSizes& all = sizes[other];
       return std::equal(all.begin(), all.end(), dims.begin(), dims.end(), same);
     };
-    const auto [begin, end] = known.equal_range(hash);
-    const auto like = std::find_if(begin, end, is_like);
-    if (like != end) {
-      sizes.push_again(sizes.number(like->second));
+    const size_t like = known.place(hash, v, is_like);
+    if (like != v) {
+      sizes.push_again(sizes.number(like));
       continue;
     }
     LeafSizes own;
@@ -138,7 +137,6 @@ Repeated<LeafSizes> sizes_of(const Atoms& atoms, const std::vector<std::vector<D
       own.emplace_back();
       for (const auto atom : dim) own.back().push_back(atoms.size(atom));
     }
-    known.emplace(hash, sizes.size());
     sizes.push_back(std::move(own));
   }
   return sizes;

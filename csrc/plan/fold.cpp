@@ -17,8 +17,7 @@ uint64_t own_hash(const ir::Graph& graph, const Frame& frame, size_t n) {
   const ir::Node& node = graph.nodes()[n];
   uint64_t hash = ir::mix_text(static_cast<uint64_t>(node.section == ir::Section::kBackward), node.op.str());
   hash = ir::mix(hash, static_cast<uint64_t>(node.kind));
-  for (const auto& arg : node.args)
-    hash = ir::is_number(arg) ? ir::mix(hash, arg.index()) : ir::mix_arg(hash, arg);
+  hash = ir::mix_static(hash, node.args);
   for (const auto value : node.results) hash = ir::mix_type(hash, graph.type(value));
   for (const auto tied : node.tied) hash = ir::mix(hash, ir::bits(tied));
   for (const auto& factor : frame.node_factors[n]) {

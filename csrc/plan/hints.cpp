@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "ir/error.h"
+#include "plan/options.h"
 
 namespace moai::plan {
 
@@ -34,13 +35,10 @@ std::vector<Placement> hinted(const ir::Graph& graph, int32_t input, const Mesh&
     if (hint.input != input) continue;
     for (size_t a = 0; a < mesh.axes.size(); ++a) {
       if (!is_for(mesh.axes[a], role_of(hint))) continue;
-      std::vector<Placement> kept;
-      for (const auto& placement : placements) {
+      prefer(&placements, [&](const Placement& placement) {
         const bool is_cut = placement[a].kind == K::kShard;
-        if (hint.dim == ir::kNone ? !is_cut : is_cut && placement[a].dim == hint.dim)
-          kept.push_back(placement);
-      }
-      if (!kept.empty()) placements = std::move(kept);
+        return hint.dim == ir::kNone ? !is_cut : is_cut && placement[a].dim == hint.dim;
+      });
     }
   }
   return placements;

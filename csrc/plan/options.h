@@ -1,5 +1,8 @@
 #pragma once
 
+#include <algorithm>
+#include <iterator>
+#include <utility>
 #include <vector>
 
 #include "plan/atoms.h"
@@ -39,6 +42,15 @@ inline const LeafSizes& leaf_sizes(const Frame& frame, ir::ValueId value) { retu
 // of forward or backward splits along an axis only what the axis is for.
 std::vector<Option> options_of(const ir::Graph& graph, const Frame& frame, ir::NodeId node, const Mesh& mesh,
                                const Roles* roles = nullptr);
+
+// Leaves of these ways the wanted ones, where there are any: what cannot be so, as too small a dim cannot be
+// cut, stays as it was.
+template <typename Way, typename Wanted>
+void prefer(std::vector<Way>* ways, const Wanted& wanted) {
+  std::vector<Way> kept;
+  std::copy_if(ways->begin(), ways->end(), std::back_inserter(kept), wanted);
+  if (!kept.empty()) *ways = std::move(kept);
+}
 
 // Every placement that an input of the graph may have: replicated or sharded, by axis.
 std::vector<Placement> input_placements(const Frame& frame, ir::ValueId value, const Mesh& mesh);

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -27,6 +29,24 @@ class Repeated {
  private:
   std::vector<T> distinct_;
   std::vector<int32_t> number_;
+};
+
+// Finds things that were there before, by hash and by what makes them alike.
+class FirstOfLike {
+ public:
+  // Of the places that came before, one that `is_like` this one; else remembers this one and returns it.
+  template <typename IsLike>
+  size_t place(uint64_t hash, size_t place, const IsLike& is_like) {
+    const auto [begin, end] = first_.equal_range(hash);
+    for (auto at = begin; at != end; ++at) {
+      if (is_like(at->second)) return at->second;
+    }
+    first_.emplace(hash, place);
+    return place;
+  }
+
+ private:
+  std::unordered_multimap<uint64_t, size_t> first_;
 };
 
 }  // namespace moai::plan

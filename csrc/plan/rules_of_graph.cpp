@@ -1,8 +1,6 @@
 #include "plan/rules_of_graph.h"
 
 #include <algorithm>
-#include <unordered_map>
-#include <vector>
 
 #include "ir/arg.h"
 
@@ -19,8 +17,7 @@ class Nodes {
 
   uint64_t hash(const ir::Node& node) const {
     uint64_t hash = ir::mix(static_cast<uint64_t>(node.kind), std::hash<ir::Symbol>()(node.op));
-    for (const auto& arg : node.args)
-      hash = ir::is_number(arg) ? ir::mix(hash, arg.index()) : ir::mix_arg(hash, arg);
+    hash = ir::mix_static(hash, node.args);
     for (const auto value : node.operands) hash = ir::mix_type(hash, graph_.type(value));
     for (const auto value : node.results) hash = ir::mix_type(hash, graph_.type(value));
     return hash;
@@ -47,18 +44,16 @@ class Nodes {
 Repeated<ops::Rule> rules_of_graph(const ir::Graph& graph) {
   const Nodes nodes(graph);
   Repeated<ops::Rule> rules;
-  std::unordered_multimap<uint64_t, ir::NodeId> known;  // the first of its like
-  for (ir::NodeId n = 0; n < static_cast<ir::NodeId>(graph.nodes().size()); ++n) {
-    const uint64_t hash = nodes.hash(graph.node(n));
-    const auto [begin, end] = known.equal_range(hash);
-    const auto like = std::find_if(
-        begin, end, [&](const auto& one) { return nodes.same(graph.node(one.second), graph.node(n)); });
-    if (like != end) {
-      rules.push_again(rules.number(like->second));
-      continue;
+  FirstOfLike known;
+  for (size_t n = 0; n < graph.nodes().size(); ++n) {
+    const ir::Node& node = graph.nodes()[n];
+    const size_t like = known.place(nodes.hash(node), n,
+                                    [&](size_t other) { return nodes.same(graph.nodes()[other], node); });
+    if (like == n) {
+      rules.push_back(ops::rule_of(graph, static_cast<ir::NodeId>(n)));
+    } else {
+      rules.push_again(rules.number(like));
     }
-    rules.push_back(ops::rule_of(graph, n));
-    known.emplace(hash, n);
   }
   return rules;
 }

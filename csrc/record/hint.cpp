@@ -4,7 +4,6 @@
 
 #include <map>
 #include <memory>
-#include <tuple>
 
 #include "record/recorder.h"
 #include "record/storage.h"

@@ -2,9 +2,11 @@
 
 #include <ATen/ops/empty_strided.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <mutex>
 #include <string>
+#include <unordered_set>
 #include <utility>
 
 #include "compile/fuse/groups.h"
@@ -38,6 +40,39 @@ std::shared_ptr<CompiledKernel> compiled_or_said(Machine& machine, const std::st
     say_once(error.what_without_backtrace());
   }
   return nullptr;
+}
+
+std::vector<at::Tensor> run_graph(const ir::Graph& graph, const std::vector<at::Tensor>& inputs,
+                                  const std::vector<runtime::Number>& numbers, Machine& machine) {
+  std::unordered_set<ir::ValueId> written;  // what an op in place begins with
+  for (const ir::Node& node : graph.nodes()) {
+    for (size_t r = 0; r < node.results.size(); ++r) {
+      if (node.tied_operand(r) != ir::kNone) written.insert(node.operands[node.tied_operand(r)]);
+    }
+  }
+  std::vector<at::Tensor> values(graph.values().size());
+  for (size_t i = 0; i < inputs.size(); ++i) values[graph.inputs()[i]] = inputs[i];
+  for (const ir::Node& node : graph.nodes()) {
+    std::vector<at::Tensor> operands;
+    for (const ir::ValueId value : node.operands)
+      operands.push_back(written.count(value) != 0 ? values[value].clone() : values[value]);
+    Call call(node, graph, operands, machine);
+    call.run(numbers);
+    auto fresh = call.fresh_results();
+    const auto tied =
+        std::count_if(node.tied.begin(), node.tied.end(), [](int32_t t) { return t != ir::kNone; });
+    const size_t expected = node.results.size() - static_cast<size_t>(tied);
+    TORCH_CHECK(fresh.size() == expected, node.op.str(), " returned ", fresh.size(),
+                " tensors where its meta kernel said ", expected);
+    size_t next = 0;
+    for (size_t r = 0; r < node.results.size(); ++r) {
+      const int32_t operand = node.tied_operand(r);
+      values[node.results[r]] = operand == ir::kNone ? std::move(fresh[next++]) : operands[operand];
+    }
+  }
+  std::vector<at::Tensor> outputs;
+  for (const ir::ValueId output : graph.outputs()) outputs.push_back(values[output]);
+  return outputs;
 }
 
 Fused::Fused(const ir::Node& node, const std::vector<at::Tensor>& operands, Machine& machine)
@@ -76,21 +111,7 @@ std::vector<at::Tensor> Fused::launch(const std::vector<runtime::Number>& number
 std::vector<at::Tensor> Fused::one_by_one(const std::vector<runtime::Number>& numbers) {
   std::vector<runtime::Number> inner;
   for (const int32_t number : numbers_) inner.push_back(numbers[number]);
-  std::vector<at::Tensor> values(graph_.values().size());
-  for (size_t i = 0; i < operands_.size(); ++i) values[graph_.inputs()[i]] = operands_[i];
-  for (const ir::Node& node : graph_.nodes()) {
-    std::vector<at::Tensor> operands;
-    for (const ir::ValueId operand : node.operands) operands.push_back(values[operand]);
-    Call call(node, graph_, operands, machine_);
-    call.run(inner);
-    auto results = call.fresh_results();
-    TORCH_CHECK(results.size() == node.results.size(), node.op.str(), " returned ", results.size(),
-                " tensors where its meta kernel said ", node.results.size());
-    for (size_t r = 0; r < results.size(); ++r) values[node.results[r]] = std::move(results[r]);
-  }
-  std::vector<at::Tensor> results;
-  for (const ir::ValueId output : graph_.outputs()) results.push_back(values[output]);
-  return results;
+  return run_graph(graph_, operands_, inner, machine_);
 }
 
 }  // namespace moai::aten

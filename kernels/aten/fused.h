@@ -17,6 +17,11 @@ class Call;
 // The kernel of a text; null, after a line on stderr (one for all), where it does not compile.
 std::shared_ptr<CompiledKernel> compiled_or_said(Machine& machine, const std::string& text);
 
+// What a graph's outputs are, by ATen's ops one by one. Its inputs stay as they are: what an op writes in
+// place is a copy. `numbers`: the graph's own.
+std::vector<at::Tensor> run_graph(const ir::Graph& graph, const std::vector<at::Tensor>& inputs,
+                                  const std::vector<runtime::Number>& numbers, Machine& machine);
+
 // A fused node (compile/fuse/groups.h) made ready to call. Where its kernel cannot be compiled, ATen's ops
 // run in its place, one by one, and a line on stderr says so, once.
 class Fused {

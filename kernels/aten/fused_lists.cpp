@@ -2,10 +2,8 @@
 
 #include <ATen/ops/empty_strided.h>
 
-#include <unordered_set>
 #include <utility>
 
-#include "kernels/aten/call.h"
 #include "kernels/aten/fused.h"
 
 namespace moai::aten {
@@ -66,36 +64,17 @@ std::vector<at::Tensor> FusedLists::launch(const std::vector<runtime::Number>& n
 
 std::vector<at::Tensor> FusedLists::one_by_one(const std::vector<runtime::Number>& numbers) {
   const ir::Graph& graph = lists_.graph;
-  std::unordered_set<ir::ValueId> written;  // what an op in place begins with
-  for (const ir::Node& node : graph.nodes()) {
-    for (size_t r = 0; r < node.results.size(); ++r) {
-      if (node.tied_operand(r) != ir::kNone) written.insert(node.operands[node.tied_operand(r)]);
-    }
-  }
   std::vector<std::vector<at::Tensor>> fresh(graph.outputs().size());
   for (size_t i = 0; i < lists_.tensors; ++i) {
     std::vector<runtime::Number> inner;
     for (const auto& list : lists_.numbers) inner.push_back(numbers[one_of(list, i)]);
-    std::vector<at::Tensor> values(graph.values().size());
-    for (size_t input = 0; input < graph.inputs().size(); ++input)
-      values[graph.inputs()[input]] = operand(input, i);
-    for (const ir::Node& node : graph.nodes()) {
-      std::vector<at::Tensor> operands;
-      for (const ir::ValueId value : node.operands)
-        operands.push_back(written.count(value) != 0 ? values[value].clone() : values[value]);
-      Call call(node, graph, operands, machine_);
-      call.run(inner);
-      auto returned = call.fresh_results();
-      size_t next = 0;
-      for (size_t r = 0; r < node.results.size(); ++r) {
-        const int32_t tied = node.tied_operand(r);
-        values[node.results[r]] = tied == ir::kNone ? returned.at(next++) : operands[tied];
-      }
-    }
+    std::vector<at::Tensor> inputs;
+    for (size_t input = 0; input < graph.inputs().size(); ++input) inputs.push_back(operand(input, i));
+    const std::vector<at::Tensor> outputs = run_graph(graph, inputs, inner, machine_);
     for (size_t o = 0; o < graph.outputs().size(); ++o) {
-      const at::Tensor& value = values[graph.outputs()[o]];
       const int32_t tied = lists_.tied[o][i];
-      tied == ir::kNone ? fresh[o].push_back(value) : static_cast<void>(operands_[tied].copy_(value));
+      tied == ir::kNone ? fresh[o].push_back(outputs[o])
+                        : static_cast<void>(operands_[tied].copy_(outputs[o]));
     }
   }
   std::vector<at::Tensor> all;

@@ -81,7 +81,8 @@ class Settling {
     const auto replaced = stands_for_.find(old.operands[1]);
     const ValueId source = replaced == stands_for_.end() ? old.operands[1] : replaced->second;
     const ir::Value& made = graph_.value(source);
-    if (made.producer == ir::kNone || !is_whole(old, source)) return keep(id, std::move(node));
+    if (made.producer == ir::kNone || !ir::replaces_all(graph_, old, source))
+      return keep(id, std::move(node));
     const ValueId itself = shown_by(source, old.results[0]);
     if (itself != ir::kNone && (!is_output_[old.results[0]] || may_become_output(itself)))
       return replace(old.results[0], itself);
@@ -108,14 +109,6 @@ class Settling {
     rewrite_.replace(value, rewrite_[by]);
   }
 
-  // Whether an update by this value puts it over all of the tensor.
-  bool is_whole(const Node& update, ValueId source) const {
-    const ir::Type& type = graph_.type(source);
-    return type.is_dense() && type.sizes == std::get<ir::Dims>(update.args[0]) &&
-           type.strides == std::get<ir::Dims>(update.args[1]) &&
-           type.bytes() == graph_.type(update.results[0]).bytes();
-  }
-
   // The first value that is this one, but for views of all of it and updates of all of it in between.
   ValueId written(ValueId value) const {
     ValueId first = value;
@@ -123,7 +116,8 @@ class Settling {
       const Node& node = graph_.node(graph_.value(now).producer);
       const bool shows_all = node.kind == NodeKind::kView && graph_.type(now).is_dense() &&
                              graph_.type(node.operands[0]).bytes() == graph_.type(now).bytes();
-      const bool puts_all = node.kind == NodeKind::kUpdate && is_whole(node, node.operands[1]);
+      const bool puts_all =
+          node.kind == NodeKind::kUpdate && ir::replaces_all(graph_, node, node.operands[1]);
       if (!shows_all && !puts_all) break;
       now = node.operands[shows_all ? 0 : 1];
       if (graph_.type(now) == graph_.type(value)) first = now;
