@@ -3,6 +3,7 @@
 #include <unordered_set>
 #include <utility>
 
+#include "compile/local/collective.h"
 #include "compile/program.h"
 #include "compile/roots.h"
 #include "ir/error.h"
@@ -208,17 +209,26 @@ class Lowering {
     if (node.results.size() == 1 && ops::traits(node.op).pointwise && type.bytes() >= kSmallestReused &&
         keeps_dtype(node, type.dtype)) {
       for (const ValueId operand : node.operands) {
-        if (operand == ir::kNone || !roots_.is_root(operand) || graph.type(operand) != type) continue;
-        if (buffer_of(operand).home == Buffer::Home::kInput || !may_overwrite(operand, id)) continue;
-        if (is_seen_otherwise(node, operand)) continue;
-        return place_[operand];
+        if (can_become(id, operand, type) && !is_seen_otherwise(node, operand)) return place_[operand];
       }
+    }
+    if (is_in_place(graph, id, result)) {
+      const ValueId operand = node.operands[result];
+      const auto times = std::count_if(node.operands.begin(), node.operands.end(),
+                                       [&](ValueId v) { return roots_.root[v] == roots_.root[operand]; });
+      if (times == 1 && can_become(id, operand, type)) return place_[operand];
     }
     if (is_output_[node.results[result]] && type.bytes() >= kSmallestReused) {
       const int32_t buffer = dead_input(type.bytes(), id);
       if (buffer != kNone) return new_access(overwrite(buffer), type);
     }
     return new_access(new_buffer(type.bytes()), type);
+  }
+
+  // Whether a value of the arena ends at this node, so that its memory may be a result's of this type.
+  bool can_become(NodeId id, ValueId operand, const ir::Type& type) const {
+    return operand != ir::kNone && roots_.is_root(operand) && program_.graph.type(operand) == type &&
+           buffer_of(operand).home != Buffer::Home::kInput && may_overwrite(operand, id);
   }
 
   int32_t overwrite(int32_t buffer) {

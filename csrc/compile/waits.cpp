@@ -66,9 +66,12 @@ std::vector<int32_t> find_last_waits(const Program& program) {
   for (int32_t i = count; i-- > 0;) {
     const Instruction& instruction = program.instructions[i];
     const auto buffer_of = [&](int32_t access) { return program.accesses[access].buffer; };
-    if (instruction.kind == Instruction::Kind::kCall && read_collective(program.graph, instruction.node)) {
-      const int32_t in = buffer_of(instruction.operands[0]), out = buffer_of(instruction.results[0]);
-      last[i] = std::min({touched[out], written[in], barrier}) - 1;
+    if (instruction.kind == Instruction::Kind::kCall &&
+        !read_collectives(program.graph, instruction.node).empty()) {
+      int32_t until = barrier;
+      for (const int32_t access : instruction.operands) until = std::min(until, written[buffer_of(access)]);
+      for (const int32_t access : instruction.results) until = std::min(until, touched[buffer_of(access)]);
+      last[i] = until - 1;
     }
     if (is_barrier(program, instruction)) barrier = i;
     for (const int32_t access : instruction.operands) {
@@ -81,6 +84,18 @@ std::vector<int32_t> find_last_waits(const Program& program) {
   return last;
 }
 
+// Each once, in the order in which they are first named.
+std::vector<Buffer*> buffers_of(Program& program, const Instruction& instruction) {
+  std::vector<Buffer*> buffers;
+  for (const auto* accesses : {&instruction.operands, &instruction.results}) {
+    for (const int32_t access : *accesses) {
+      Buffer* buffer = &program.buffers[program.accesses[access].buffer];
+      if (std::find(buffers.begin(), buffers.end(), buffer) == buffers.end()) buffers.push_back(buffer);
+    }
+  }
+  return buffers;
+}
+
 }  // namespace
 
 void place_waits(Program& program, int64_t small_bytes) {
@@ -90,13 +105,12 @@ void place_waits(Program& program, int64_t small_bytes) {
     const auto i = static_cast<int32_t>(n);
     if (last[n] == kNone) continue;
     Instruction& instruction = program.instructions[n];
-    std::vector<Buffer*> buffers{&program.buffers[program.accesses[instruction.operands[0]].buffer],
-                                 &program.buffers[program.accesses[instruction.results[0]].buffer]};
-    if (buffers[0] == buffers[1]) buffers.pop_back();
+    const auto buffers = buffers_of(program, instruction);
     int64_t bytes = 0;
     for (const auto* buffer : buffers) bytes += buffer->bytes;
-    const int32_t until =
-        bytes <= small_bytes ? last[n] : room.lasts({buffers.begin(), buffers.end()}, i, last[n]);
+    const int32_t until = bytes <= small_bytes * static_cast<int64_t>(instruction.operands.size())
+                              ? last[n]
+                              : room.lasts({buffers.begin(), buffers.end()}, i, last[n]);
     if (until == i) continue;
     instruction.wait_after = until;
     for (auto* buffer : buffers) {

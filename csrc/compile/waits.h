@@ -18,7 +18,7 @@ bool is_barrier(const Program& program, const Instruction& instruction);
 // on its way at the barrier, behind which nothing may raise.
 
 // Says for every collective of a lowered program when it is waited for, and lets its buffers live until then.
-// Before plan_memory. `small_bytes`: of operand and result together.
+// Before plan_memory. `small_bytes`: of operand and result together, on average in a bucket.
 void place_waits(Program& program, int64_t small_bytes = int64_t{256} << 10);
 
 }  // namespace moai::compile

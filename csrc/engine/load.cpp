@@ -8,6 +8,7 @@
 
 #include "compile/fuse/groups.h"
 #include "compile/fuse/lists.h"
+#include "compile/local/buckets.h"
 #include "compile/waits.h"
 #include "engine/log.h"
 #include "engine/stats.h"
@@ -184,8 +185,9 @@ ir::Graph Loader::canonical(Trace& trace, const std::vector<ir::ValueId>& wanted
 // A program for each device, not made ready yet.
 LoadedProgram Loader::lowered(const Trace& trace, const Choice& choice) const {
   LoadedProgram loaded;
-  const auto local = compile::partition(choice.graph, choice.frame, choice.mesh, choice.assignment,
-                                        choice.loop, choice.stages);
+  auto local = compile::partition(choice.graph, choice.frame, choice.mesh, choice.assignment, choice.loop,
+                                  choice.stages);
+  local.graphs = compile::merge_into_buckets(local.graphs, compile::mesh_of(choice.mesh, choice.stages));
   const auto lies = [&](ir::ValueId value, const plan::Placement& placement) {
     return std::make_shared<const runtime::Sharding>(sharding_of(choice, value, placement));
   };

@@ -5,6 +5,7 @@
 #include <set>
 #include <unordered_map>
 
+#include "compile/local/buckets.h"
 #include "compile/local/partition.h"
 #include "compile/local/parts.h"
 #include "compile/local/verify_local_graphs.h"
@@ -126,6 +127,19 @@ void bind_local_graphs(py::module_& m) {
     terms.memory_bytes = 1e18;
     return run(whole, plan::assign(step, step.frame, whole.mesh, terms));
   });
+  // Graphs with their collectives in buckets of so many bytes; `of_device`: the graph of each device.
+  m.def("bucketed_local_graphs",
+        [](const std::vector<std::string>& texts, const std::vector<size_t>& of_device,
+           const std::vector<int32_t>& mesh, int64_t each, int64_t together) {
+          std::vector<std::shared_ptr<const ir::Graph>> distinct, graphs;
+          for (const auto& text : texts)
+            distinct.push_back(std::make_shared<const ir::Graph>(ir::parse(text)));
+          for (const size_t g : of_device) graphs.push_back(distinct.at(g));
+          const auto merged = compile::merge_into_buckets(graphs, mesh, {each, together});
+          std::vector<std::string> out(texts.size());
+          for (size_t d = 0; d < merged.size(); ++d) out[of_device[d]] = ir::print(*merged[d]);
+          return out;
+        });
   // A graph of one node, split in each way that there is; its inputs lie as it asks, if they can.
   m.def("local_graphs_of_options", [](const std::string& text, const std::vector<int32_t>& mesh) {
     const Whole whole(text, mesh);

@@ -167,4 +167,18 @@ void verify(const Collective& collective, int members) {
   }
 }
 
+std::string bucket_words(const Collective& first, size_t count) {
+  return count == 1 ? first.str() : concat(first.str(), " and ", count - 1, " more");
+}
+
+void verify(const std::vector<Share>& bucket, int members) {
+  MOAI_ASSERT(!bucket.empty(), "a bucket of no collective");
+  for (const Share& share : bucket) {
+    verify(share.what, members);
+    const Kind kind = share.what.kind;
+    if (bucket.size() > 1 && (kind == Kind::kSend || kind == Kind::kReceive))
+      throw Error(Phase::kRun, concat(share.what.str(), ": a message is no part of a bucket"));
+  }
+}
+
 }  // namespace moai::runtime

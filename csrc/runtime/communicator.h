@@ -84,7 +84,20 @@ class Cancelled : public Error {
   using Error::Error;
 };
 
-// A collective that was started. Used by one thread.
+// A collective, and this member's buffers for it: see Communicator::start.
+struct Share {
+  Collective what;
+  const void* in = nullptr;
+  void* out = nullptr;
+};
+
+// Of a bucket of `count`: `all_reduce(sum, f32[8]) and 2 more`.
+std::string bucket_words(const Collective& first, size_t count);
+
+// Throws as verify of each does, and where a message is in a bucket.
+void verify(const std::vector<Share>& bucket, int members);
+
+// A collective, or a bucket of them, that was started. Used by one thread.
 class Work {
  public:
   // Dropped before its wait, it fails its device (see Transport::fail), so that no peer uses buffers that
@@ -103,7 +116,8 @@ class Communicator {
   virtual int rank() const = 0;
   virtual int size() const = 0;
 
-  // Starts this member's share of a collective and returns at once.
+  // Starts this member's share of collectives and returns at once. Several are a bucket: no messages are
+  // among them, and to the group's order they are one.
   //
   // * `in` holds in_elements(rank()), `out` out_elements(rank()); either may be null where that is 0. A
   //   broadcast reads the root's `in` alone, and the root's `out` may be null.
@@ -112,7 +126,10 @@ class Communicator {
   //   its own place in `in`.
   //
   // Throws Cancelled; Error(Phase::kRun) when it cannot be (see verify) or is not what the others started.
-  virtual WorkPtr start(const Collective& collective, const void* in, void* out) = 0;
+  virtual WorkPtr start(const std::vector<Share>& bucket) = 0;
+  WorkPtr start(const Collective& collective, const void* in, void* out) {
+    return start({{collective, in, out}});
+  }
 };
 
 // Note [Rules of a group]

@@ -27,35 +27,35 @@ int64_t sum(const std::vector<int64_t>& sizes) {
   return std::accumulate(sizes.begin(), sizes.end(), int64_t{0});
 }
 
+// What a member calls that gives a value of type `in` and gets one of type `out`.
+Collective call_of(const compile::Collective& c, const ir::Type& in, const ir::Type& out) {
+  using K = compile::Collective::Kind;
+  const auto dim = static_cast<int>(c.dim);
+  switch (c.kind) {
+    case K::kAllReduce: return Collective::all_reduce(in.dtype, in.sizes, reduce_of(c.reduction));
+    case K::kAllGather: return Collective::all_gather(in.dtype, out.sizes, dim, c.sizes);
+    case K::kReduceScatter:
+      return Collective::reduce_scatter(in.dtype, in.sizes, dim, c.sizes, reduce_of(c.reduction));
+    case K::kAllToAll: break;
+  }
+  ir::Dims whole = in.sizes;
+  whole[c.joined_dim] = sum(c.joined_sizes);
+  return Collective::all_to_all(in.dtype, whole, {static_cast<int>(c.joined_dim), c.joined_sizes},
+                                {dim, c.sizes});
+}
+
 }  // namespace
 
 std::optional<BoundCollective> Groups::bind(const ir::Graph& graph, ir::NodeId id,
                                             const std::vector<int32_t>& mesh) {
-  using K = compile::Collective::Kind;
-  const auto read = compile::read_collective(graph, id);
-  if (!read) return bind_message(graph, id, mesh);
-  const compile::Collective& c = *read;
+  const auto collectives = compile::read_collectives(graph, id);
+  if (collectives.empty()) return bind_message(graph, id, mesh);
   const ir::Node& node = graph.node(id);
-  const ir::Type& in = graph.type(node.operands[0]);
-  const ir::Type& out = graph.type(node.results[0]);
-  ir::Dims whole = in.sizes;
   BoundCollective bound;
-  switch (c.kind) {
-    case K::kAllReduce: bound.call = Collective::all_reduce(in.dtype, whole, reduce_of(c.reduction)); break;
-    case K::kAllGather:
-      bound.call = Collective::all_gather(in.dtype, out.sizes, static_cast<int>(c.dim), c.sizes);
-      break;
-    case K::kReduceScatter:
-      bound.call = Collective::reduce_scatter(in.dtype, whole, static_cast<int>(c.dim), c.sizes,
-                                              reduce_of(c.reduction));
-      break;
-    case K::kAllToAll:
-      whole[c.joined_dim] = sum(c.joined_sizes);
-      bound.call = Collective::all_to_all(in.dtype, whole, {static_cast<int>(c.joined_dim), c.joined_sizes},
-                                          {static_cast<int>(c.dim), c.sizes});
-      break;
-  }
-  bound.group = &of(compile::group_of(mesh, device_, c.axes), kPrograms);
+  for (size_t c = 0; c < collectives.size(); ++c)
+    bound.bucket.push_back(
+        {call_of(collectives[c], graph.type(node.operands[c]), graph.type(node.results[c]))});
+  bound.group = &of(compile::group_of(mesh, device_, collectives[0].axes), kPrograms);
   return bound;
 }
 
@@ -71,8 +71,9 @@ std::optional<BoundCollective> Groups::bind_message(const ir::Graph& graph, ir::
   BoundCollective bound;
   bound.group =
       &of({std::min(peer, device_), std::max(peer, device_)}, kMessages + static_cast<int>(message->channel));
-  bound.call = message->kind == K::kReceive ? Collective::receive(type.dtype, type.sizes, rank_of_peer)
-                                            : Collective::send(type.dtype, type.sizes, rank_of_peer);
+  bound.bucket.push_back({message->kind == K::kReceive
+                              ? Collective::receive(type.dtype, type.sizes, rank_of_peer)
+                              : Collective::send(type.dtype, type.sizes, rank_of_peer)});
   if (message->kind == K::kSend) bound.part = BoundCollective::Part::kStart;
   if (message->kind == K::kSent) bound.part = BoundCollective::Part::kFinish;
   return bound;
@@ -84,12 +85,12 @@ Communicator& Groups::everyone() {
   return of(all, kBarriers);
 }
 
-void Groups::run(const BoundCollective& bound, const void* in, void* out) {
+void Groups::run(const BoundCollective& bound) {
   using Part = BoundCollective::Part;
   auto& sent = sent_[bound.group];
   switch (bound.part) {
-    case Part::kWhole: bound.group->start(bound.call, in, out)->wait(); break;
-    case Part::kStart: sent.push_back(bound.group->start(bound.call, in, nullptr)); break;
+    case Part::kWhole: bound.group->start(bound.bucket)->wait(); break;
+    case Part::kStart: sent.push_back(bound.group->start(bound.bucket)); break;
     case Part::kFinish:
       sent.front()->wait();
       sent.pop_front();

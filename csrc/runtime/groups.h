@@ -14,8 +14,8 @@
 
 namespace moai::runtime {
 
-// A collective or message of a program, made ready: what this device calls, in which group, and how much of
-// it.
+// A collective, a bucket of them or a message of a program, made ready: what this device calls, in which
+// group, and how much of it.
 struct BoundCollective {
   enum class Part : uint8_t {
     kWhole,   // starts, and waits
@@ -23,7 +23,7 @@ struct BoundCollective {
     kFinish,  // waits for the oldest in this group that was started so
   };
   Communicator* group = nullptr;
-  Collective call;
+  std::vector<Share> bucket;  // buffers are set by who runs it
   Part part = Part::kWhole;
 };
 
@@ -40,8 +40,8 @@ class Groups {
   // Of all devices, apart from the others.
   Communicator& everyone();
 
-  // Runs one, to its end but for a message's first part. `in`, `out`: see Communicator::start.
-  void run(const BoundCollective& bound, const void* in, void* out);
+  // Runs one, to its end but for a message's first part.
+  void run(const BoundCollective& bound);
   // Drops what was started and not finished: its memory may go away now.
   void abandon() { sent_.clear(); }
 

@@ -23,56 +23,36 @@ constexpr int64_t kLeastChunk = int64_t{16} << 10;
 constexpr int64_t kMostChunk = int64_t{256} << 10;
 constexpr int64_t kChunksEach = 4;
 
-// A collective in flight. Set up by the first member to start it; a member's buffers and the work are
-// published by `started`, results by `done`.
-struct Op {
+// One collective of a bucket: its pieces, and every participant's buffers.
+struct Part {
   Collective what;
-  std::vector<int> devices;  // that take part
-  int first_device = 0;      // that started it first
   int64_t element_bytes = 0;
   std::vector<const void*> in;  // by participant
   std::vector<void*> out;
   std::vector<Piece> pieces;
-  std::vector<int64_t> first_chunk;  // by piece
+  std::vector<int64_t> first_chunk;  // by piece, among the bucket's chunks
   int64_t chunk_elements = 1;
-  int64_t chunks = 0;
-  std::atomic<int> started{0};
-  std::atomic<int64_t> next{0};  // chunk to be claimed
-  std::atomic<int64_t> done{0};
 
-  Op(const Collective& collective, std::vector<int> devices_in);
-  bool is_ready() const {
-    return started.load(std::memory_order_acquire) == static_cast<int>(devices.size());
+  Part(const Collective& collective, int members)
+      : what(collective),
+        element_bytes(ir::element_bytes(collective.dtype)),
+        in(static_cast<size_t>(members)),
+        out(static_cast<size_t>(members)),
+        pieces(pieces_of(collective, members)) {}
+  int64_t bytes() const {
+    int64_t elements = 0;
+    for (const Piece& piece : pieces) elements += piece.box.elements();
+    return elements * element_bytes;
   }
-  bool is_done() const { return is_ready() && done.load(std::memory_order_acquire) == chunks; }
   void run(int64_t chunk) const;
 };
 
-Op::Op(const Collective& collective, std::vector<int> devices_in)
-    : what(collective),
-      devices(std::move(devices_in)),
-      element_bytes(ir::element_bytes(collective.dtype)),
-      in(devices.size()),
-      out(devices.size()),
-      pieces(pieces_of(collective, static_cast<int>(devices.size()))) {
-  int64_t elements = 0;
-  for (const Piece& piece : pieces) elements += piece.box.elements();
-  const int64_t share = elements * element_bytes / (kChunksEach * static_cast<int64_t>(devices.size()));
-  // Whole cache lines, so that no two threads write to one.
-  const int64_t bytes = std::clamp(share, kLeastChunk, kMostChunk) / 64 * 64;
-  chunk_elements = bytes / element_bytes;
-  for (const Piece& piece : pieces) {
-    first_chunk.push_back(chunks);
-    chunks += (piece.box.elements() + chunk_elements - 1) / chunk_elements;
-  }
-}
-
-void Op::run(int64_t chunk) const {
+void Part::run(int64_t chunk) const {
   const auto at = std::upper_bound(first_chunk.begin(), first_chunk.end(), chunk) - first_chunk.begin() - 1;
   const Piece& piece = pieces[at];
   const int64_t start = (chunk - first_chunk[at]) * chunk_elements;
   const int64_t end = std::min(start + chunk_elements, piece.box.elements());
-  const auto members = static_cast<int>(devices.size());
+  const auto members = static_cast<int>(in.size());
   const auto range = [&](int rank) {
     return rank == kAll ? std::pair(0, members) : std::pair(rank, rank + 1);
   };
@@ -98,7 +78,52 @@ void Op::run(int64_t chunk) const {
   });
 }
 
-// The collectives of a group, or the sends of one rank to another: the n-th of each participant are one.
+// A bucket in flight. Set up by the first member to start it; a member's buffers and the work are
+// published by `started`, results by `done`.
+struct Op {
+  std::vector<int> devices;  // that take part
+  int first_device;          // that started it first
+  std::vector<Part> parts;
+  std::vector<int64_t> first_chunk;  // by part
+  int64_t chunks = 0;
+  std::atomic<int> started{0};
+  std::atomic<int64_t> next{0};  // chunk to be claimed
+  std::atomic<int64_t> done{0};
+
+  Op(const std::vector<Share>& bucket, std::vector<int> devices_in, int first);
+  bool is_same(const std::vector<Share>& bucket) const {
+    return std::equal(parts.begin(), parts.end(), bucket.begin(), bucket.end(),
+                      [](const Part& part, const Share& share) { return part.what == share.what; });
+  }
+  std::string words() const { return bucket_words(parts.front().what, parts.size()); }
+  bool is_ready() const {
+    return started.load(std::memory_order_acquire) == static_cast<int>(devices.size());
+  }
+  bool is_done() const { return is_ready() && done.load(std::memory_order_acquire) == chunks; }
+  void run(int64_t chunk) const {
+    const auto after = std::upper_bound(first_chunk.begin(), first_chunk.end(), chunk);
+    parts[after - first_chunk.begin() - 1].run(chunk);
+  }
+};
+
+Op::Op(const std::vector<Share>& bucket, std::vector<int> devices_in, int first)
+    : devices(std::move(devices_in)), first_device(first) {
+  const auto members = static_cast<int>(devices.size());
+  int64_t all = 0;
+  for (const Share& share : bucket) all += parts.emplace_back(share.what, members).bytes();
+  // Whole cache lines, so that no two threads write to one.
+  const int64_t bytes = std::clamp(all / (kChunksEach * members), kLeastChunk, kMostChunk) / 64 * 64;
+  for (Part& part : parts) {
+    first_chunk.push_back(chunks);
+    part.chunk_elements = bytes / part.element_bytes;
+    for (const Piece& piece : part.pieces) {
+      part.first_chunk.push_back(chunks);
+      chunks += (piece.box.elements() + part.chunk_elements - 1) / part.chunk_elements;
+    }
+  }
+}
+
+// The buckets of a group, or the sends of one rank to another: the n-th of each participant are one.
 struct Lane {
   std::deque<std::shared_ptr<Op>> open;  // not yet started by all
   uint64_t first_open = 0;               // number of open.front()
@@ -160,10 +185,10 @@ struct SharedMemory::World {
     wait_until_quiet();
   }
 
-  [[noreturn]] void give_up(const Collective& what, int device) {
+  [[noreturn]] void give_up(const std::string& what, int device) {
     wait_until_quiet();
     const std::lock_guard<std::mutex> guard(lock);
-    Cancelled error(Phase::kRun, concat(what.str(), " on ", names[device], " was given up"));
+    Cancelled error(Phase::kRun, concat(what, " on ", names[device], " was given up"));
     error.detail(reason);
     throw error;
   }
@@ -185,7 +210,7 @@ class SharedWork final : public Work {
 
   ~SharedWork() override {
     if (op_ == nullptr || op_->is_done()) return;
-    world_->fail(device_, concat("it left ", op_->what.str(), " before its end"));
+    world_->fail(device_, concat("it left ", op_->words(), " before its end"));
   }
 
   void wait() override {
@@ -200,7 +225,7 @@ class SharedWork final : public Work {
     auto& times = world_->times[device_];
     times.waiting_ns.fetch_add(ns(ready - begin), std::memory_order_relaxed);
     times.moving_ns.fetch_add(ns(Clock::now() - ready), std::memory_order_relaxed);
-    if (!op->is_done()) world_->give_up(op->what, device_);
+    if (!op->is_done()) world_->give_up(op->words(), device_);
   }
 
  private:
@@ -234,18 +259,21 @@ class SharedCommunicator final : public Communicator {
   int rank() const override { return rank_; }
   int size() const override { return static_cast<int>(group_->devices.size()); }
 
-  WorkPtr start(const Collective& collective, const void* in, void* out) override {
-    verify(collective, size());
+  using Communicator::start;
+  WorkPtr start(const std::vector<Share>& bucket) override {
+    verify(bucket, size());
     const int device = group_->devices[rank_];
-    if (world_->failed.load()) world_->give_up(collective, device);
+    if (world_->failed.load()) world_->give_up(bucket_words(bucket.front().what, bucket.size()), device);
     std::shared_ptr<Op> op;
     bool ready = false;
     {
       const std::lock_guard<std::mutex> guard(group_->lock);
-      const auto [joined, participant] = join(collective);
+      const auto [joined, participant] = join(bucket);
       op = joined;
-      op->in[participant] = in;
-      op->out[participant] = out;
+      for (size_t p = 0; p < bucket.size(); ++p) {
+        op->parts[p].in[participant] = bucket[p].in;
+        op->parts[p].out[participant] = bucket[p].out;
+      }
       const auto count = static_cast<int>(op->devices.size());
       ready = op->started.fetch_add(1, std::memory_order_acq_rel) + 1 == count;
     }
@@ -260,32 +288,33 @@ class SharedCommunicator final : public Communicator {
 
  private:
   // The op that this member's start belongs to, and as which participant. Called with the group's lock held.
-  std::pair<std::shared_ptr<Op>, int> join(const Collective& what) {
+  std::pair<std::shared_ptr<Op>, int> join(const std::vector<Share>& bucket) {
+    const Collective& what = bucket.front().what;
     const bool sends = what.kind == Collective::Kind::kSend;
     if (!sends && what.kind != Collective::Kind::kReceive) {
-      return {next_of(group_->collectives, what, group_->devices, rank_), rank_};
+      return {next_of(group_->collectives, bucket, group_->devices, rank_), rank_};
     }
     const int sender = sends ? rank_ : what.peer;
     const int receiver = sends ? what.peer : rank_;
     const int participant = sends ? 0 : 1;
-    return {next_of(group_->messages[{sender, receiver}], Collective::send(what.dtype, what.sizes, receiver),
-                    {group_->devices[sender], group_->devices[receiver]}, participant),
-            participant};
+    return {
+        next_of(group_->messages[{sender, receiver}], {{Collective::send(what.dtype, what.sizes, receiver)}},
+                {group_->devices[sender], group_->devices[receiver]}, participant),
+        participant};
   }
 
-  std::shared_ptr<Op> next_of(Lane& lane, const Collective& what, const std::vector<int>& devices,
+  std::shared_ptr<Op> next_of(Lane& lane, const std::vector<Share>& bucket, const std::vector<int>& devices,
                               int participant) {
     lane.started.resize(devices.size());
     const uint64_t number = lane.started[participant];
-    if (number - lane.first_open == lane.open.size()) {
-      lane.open.push_back(std::make_shared<Op>(what, devices));
-      lane.open.back()->first_device = devices[participant];
-    }
+    if (number - lane.first_open == lane.open.size())
+      lane.open.push_back(std::make_shared<Op>(bucket, devices, devices[participant]));
     const auto op = lane.open[number - lane.first_open];
-    if (op->what != what) {
+    if (!op->is_same(bucket)) {
       throw Error(Phase::kRun, concat("devices disagree on a group's next collective: ",
-                                      world_->names[devices[participant]], " starts ", what.str(), ", ",
-                                      world_->names[op->first_device], " started ", op->what.str()));
+                                      world_->names[devices[participant]], " starts ",
+                                      bucket_words(bucket.front().what, bucket.size()), ", ",
+                                      world_->names[op->first_device], " started ", op->words()));
     }
     ++lane.started[participant];
     while (!lane.open.empty() && is_started_by_all(lane)) {

@@ -132,11 +132,11 @@ class AtenExecutable final : public runtime::Executable {
                                   *context_.machine);
   }
 
-  // Of a collective or the barrier: nothing of other instructions.
+  // Of a collective, a bucket, a message or the barrier: nothing of other instructions.
   std::optional<runtime::BoundCollective> make_exchange(const Instruction& instruction) {
     if (program_->mesh.empty() || instruction.kind != Instruction::Kind::kCall) return std::nullopt;
     if (compile::is_barrier(*program_, instruction))
-      return runtime::BoundCollective{&context_.groups.everyone(), runtime::Collective::barrier()};
+      return runtime::BoundCollective{&context_.groups.everyone(), {{runtime::Collective::barrier()}}};
     return context_.groups.bind(program_->graph, instruction.node, program_->mesh);
   }
 
@@ -199,15 +199,16 @@ class AtenExecutable final : public runtime::Executable {
     call.clear();
   }
 
-  void exchange(size_t i, const runtime::BoundCollective& bound) {
+  void exchange(size_t i, runtime::BoundCollective& bound) {
     const Instruction& instruction = program_->instructions[i];
-    const void* in =
-        instruction.operands.empty() ? nullptr : tensors_[instruction.operands[0]].const_data_ptr();
-    void* out = instruction.results.empty() ? nullptr : tensors_[instruction.results[0]].mutable_data_ptr();
+    for (size_t o = 0; o < instruction.operands.size(); ++o)
+      bound.bucket[o].in = tensors_[instruction.operands[o]].const_data_ptr();
+    for (size_t r = 0; r < instruction.results.size(); ++r)
+      bound.bucket[r].out = tensors_[instruction.results[r]].mutable_data_ptr();
     if (instruction.wait_after > static_cast<int32_t>(i)) {
-      works_[i] = bound.group->start(bound.call, in, out);
+      works_[i] = bound.group->start(bound.bucket);
     } else {
-      context_.groups.run(bound, in, out);
+      context_.groups.run(bound);
     }
   }
 

@@ -82,28 +82,38 @@ class Staging {
   void* data_ = nullptr;
 };
 
-// A collective on its way: NCCL takes one at a time, and may need the peers before it has taken it.
-struct Launch {
-  enum class State : uint8_t { kQueued, kTaken, kInStream };
-  State state = State::kQueued;
+// One collective of a bucket.
+struct Part {
   Collective collective;
   runtime::ContiguousCalls plan;
   const void* in = nullptr;
   void* out = nullptr;
   Staging staging;
-  Event computed;  // what it reads is there
-  Event done;
 
-  Launch(Collective collective_in, runtime::ContiguousCalls plan_in, const c10::cuda::CUDAStream& stream)
-      : collective(std::move(collective_in)),
-        plan(std::move(plan_in)),
+  Part(const runtime::Share& share, int rank, int members, const c10::cuda::CUDAStream& stream)
+      : collective(share.what),
+        plan(runtime::contiguous_calls(collective, rank, members)),
+        in(share.in),
+        out(share.out),
         staging(plan.staging_elements * width(), stream) {}
   int64_t width() const { return ir::element_bytes(collective.dtype); }
-  std::string doing() const { return "runs " + collective.str(); }
   char* at(const Place& place) const {
     const void* base = place.of == Place::Of::kIn ? in : place.of == Place::Of::kOut ? out : staging.data();
     if (base == nullptr) return nullptr;
     return static_cast<char*>(const_cast<void*>(base)) + place.offset * width();
+  }
+};
+
+// A bucket on its way: NCCL takes one at a time, and may need the peers before it has taken it.
+struct Launch {
+  enum class State : uint8_t { kQueued, kTaken, kInStream };
+  State state = State::kQueued;
+  std::deque<Part> parts;
+  Event computed;  // what it reads is there
+  Event done;
+
+  std::string doing() const {
+    return "runs " + runtime::bucket_words(parts.front().collective, parts.size());
   }
 };
 
@@ -133,7 +143,8 @@ class Member final : public runtime::Communicator {
   int size() const override { return static_cast<int>(devices_.size()); }
   int device() const { return device_; }
   World& world() const { return *world_; }
-  runtime::WorkPtr start(const Collective& collective, const void* in, void* out) override;
+  using Communicator::start;
+  runtime::WorkPtr start(const std::vector<runtime::Share>& bucket) override;
 
   // Begins to make the communicator; the world's lock is held.
   void initialise() {
@@ -165,13 +176,15 @@ class Member final : public runtime::Communicator {
       Launch& launch = *queue_.front();
       if (launch.state == Launch::State::kQueued) {
         launch.computed.block(stream_);
-        copy(launch, launch.plan.before);
+        for (const Part& part : launch.parts) copy(part, part.plan.before);
         check(ncclGroupStart(), launch.doing());
-        for (const ContiguousCall& one : launch.plan.calls) call(launch, one);
+        for (const Part& part : launch.parts) {
+          for (const ContiguousCall& one : part.plan.calls) check(call(part, one), launch.doing());
+        }
         check(ncclGroupEnd(), launch.doing());
         launch.state = Launch::State::kTaken;
       } else {
-        copy(launch, launch.plan.after);
+        for (const Part& part : launch.parts) copy(part, part.plan.after);
         launch.done.record(stream_);
         launch.state = Launch::State::kInStream;
         queue_.pop_front();
@@ -200,8 +213,8 @@ class Member final : public runtime::Communicator {
     return state != ncclInProgress;
   }
 
-  void copy(const Launch& launch, const std::vector<runtime::LocalCopy>& copies) const;
-  void call(const Launch& launch, const ContiguousCall& call) const;
+  void copy(const Part& part, const std::vector<runtime::LocalCopy>& copies) const;
+  ncclResult_t call(const Part& part, const ContiguousCall& call) const;
 
   const std::shared_ptr<World> world_;
   const std::vector<int> devices_;
@@ -256,17 +269,18 @@ class NcclWork final : public runtime::Work {
   bool is_waited_for_ = false;
 };
 
-runtime::WorkPtr Member::start(const Collective& collective, const void* in, void* out) {
+runtime::WorkPtr Member::start(const std::vector<runtime::Share>& bucket) {
   world_->check();
-  runtime::verify(collective, size());
-  if (collective.reduces() && !nccl_reduction(collective.dtype, collective.reduce))
-    throw Error(Phase::kRun, concat(collective.str(), ": NCCL has no such reduction"))
-        .hint("would work: the same in f32 or i32");
+  runtime::verify(bucket, size());
   const c10::cuda::CUDAGuard on(gpu_.index);
-  auto launch =
-      std::make_shared<Launch>(collective, runtime::contiguous_calls(collective, rank_, size()), stream_);
-  launch->in = in;
-  launch->out = out;
+  auto launch = std::make_shared<Launch>();
+  for (const runtime::Share& share : bucket) {
+    const Collective& collective = share.what;
+    if (collective.reduces() && !nccl_reduction(collective.dtype, collective.reduce))
+      throw Error(Phase::kRun, concat(collective.str(), ": NCCL has no such reduction"))
+          .hint("would work: the same in f32 or i32");
+    launch->parts.emplace_back(share, rank_, size(), stream_);
+  }
   launch->computed.record(gpu_.compute);
   {
     const std::lock_guard<std::mutex> guard(lock_);
@@ -277,12 +291,12 @@ runtime::WorkPtr Member::start(const Collective& collective, const void* in, voi
   return work;
 }
 
-void Member::copy(const Launch& launch, const std::vector<runtime::LocalCopy>& copies) const {
-  const int64_t width = launch.width();
+void Member::copy(const Part& part, const std::vector<runtime::LocalCopy>& copies) const {
+  const int64_t width = part.width();
   for (const runtime::LocalCopy& one : copies) {
     const runtime::Box& box = one.box;
     const auto row_of = [&](const Place& place, const runtime::Box::Side& side, int64_t row) {
-      return launch.at(place) + (side.offset + row * side.strides[0]) * width;
+      return part.at(place) + (side.offset + row * side.strides[0]) * width;
     };
     const auto pitch = [&](const runtime::Box::Side& side) {
       return static_cast<size_t>((box.rows[1] == 1 ? box.length : side.strides[1]) * width);
@@ -298,34 +312,31 @@ void Member::copy(const Launch& launch, const std::vector<runtime::LocalCopy>& c
   }
 }
 
-void Member::call(const Launch& launch, const ContiguousCall& call) const {
+ncclResult_t Member::call(const Part& part, const ContiguousCall& call) const {
   using Kind = ContiguousCall::Kind;
-  const Collective& collective = launch.collective;
-  const void* from = launch.at(call.from);
-  void* to = launch.at(call.to);
+  const Collective& collective = part.collective;
+  const void* from = part.at(call.from);
+  void* to = part.at(call.to);
   const NcclReduction reduction =
       collective.reduces() ? *nccl_reduction(collective.dtype, collective.reduce) : NcclReduction{};
   const auto count = static_cast<size_t>(call.count * reduction.parts);
-  const auto bytes = static_cast<size_t>(call.count * launch.width());
-  const auto run = [&]() -> ncclResult_t {
-    switch (call.kind) {
-      case Kind::kAllReduce:
-        return ncclAllReduce(from, to, count, reduction.type, reduction.op, comm_, stream_);
-      case Kind::kReduceScatter:
-        return ncclReduceScatter(from, to, count, reduction.type, reduction.op, comm_, stream_);
-      case Kind::kReduce:
-        return ncclReduce(from, to, count, reduction.type, reduction.op, call.peer, comm_, stream_);
-      case Kind::kAllGather: return ncclAllGather(from, to, bytes, ncclInt8, comm_, stream_);
-      case Kind::kBroadcast:
-        // The root's result may be nowhere.
-        return ncclBroadcast(from, to == nullptr ? const_cast<void*>(from) : to, bytes, ncclInt8, call.peer,
-                             comm_, stream_);
-      case Kind::kSend: return ncclSend(from, bytes, ncclInt8, call.peer, comm_, stream_);
-      case Kind::kReceive: return ncclRecv(to, bytes, ncclInt8, call.peer, comm_, stream_);
-    }
-    return ncclInvalidUsage;
-  };
-  check(run(), launch.doing());
+  const auto bytes = static_cast<size_t>(call.count * part.width());
+  switch (call.kind) {
+    case Kind::kAllReduce:
+      return ncclAllReduce(from, to, count, reduction.type, reduction.op, comm_, stream_);
+    case Kind::kReduceScatter:
+      return ncclReduceScatter(from, to, count, reduction.type, reduction.op, comm_, stream_);
+    case Kind::kReduce:
+      return ncclReduce(from, to, count, reduction.type, reduction.op, call.peer, comm_, stream_);
+    case Kind::kAllGather: return ncclAllGather(from, to, bytes, ncclInt8, comm_, stream_);
+    case Kind::kBroadcast:
+      // The root's result may be nowhere.
+      return ncclBroadcast(from, to == nullptr ? const_cast<void*>(from) : to, bytes, ncclInt8, call.peer,
+                           comm_, stream_);
+    case Kind::kSend: return ncclSend(from, bytes, ncclInt8, call.peer, comm_, stream_);
+    case Kind::kReceive: return ncclRecv(to, bytes, ncclInt8, call.peer, comm_, stream_);
+  }
+  return ncclInvalidUsage;
 }
 
 void World::progress(int device) {

@@ -237,6 +237,28 @@ TEST_CASE("random_sequences_in_several_groups_end_with_the_right_numbers") {
   }
 }
 
+TEST_CASE("a_bucket_is_what_each_of_its_collectives_is") {
+  for (uint32_t seed = 0; seed < 40; ++seed) {
+    INFO("seed " << seed);
+    std::mt19937 random(seed);
+    const int members = 1 + static_cast<int>(random() % 5);
+    std::vector<Exchange> exchanges;
+    for (size_t left = 1 + random() % 12; left > 0; --left) {
+      exchanges.emplace_back(random_collective(kOfAll[random() % 5], kTypes[random() % 6], members, random),
+                             members, random());
+    }
+    SharedMemory memory(names(members));
+    std::atomic<int> right{0};
+    in_threads(members, [&](int d) {
+      std::vector<Share> bucket;
+      for (Exchange& one : exchanges) bucket.push_back({one.what, one.in[d].data(), one.out[d].data()});
+      memory.join(all_of(members), d)->start(bucket)->wait();
+      for (const Exchange& one : exchanges) right += one.is_right(d);
+    });
+    CHECK(right == members * static_cast<int>(exchanges.size()));
+  }
+}
+
 TEST_CASE("what_no_group_can_run_is_refused_and_changes_nothing") {
   const std::pair<Collective, const char*> rows[] = {
       {Collective::all_gather(DType::kF32, {4, 7}, 2, {3, 4}), "there is no dim 2 to cut"},
@@ -255,6 +277,9 @@ TEST_CASE("what_no_group_can_run_is_refused_and_changes_nothing") {
     const Collective& refused = what;
     CHECK_THAT(error_of([&] { group->start(refused, nullptr, nullptr); }), ContainsSubstring(why));
   }
+  const Collective send = Collective::send(DType::kF32, {4}, 1);
+  CHECK_THAT(error_of([&] { group->start({{send}, {send}}); }),
+             ContainsSubstring("a message is no part of a bucket"));
   Exchange exchange(Collective::all_reduce(DType::kF32, {4}, Reduce::kSum), 2, 1);
   in_threads(2, [&](int d) { exchange.start(*memory.join({0, 1}, d))->wait(); });
   CHECK(exchange.is_right(0));

@@ -1,27 +1,18 @@
 #include "compile/local/verify_local_graphs.h"
 
-#include <memory>
-#include <sstream>
 #include <string>
-#include <vector>
 
 #include "catch.h"
 #include "ir/error.h"
-#include "text_cases.h"
+#include "local_graphs_text.h"
 
 namespace moai::compile {
 namespace {
 
 std::string verdict(const TextCase& text) {
-  std::vector<int32_t> mesh;
-  std::istringstream sizes(text.part("mesh"));
-  for (int32_t size; sizes >> size;) mesh.push_back(size);
-  std::vector<std::shared_ptr<const ir::Graph>> graphs;
-  std::istringstream devices(text.part("devices"));
-  for (std::string name; devices >> name;)
-    graphs.push_back(std::make_shared<const ir::Graph>(ir::parse(text.part(name))));
+  const LocalGraphsText local(text);
   try {
-    verify(graphs, mesh);
+    verify(local.graphs, local.mesh);
   } catch (const Error& error) {
     return std::string(error.what()) + "\n";
   }

@@ -100,7 +100,8 @@ TEST_CASE("what_keeps_memory_is_let_go_on_while_there_is_room_below_the_peak") {
     CHECK(peak_of(program) == peak);
     for (size_t i = 0; i < program.instructions.size(); ++i) {
       const auto& instruction = program.instructions[i];
-      if (instruction.kind != Instruction::Kind::kCall || !read_collective(program.graph, instruction.node))
+      if (instruction.kind != Instruction::Kind::kCall ||
+          read_collectives(program.graph, instruction.node).empty())
         continue;
       const int32_t in = program.accesses[instruction.operands[0]].buffer;
       const int32_t out = program.accesses[instruction.results[0]].buffer;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import device_graphs
 import local_graphs
 import moai
 import pytest
@@ -32,7 +33,7 @@ def test_parts_of_an_op_make_the_whole(row: int) -> None:
     for mesh in ([2], [3], [4], [2, 2], [2, 3]):
         for counts, plan in _C.local_graphs_of_options(text, mesh):
             try:
-                local_graphs.check(plan, whole, call.operands, call.numbers)
+                device_graphs.check(plan, whole, call.operands, call.numbers)
             except Exception as error:
                 raise AssertionError(f"{op} on {mesh}, split by {counts}: {plan['graphs'][-1]}") from error
 
@@ -67,7 +68,7 @@ def test_parts_of_a_lookup_refuse_what_no_part_has(name: str, below: bool) -> No
     for mesh in ([2], [3], [2, 2]):
         for counts, plan in _C.local_graphs_of_options(call.text(), mesh):
             with pytest.raises(eager.type) as ours:
-                local_graphs.run_devices(plan, operands, call.numbers)
+                device_graphs.run_devices(plan, operands, call.numbers)
             assert str(ours.value) == str(eager.value), plan["graphs"][-1]
             split += f"{ir_name(op)} {factor}" in counts
     assert split >= 3
@@ -102,8 +103,8 @@ def test_torchs_grouped_product_takes_the_parts(name: str, monkeypatch: pytest.M
     for mesh in ([2], [3], [2, 2]):
         for counts, plan in _C.local_graphs_of_options(text, mesh):
             splits.update(counts)
-            outputs = [one for (one,) in local_graphs.run_devices(plan, call.operands, call.numbers)]
-            got = local_graphs.joined(outputs, plan["outputs"][0], whole)
+            outputs = [one for (one,) in device_graphs.run_devices(plan, call.operands, call.numbers)]
+            got = device_graphs.joined(outputs, plan["outputs"][0], whole)
             torch.testing.assert_close(got, whole)
     assert len(splits) >= 4, splits
 
@@ -341,8 +342,9 @@ def test_pinned_forms_give_the_same_numbers(name: str, devices: int) -> None:
             "planned": _C.planned_local_graphs(text, mesh),
         }
         for form, plan in forms.items():
+            merged = device_graphs.bucketed(plan)
             try:
-                local_graphs.check(plan, whole, inputs, numbers)
+                device_graphs.check(merged, whole, inputs, numbers)
             except Exception as error:
                 raise AssertionError(f"{name}, {form} on {mesh}") from error
 
@@ -373,6 +375,19 @@ def test_sums_start_where_their_terms_are_made(name: str) -> None:
         assert len(met) > 5
 
 
+def test_gradients_of_vectors_meet_in_buckets() -> None:
+    """Biases and norms' weights, each a few numbers: one meeting for many of them."""
+    text = step("gpt2")[0]
+    plan = _C.greedy_local_graphs(text, [2], data_dims(text), False, False)
+    before, after = (local_graphs.read(p["graphs"][0]).nodes for p in (plan, device_graphs.bucketed(plan)))
+    starts = [
+        sum(node.op in {*device_graphs.COLLECTIVES, "moai.bucket"} for node in nodes)
+        for nodes in (before, after)
+    ]
+    sums = sum(len(node.results) for node in after if node.op == "moai.bucket")
+    assert starts[1] * 3 < starts[0] and sums > 10, (starts, sums)
+
+
 @pytest.mark.parametrize("name", STEPS)
 @pytest.mark.parametrize("devices", DEVICES)
 def test_random_plans_give_the_same_numbers(name: str, devices: int) -> None:
@@ -383,6 +398,6 @@ def test_random_plans_give_the_same_numbers(name: str, devices: int) -> None:
             counts.update({k: v - counts[k] for k, v in used.items()})
             assert plan["split_share"] >= 0.6
             try:
-                local_graphs.check(plan, whole, inputs, numbers)
+                device_graphs.check(device_graphs.bucketed(plan), whole, inputs, numbers)
             except Exception as error:
                 raise AssertionError(f"{name}, random:{seed} on {mesh}") from error

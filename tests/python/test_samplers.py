@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
+import device_graphs
 import local_graphs
 import moai
 import pytest
@@ -89,9 +90,9 @@ def recorded(make: Callable, inputs: list[torch.Tensor]) -> tuple[str, list]:
 
 
 def assert_same_numbers(plan: dict, text: str, inputs: list[torch.Tensor], numbers: list) -> None:
-    by_device = local_graphs.run_devices(plan, inputs, numbers)
+    by_device = device_graphs.run_devices(plan, inputs, numbers)
     for o, whole in enumerate(local_graphs.run_graph(text, inputs, numbers)):
-        got = local_graphs.joined([outputs[o] for outputs in by_device], plan["outputs"][o], whole)
+        got = device_graphs.joined([outputs[o] for outputs in by_device], plan["outputs"][o], whole)
         assert torch.equal(got, whole), plan["graphs"][-1]
         assert bool((whole != whole.flatten()[0]).any()), "every number is the same"
 

@@ -1,5 +1,7 @@
 #include "compile/local/collective.h"
 
+#include <optional>
+
 #include "ir/error.h"
 
 namespace moai::compile {
@@ -9,14 +11,66 @@ namespace {
 using K = Collective::Kind;
 using List = std::vector<int64_t>;
 
-template <typename T>
-const T& at(const ir::Graph& graph, ir::NodeId id, size_t arg) {
-  const ir::Node& node = graph.node(id);
-  const T* value = arg < node.args.size() ? std::get_if<T>(&node.args[arg]) : nullptr;
-  if (value == nullptr || node.operands.size() != 1 || node.results.size() != 1)
-    throw Error(Phase::kCompile, "malformed collective").detail(ir::print(graph, id));
-  return *value;
+constexpr K kKinds[] = {K::kAllReduce, K::kAllGather, K::kReduceScatter, K::kAllToAll};
+
+const ir::Symbol& bucket() {
+  static const ir::Symbol name = ir::Symbol::intern("moai.bucket");
+  return name;
 }
+
+std::optional<K> kind_of(const std::string& name) {
+  for (const K kind : kKinds) {
+    if (name == collective_name(kind)) return kind;
+  }
+  return std::nullopt;
+}
+
+// Takes a node's arguments one after the other.
+class Reader {
+ public:
+  Reader(const ir::Graph& graph, ir::NodeId id) : graph_(graph), id_(id), args_(graph.node(id).args) {}
+
+  Collective read(K kind) {
+    if (take<ir::OperandRef>().operand != operand_++) malformed();
+    Collective c;
+    c.kind = kind;
+    c.axes = take<List>();
+    if (kind != K::kAllReduce) {
+      c.dim = take<int64_t>();
+      c.sizes = take<List>();
+    }
+    if (kind == K::kAllReduce || kind == K::kReduceScatter) c.reduction = take<std::string>();
+    if (kind == K::kAllToAll) {
+      c.joined_dim = take<int64_t>();
+      c.joined_sizes = take<List>();
+    }
+    return c;
+  }
+  K read_kind() {
+    const auto kind = kind_of(take<std::string>());
+    if (!kind) malformed();
+    return *kind;
+  }
+  bool ends() const { return at_ == args_.size(); }
+  [[noreturn]] void malformed() const {
+    throw Error(Phase::kCompile, "malformed collective").detail(ir::print(graph_, id_));
+  }
+
+ private:
+  template <typename T>
+  const T& take() {
+    const T* value = at_ < args_.size() ? std::get_if<T>(&args_[at_]) : nullptr;
+    if (value == nullptr) malformed();
+    ++at_;
+    return *value;
+  }
+
+  const ir::Graph& graph_;
+  const ir::NodeId id_;
+  const std::vector<ir::Arg>& args_;
+  size_t at_ = 0;
+  int32_t operand_ = 0;  // that comes next
+};
 
 }  // namespace
 
@@ -44,27 +98,43 @@ std::vector<ir::Arg> args_of(const Collective& c) {
   return args;
 }
 
-std::optional<Collective> read_collective(const ir::Graph& graph, ir::NodeId id) {
-  const auto& name = graph.node(id).op.str();
-  for (const K kind : {K::kAllReduce, K::kAllGather, K::kReduceScatter, K::kAllToAll}) {
-    if (name != collective_name(kind)) continue;
-    Collective c;
-    c.kind = kind;
-    c.axes = at<List>(graph, id, 1);
-    if (kind == K::kAllReduce) {
-      c.reduction = at<std::string>(graph, id, 2);
-      return c;
-    }
-    c.dim = at<int64_t>(graph, id, 2);
-    c.sizes = at<List>(graph, id, 3);
-    if (kind == K::kReduceScatter) c.reduction = at<std::string>(graph, id, 4);
-    if (kind == K::kAllToAll) {
-      c.joined_dim = at<int64_t>(graph, id, 4);
-      c.joined_sizes = at<List>(graph, id, 5);
-    }
-    return c;
+std::vector<Collective> read_collectives(const ir::Graph& graph, ir::NodeId id) {
+  const ir::Node& node = graph.node(id);
+  const bool is_bucket = node.op == bucket();
+  const auto kind = is_bucket ? std::nullopt : kind_of(node.op.str());
+  if (!is_bucket && !kind) return {};
+  Reader reader(graph, id);
+  std::vector<Collective> all;
+  if (kind) all.push_back(reader.read(*kind));
+  while (!reader.ends()) {
+    if (!is_bucket) reader.malformed();
+    all.push_back(reader.read(reader.read_kind()));
+    if (all.back().axes != all[0].axes) reader.malformed();
   }
-  return std::nullopt;
+  if (all.empty() || node.operands.size() != all.size() || node.results.size() != all.size())
+    reader.malformed();
+  return all;
+}
+
+ir::Node bucket_of(const ir::Graph& graph, const std::vector<ir::NodeId>& collectives) {
+  ir::Node node = graph.node(collectives.back());
+  node.op = bucket();
+  node.operands.clear();
+  node.args.clear();
+  for (const auto id : collectives) {
+    const ir::Node& one = graph.node(id);
+    node.args.emplace_back(one.op.str());
+    node.args.emplace_back(ir::OperandRef{static_cast<int32_t>(node.operands.size())});
+    node.args.insert(node.args.end(), one.args.begin() + 1, one.args.end());
+    node.operands.push_back(one.operands[0]);
+  }
+  node.results.clear();
+  return node;
+}
+
+bool is_in_place(const ir::Graph& graph, ir::NodeId id, size_t operand) {
+  if (graph.node(id).op != bucket()) return false;
+  return read_collectives(graph, id)[operand].kind == K::kAllReduce;
 }
 
 std::vector<int32_t> coordinates_of(const std::vector<int32_t>& mesh, int32_t device) {

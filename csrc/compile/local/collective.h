@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -10,7 +9,7 @@
 namespace moai::compile {
 
 // Note [Collectives in a graph]
-// A local graph speaks with the other devices by nodes of one operand and one result:
+// A local graph speaks with the other devices by nodes of one operand and one result, or by buckets of them:
 //
 //   moai.all_reduce(x, [axes], "sum")                      sum, product, max (or any), min (or all)
 //   moai.all_gather(x, [axes], dim, [sizes])               parts of these sizes, side by side along dim
@@ -19,6 +18,10 @@ namespace moai::compile {
 //
 //   moai.barrier()                                         of all devices: behind it nothing of the step can
 //   raise
+//
+//   moai.bucket("moai.all_reduce", x, [axes], "sum", "moai.all_gather", y, [axes], ...)
+//                                          several of one group as one: a result for each operand, see
+//                                          buckets.h
 //
 // A group is the devices that differ in `axes` (of the mesh, ascending) alone, in row-major order of their
 // coordinates there: `sizes` and the order of parts are by that position. Sizes may differ: parts are uneven.
@@ -39,8 +42,15 @@ const char* collective_name(Collective::Kind kind);  // "moai.all_reduce"
 // The node's arguments, its operand being the first.
 std::vector<ir::Arg> args_of(const Collective& collective);
 
-// Nothing of a node that is no collective. Throws Error(Phase::kCompile) where its arguments are malformed.
-std::optional<Collective> read_collective(const ir::Graph& graph, ir::NodeId node);
+// By operand what becomes of it; nothing of a node that is no collective. Those of a bucket are of one group.
+// Throws Error(Phase::kCompile) where its arguments are malformed.
+std::vector<Collective> read_collectives(const ir::Graph& graph, ir::NodeId node);
+
+// One node that does what these do, none of which is a bucket; its operands and results are theirs, in order.
+ir::Node bucket_of(const ir::Graph& graph, const std::vector<ir::NodeId>& collectives);
+
+// Whether the memory of a node's operand may be that of its result at the same place.
+bool is_in_place(const ir::Graph& graph, ir::NodeId node, size_t operand);
 
 // A device's coordinates on a mesh of these sizes.
 std::vector<int32_t> coordinates_of(const std::vector<int32_t>& mesh, int32_t device);

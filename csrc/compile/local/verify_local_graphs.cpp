@@ -57,13 +57,17 @@ class Verifier {
         advance(d);
         continue;
       }
-      if (!calls_[d]) continue;
-      const auto group = group_of(mesh_, d, calls_[d]->axes);
+      if (calls_[d].empty()) continue;
+      const auto group = group_of(mesh_, d, axes(d));
       const bool all_here = std::all_of(group.begin(), group.end(), [&](int32_t member) {
-        return calls_[member] && calls_[member]->axes == calls_[d]->axes;
+        return !calls_[member].empty() && axes(member) == axes(d);
       });
       if (!all_here) continue;
-      for (size_t i = 0; i < group.size(); ++i) check(group, i);
+      for (size_t i = 0; i < group.size(); ++i) {
+        if (calls_[group[i]].size() != calls_[group[0]].size())
+          differ(group[0], group[i], "how many collectives are one");
+        for (size_t c = 0; c < calls_[group[i]].size(); ++c) check(group, i, c);
+      }
       for (const auto member : group) {
         ++waits_at_[member];
         advance(member);
@@ -71,7 +75,7 @@ class Verifier {
       }
     }
     for (int32_t d = 0; d < devices; ++d) {
-      if (calls_[d]) stuck(d);
+      if (!calls_[d].empty()) stuck(d);
       if (messages_[d]) stuck_at_message(d);
     }
     for (const auto& [channel, on_its_way] : channels_) {
@@ -84,25 +88,31 @@ class Verifier {
  private:
   const ir::Graph& graph(int32_t device) const { return *graphs_[device]; }
   std::string line(int32_t device) const {
-    if (!calls_[device] && !messages_[device]) return concat("device ", device, " has ended");
+    if (calls_[device].empty() && !messages_[device]) return concat("device ", device, " has ended");
     return concat("device ", device, ", node ", waits_at_[device], ": ",
                   ir::print(graph(device), waits_at_[device]));
   }
 
   void advance(int32_t device) {
     auto& at = waits_at_[device];
-    calls_[device].reset();
+    calls_[device].clear();
     messages_[device].reset();
     for (; at < static_cast<ir::NodeId>(graph(device).nodes().size()); ++at) {
-      if ((calls_[device] = read_collective(graph(device), at))) break;
+      calls_[device] = read_collectives(graph(device), at);
+      if (!calls_[device].empty()) break;
       if (!(messages_[device] = read_message(graph(device), at))) continue;
       const int64_t group = messages_[device]->group;
       if (group < 0 || group >= mesh_[0] || peer_of(mesh_, device, group) == device)
         malformed(device, concat("there is no group ", group, " to speak with"));
       break;
     }
-    if (!calls_[device]) return;
-    const Collective& call = *calls_[device];
+    for (size_t c = 0; c < calls_[device].size(); ++c) check_arguments(device, c);
+  }
+
+  const std::vector<int64_t>& axes(int32_t device) const { return calls_[device][0].axes; }
+
+  void check_arguments(int32_t device, size_t c) const {
+    const Collective& call = calls_[device][c];
     for (size_t i = 0; i < call.axes.size(); ++i) {
       const auto axis = call.axes[i];
       if (axis < 0 || axis >= static_cast<int64_t>(mesh_.size()))
@@ -113,9 +123,10 @@ class Verifier {
       malformed(device, concat("there is no reduction \"", call.reduction, "\""));
     if (call.kind == K::kAllReduce) return;
     const auto members = group_of(mesh_, device, call.axes).size();
-    check_parts(device, call.dim, call.sizes, members);
+    const auto rank = static_cast<int64_t>(operand(device, c).sizes.size());
+    check_parts(device, rank, call.dim, call.sizes, members);
     if (call.kind != K::kAllToAll) return;
-    check_parts(device, call.joined_dim, call.joined_sizes, members);
+    check_parts(device, rank, call.joined_dim, call.joined_sizes, members);
     if (call.dim == call.joined_dim) malformed(device, "a collective cuts and joins one dim");
   }
 
@@ -167,18 +178,19 @@ class Verifier {
         .detail(line(peer_of(mesh_, device, messages_[device]->group)));
   }
 
-  void check_parts(int32_t device, int64_t dim, const std::vector<int64_t>& sizes, size_t members) const {
-    if (dim < 0 || dim >= static_cast<int64_t>(operand(device).sizes.size()))
-      malformed(device, concat("there is no dim ", dim));
+  void check_parts(int32_t device, int64_t rank, int64_t dim, const std::vector<int64_t>& sizes,
+                   size_t members) const {
+    if (dim < 0 || dim >= rank) malformed(device, concat("there is no dim ", dim));
     if (sizes.size() != members)
       malformed(device, concat("a collective of ", members, " devices lists ", sizes.size(), " parts"));
   }
 
   [[noreturn]] void stuck(int32_t device) const {
-    for (const auto member : group_of(mesh_, device, calls_[device]->axes)) {
-      if (calls_[member] && calls_[member]->axes == calls_[device]->axes) continue;
-      throw Error(Phase::kCompile, calls_[member] ? "devices wait for each other in another order"
-                                                  : "a device waits for one that has ended")
+    for (const auto member : group_of(mesh_, device, axes(device))) {
+      const bool has_ended = calls_[member].empty();
+      if (!has_ended && axes(member) == axes(device)) continue;
+      throw Error(Phase::kCompile, has_ended ? "a device waits for one that has ended"
+                                             : "devices wait for each other in another order")
           .detail(line(device))
           .detail(line(member));
     }
@@ -196,17 +208,18 @@ class Verifier {
         .detail(line(b));
   }
 
-  // What member `i` of a group brings to the collective, against the first member and its own part's size.
-  void check(const std::vector<int32_t>& group, size_t i) const {
+  // What member `i` of a group brings to collective `c` of the node, against the first member and its own
+  // part's size.
+  void check(const std::vector<int32_t>& group, size_t i, size_t c) const {
     const int32_t first = group[0], device = group[i];
-    const Collective &a = *calls_[first], &b = *calls_[device];
+    const Collective &a = calls_[first][c], &b = calls_[device][c];
     if (a.kind != b.kind) differ(first, device, "what they do");
     if (a.reduction != b.reduction) differ(first, device, "their reduction");
     if (a.dim != b.dim || a.joined_dim != b.joined_dim) differ(first, device, "the dim");
     if (a.sizes != b.sizes || a.joined_sizes != b.joined_sizes) differ(first, device, "the parts' sizes");
-    const auto& type = operand(device);
-    if (type.dtype != operand(first).dtype) differ(first, device, "the dtype");
-    ir::Dims expected = operand(first).sizes, result = type.sizes;
+    const auto& type = operand(device, c);
+    if (type.dtype != operand(first, c).dtype) differ(first, device, "the dtype");
+    ir::Dims expected = operand(first, c).sizes, result = type.sizes;
     if (expected.size() != result.size()) differ(first, device, "the sizes they bring");
     const auto sum = [](const std::vector<int64_t>& sizes) {
       int64_t total = 0;
@@ -235,20 +248,20 @@ class Verifier {
       malformed(device, concat("a collective's operand should be ",
                                ir::Type::contiguous(type.dtype, expected).str()));
     }
-    const auto& made = graph(device).type(graph(device).node(waits_at_[device]).results[0]);
+    const auto& made = graph(device).type(graph(device).node(waits_at_[device]).results[c]);
     if (made.sizes != result || made.dtype != type.dtype)
       malformed(device,
                 concat("a collective's result should be ", ir::Type::contiguous(type.dtype, result).str()));
   }
 
-  const ir::Type& operand(int32_t device) const {
-    return graph(device).type(graph(device).node(waits_at_[device]).operands[0]);
+  const ir::Type& operand(int32_t device, size_t c = 0) const {
+    return graph(device).type(graph(device).node(waits_at_[device]).operands[c]);
   }
 
   const std::vector<std::shared_ptr<const ir::Graph>>& graphs_;
   const std::vector<int32_t>& mesh_;
   std::vector<ir::NodeId> waits_at_;              // by device: its next collective
-  std::vector<std::optional<Collective>> calls_;  // by device: that one; nothing at the end
+  std::vector<std::vector<Collective>> calls_;    // by device: that one, or the bucket; nothing at the end
   std::vector<std::optional<Message>> messages_;  // by device: where it waits at one
   std::map<ChannelId, Channel> channels_;
 };
