@@ -26,7 +26,8 @@ constexpr double kSolverSteps = 2e8;
 constexpr int32_t kSolverBranches = 4;
 
 plan::Cluster cluster_of(const Settings& settings) {
-  plan::Cluster cluster = plan::parse_cluster(concat("cpu:", settings.devices));
+  const bool measured = !settings.cluster.empty();
+  plan::Cluster cluster = plan::parse_cluster(measured ? settings.cluster : concat("cpu:", settings.devices));
   if (settings.memory_bytes >= 0) {
     for (auto& kind : cluster.kinds) kind.memory_bytes = settings.memory_bytes;
   }

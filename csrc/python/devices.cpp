@@ -138,25 +138,27 @@ void bind_devices(py::module_& m) {
   engine::configure(apart_kind(cpu::Fuses::kYes), "fused");
   // Before the first use: their kind (empty: what there is), how many, which of the machine's (empty: all),
   // bytes that each may hold (< 0: no limit), their plan, the folder of what is kept between processes and
-  // the one where `moai smi` looks (empty: none), and what tells this library from others.
+  // the one where `moai smi` looks (empty: none), what the devices reach as JSON of a cluster (empty: the
+  // usual), and what tells this library from others.
   m.def(
       "configure_devices",
       [](const std::string& kind, int count, const std::vector<int>& indices, int64_t memory_bytes,
          const std::string& plan, const std::string& cache, const std::string& status,
-         const std::string& build) {
+         const std::string& cluster, const std::string& build) {
         engine::Settings settings;
         settings.devices = count;
         settings.memory_bytes = memory_bytes;
         settings.plan = plan;
         settings.cache = cache;
         settings.status = status;
+        settings.cluster = cluster;
         settings.build = build;
         settings.kind = kind;
         settings.indices = indices;
         engine::configure(std::move(settings));
       },
       py::arg("kind"), py::arg("count"), py::arg("indices"), py::arg("memory_bytes"), py::arg("plan"),
-      py::arg("cache") = "", py::arg("status") = "", py::arg("build") = "");
+      py::arg("cache") = "", py::arg("status") = "", py::arg("cluster") = "", py::arg("build") = "");
   // Why no GPU can be had here; empty where one can.
   m.def("why_no_gpu", [] {
     engine::Settings settings;

@@ -62,7 +62,7 @@ OPTIONS = (
         "profile",
         "MOAI_PROFILE",
         "",
-        "Where `moai calibrate` keeps what it measured, for `here:N`; empty for `moai/machine.json` among the user's settings.",
+        "Where `moai calibrate` keeps what it measured, for the plans of such devices and for `here:N`; empty for `moai/machine.json` among the user's settings.",
     ),
 )
 
@@ -192,15 +192,17 @@ def override(values: dict[str, str]) -> None:
     _overridden.update(values)
 
 
-def parse_engine(changed: dict[str, str]) -> tuple[str, int, tuple[int, ...], int, str, str, str]:
+def parse_engine(changed: dict[str, str]) -> tuple[str, int, tuple[int, ...], int, str, str, str, str]:
     """Return what the engine is made of, in its order: the devices' kind, count and indices, the bytes that each may
-    hold, the plan, the folder of what is kept and the folder of `moai smi`.
+    hold, the plan, the folder of what is kept, the folder of `moai smi` and what the devices reach.
 
     `changed`: by name, what stands in the place of :func:`value`. Raises ValueError as the parsers do.
     """
 
     def text(name: str) -> str:
         return changed.get(name, value(name))
+
+    from .machine import engine_cluster
 
     devices = parse_devices("MOAI_DEVICES", text("devices"))
     return (
@@ -211,6 +213,7 @@ def parse_engine(changed: dict[str, str]) -> tuple[str, int, tuple[int, ...], in
         parse_plan("MOAI_PLAN", text("plan")),
         parse_cache(text("cache")),
         parse_status(text("status")),
+        engine_cluster(devices),
     )
 
 

@@ -9,12 +9,13 @@ import tempfile
 
 import pytest
 
-# Before moai is imported: the user's own plans are neither read nor written, and `moai smi` shows no test, here and in
-# what tests start.
+# Before moai is imported: the user's own plans are neither read nor written, plans are as where nothing was measured, and
+# `moai smi` shows no test, here and in what tests start.
 FOLDER = tempfile.mkdtemp(prefix="moai-tests-")
 atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 os.environ["MOAI_CACHE"] = FOLDER
 os.environ.setdefault("MOAI_DEVICES", "cpu")  # moai bench uses four where nothing is said
+os.environ["MOAI_PROFILE"] = os.path.join(FOLDER, "machine.json")
 os.environ["MOAI_STATUS"] = os.path.join(FOLDER, "status")
 
 import moai  # noqa: E402, F401

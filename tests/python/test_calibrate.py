@@ -3,13 +3,15 @@
 import argparse
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import moai
 import pytest
 import torch
+from moai.machine import cluster_of, resolved
 from moai.planning import calibrate
-from moai.planning.calibrate import cluster_of, resolved
 
 PROFILE = {
     "moai_profile": 1, "memory_bytes": 16 << 30, "products_fp32_flops": {"256": 5e10, "1024": 1e11},
@@ -32,6 +34,26 @@ def test_a_plan_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert found["cluster"]["devices"] == 2 and found["cluster"]["device"] == "here"
 
 
+def test_the_script_takes_its_time_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the cores that virtual devices compute on; beside a GPU, which waits for what is slower than itself."""
+    monkeypatch.setenv("MOAI_PROFILE", str(tmp_path / "machine.json"))
+
+    def seconds(**more: object) -> tuple[float, float]:
+        (tmp_path / "machine.json").write_text(json.dumps({**PROFILE, **more}))
+        found = moai.plan("gpt2", 4, 128, "here:2")
+        return found["step_time_s"], found["time"]["script_s"]
+
+    devices, none = seconds()
+    assert none == 0
+    total, script = seconds(script_op_s=1e-5)
+    assert 1e-3 < script < 0.1 and total == pytest.approx(devices + script)
+    on_gpus, _ = seconds(devices="cuda")
+    assert seconds(devices="cuda", script_op_s=1e-9) == (on_gpus, 0)
+    total, script = seconds(devices="cuda", script_op_s=1)
+    assert total == pytest.approx(on_gpus + script) and total > 100
+    assert moai.plan("gpt2", 4, 128, "h100:2")["time"]["script_s"] == 0
+
+
 @pytest.mark.parametrize(
     ("text", "cluster", "says"),
     [(None, "here:2", "moai calibrate"), ("{}", "here:2", "no profile"), ("[", "here:2", "no profile"), ("{}", "here", "how many")],
@@ -44,6 +66,35 @@ def test_what_is_no_profile_says_so(
         (tmp_path / "machine.json").write_text(text)
     with pytest.raises(ValueError, match=says):
         resolved(cluster)
+
+
+STEP = """
+import moai, torch
+model = torch.nn.Linear(256, 256).to("moai")
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+for _ in range(2):
+    model(torch.ones(64, 256, device="moai")).sum().backward()
+    optimizer.step()
+moai.sync()
+print(moai._C.explained()["compute_s"])
+"""
+
+
+def test_what_was_measured_is_what_plans_go_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From then on, on devices of the kind that was measured; a file that is no profile is no obstacle."""
+    monkeypatch.setenv("MOAI_PROFILE", str(tmp_path / "machine.json"))
+    monkeypatch.setenv("MOAI_DEVICES", "cpu:2")
+    monkeypatch.setenv("MOAI_CACHE", "off")
+
+    def predicted(text: str) -> float:
+        (tmp_path / "machine.json").write_text(text)
+        command = [sys.executable, "-c", STEP]
+        return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+    usual = predicted("[")
+    slower = {"products_fp32_flops": {"256": 1e6}, "memory_bytes_per_s": 1e6}
+    assert predicted(json.dumps({**PROFILE, "devices": "cpu", **slower})) > 100 * usual
+    assert predicted(json.dumps({**PROFILE, "devices": "cuda", **slower})) == usual
 
 
 SMALL = {"products": (32, 64), "tokens": (16, 32), "bytes_moved": 1 << 20}

@@ -9,9 +9,9 @@
 namespace moai::compile {
 
 // Note [Buckets]
-// Small collectives of one group that follow each other, with nobody reading the first one's result before the
-// last one stands, are merged into one node at the last one's place: the devices meet once, and a network is
-// asked once. Nothing is copied for it, each keeps its own memory. All devices of a group must merge the
+// Small collectives of one group that follow each other, with nobody reading the first one's result before
+// the last one stands, are merged into one node at the last one's place: the devices meet once, and a network
+// is asked once. Nothing is copied for it, each keeps its own memory. All devices of a group must merge the
 // same: what one of them cannot, none does.
 //
 // No device waits for ever for it: where graphs pass verify, all collectives have one order that every device

@@ -11,7 +11,7 @@ import time
 import torch
 
 from .. import _C, dry_run
-from .calibrate import resolved
+from ..machine import resolved, script_seconds
 from .models import MODELS, PlanModel
 from .script import RecordedStep, ScriptFailed, record_script
 
@@ -38,18 +38,38 @@ def record_step(model: PlanModel, batch: int, seq: int) -> tuple[str, int]:
         with dry_run():
             with torch.device("moai"):
                 module = model.build()
-            optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4, fused=True)
+            optimizer = optimizer_of(module)
             tokens = torch.zeros(batch, seq, dtype=torch.long, device="moai")
             for _ in range(2):  # the optimizer's state exists from the second on
                 _C.set_dry(True)  # forgets what was recorded, the model's initialisation above all
-                loss = model.loss(module, tokens)
-                optimizer.zero_grad()
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-                optimizer.step()
-            return _C.dry_step(), sum(p.numel() for p in module.parameters())
+                loss = take_step(model, module, optimizer, tokens)  # which a script still holds
+            graph = _C.dry_step()
+            del loss
+            return graph, sum(p.numel() for p in module.parameters())
     finally:
         torch.set_default_dtype(default)
+
+
+def optimizer_of(module: torch.nn.Module) -> torch.optim.Optimizer:
+    """Return the optimizer of the models that are known."""
+    return torch.optim.AdamW(module.parameters(), lr=1e-4, fused=True)
+
+
+def take_step(
+    model: PlanModel, module: torch.nn.Module, optimizer: torch.optim.Optimizer, tokens: torch.Tensor
+) -> torch.Tensor:
+    """Train on these tokens once, and return the loss."""
+    loss = model.loss(module, tokens)
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+    optimizer.step()
+    return loss
+
+
+def ops_in(graph: str) -> int:
+    """How many of torch's ops a recorded step has, views apart."""
+    return graph.count("aten.")
 
 
 def plan(model: str, batch: int, seq: int, cluster: str, pin: str = "", saved: str = "") -> dict:
@@ -114,9 +134,13 @@ def plan_graph(
     `rounds`: of forward and backward over a batch each, that the step itself goes through.
     """
     start = time.perf_counter()
-    cluster = resolved(cluster)
-    where = _C.cluster(cluster)
-    found = _C.plan_step(graph, cluster, pin, saved)
+    text = resolved(cluster)
+    where = _C.cluster(text)
+    found = _C.plan_step(graph, text, pin, saved)
+    for candidate in found["candidates"]:
+        script_s = script_seconds(cluster, ops_in(graph), candidate["step_time_s"])
+        candidate["time"]["script_s"] = script_s
+        candidate["step_time_s"] += script_s
     best = found["candidates"][0]
     fits = best["fits"]
     seconds, tokens, sizes = best["step_time_s"], found["tokens"] or None, found["token_sizes"]

@@ -1,7 +1,6 @@
-"""``moai calibrate``: what this machine reaches, measured and saved as a profile; ``here:N`` is N devices of it.
+"""``moai calibrate``: what this machine reaches, measured and saved as a profile (``moai.machine`` reads it).
 
-Virtual devices share the machine's cores and memory: each of N has an N-th of what was measured. Where MOAI_DEVICES is
-``cuda`` one GPU is measured, and each of N is one like it.
+Where MOAI_DEVICES is ``cuda`` one GPU is measured.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import datetime
 import functools
 import json
 import os
-import re
 import statistics
 import sys
 import time
@@ -21,14 +19,11 @@ from pathlib import Path
 
 import torch
 
+from ..machine import profile_path
 from ..options import parse_devices, value
 
 BAD_INPUT = 2
 COLLECTIVE_BYTES = (1 << 12, 1 << 16, 1 << 20, 1 << 24)
-# Across hosts nothing was measured: ten gigabits a second, as of the profiles without a usual NIC.
-NETWORK = {"name": "Ethernet", "latency_s": 1e-5, "bytes_per_s": 10e9 / 8 * 0.94, "start_s": 2e-5}
-# Nor is it between GPUs: what PCIe 4 gives, as of the profiles of GPUs that have no other link.
-PCIE = {"name": "PCIe", "latency_s": 1.5e-6, "bytes_per_s": 20e9, "start_s": 2e-5}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,14 +78,6 @@ def subject() -> Subject:
     if why:
         raise ValueError(f"MOAI_DEVICES is `{value('devices')}`, and {why}\n  would work: MOAI_DEVICES=cpu")
     return the_gpu(devices.indices[0] if devices.indices else 0)
-
-
-def profile_path() -> Path:
-    """Where the profile is kept: MOAI_PROFILE, or moai/machine.json among the user's settings."""
-    named = value("profile")
-    if named:
-        return Path(named)
-    return Path(os.environ.get("XDG_CONFIG_HOME", Path.home() / ".config")) / "moai" / "machine.json"
 
 
 def _seconds(
@@ -167,6 +154,27 @@ def _op_overhead(budget_s: float) -> float:
     )
 
 
+def _script_op(budget_s: float) -> float:
+    """Seconds of a script's thread for each op of a training step: Python, autograd and recording."""
+    import moai
+
+    from ..bench.gpt2 import GPT2Config
+    from . import MODELS, PlanModel, ops_in, optimizer_of, record_step, take_step
+
+    batch, seq = 4, 32
+    model = PlanModel(GPT2Config(64, 4, 4, max_seq=seq).build, MODELS["gpt2"].loss, torch.float32)
+    ops = ops_in(record_step(model, batch, seq)[0])
+    module = model.build().to("moai")
+    optimizer, tokens = optimizer_of(module), torch.zeros(batch, seq, dtype=torch.long, device="moai")
+    taken, end = [], time.perf_counter() + budget_s
+    while len(taken) < 8 or time.perf_counter() < end:
+        begin = time.thread_time()
+        take_step(model, module, optimizer, tokens)
+        taken.append(time.thread_time() - begin)
+        moai.sync()
+    return statistics.median(taken[3:]) / ops
+
+
 def _links(devices: int, rounds: int) -> dict[str, float]:
     """Seconds of an all-reduce between so many virtual devices, by bytes."""
     from moai import _C
@@ -189,82 +197,13 @@ def measure(on: Subject, budget_s: float = 40.0) -> dict:
         "attention_flops": _attention(on, each),
         "memory_bytes_per_s": _memory(on, 2 * each),
         "op_overhead_s": _op_overhead(2 * each),
+        "script_op_s": _script_op(each),
     }
     if on.kind == "cuda":
         return {**profile, "gpu": on.name}
     devices = max(2, min(4, os.cpu_count() or 2))
     links = {"all_reduce_devices": devices, "all_reduce_s": _links(devices, 15)}
     return {**profile, "cores": os.cpu_count(), **links}
-
-
-def _link(profile: dict) -> dict:
-    """A link that takes as long as the measured all-reduces: a start, and a rate for what is large."""
-    if "all_reduce_s" not in profile:
-        return PCIE
-    count = profile["all_reduce_devices"]
-    taken = {int(size): seconds for size, seconds in profile["all_reduce_s"].items()}
-    small, large = taken[min(taken)], taken[max(taken)]
-    # A ring of n sends 2 (n-1)/n of the bytes from each device.
-    rate = 2 * (count - 1) / count * (max(taken) - min(taken)) / max(1e-9, large - small)
-    return {
-        "name": "shared memory",
-        "latency_s": small / 4 / count,
-        "start_s": small / 2,
-        "bytes_per_s": rate,
-    }
-
-
-def cluster_of(profile: dict, devices: int, hosts: int = 1) -> dict:
-    """`hosts` machines like the measured one, each as that many devices, as docs/clusters.md has clusters."""
-    best = {name: max(profile[f"products_{name}_flops"].values()) for name in ("fp32", "bf16")}
-    usual = {name: statistics.median(profile[f"products_{name}_flops"].values()) for name in ("fp32", "bf16")}
-    attention = statistics.median(profile["attention_flops"].values())
-    is_gpu = profile.get("devices") == "cuda"
-    shared = 1 if is_gpu else devices  # so many have what was measured
-    usually = "bf16" if is_gpu else "fp32"  # what attention was measured in, and most is computed in
-    kind = {
-        "name": "here",
-        "memory_bytes": int(profile["memory_bytes"] / shared),
-        "flops_fp32": best["fp32"] / shared,
-        "flops_bf16": best["bf16"] / shared,
-        "flops_fp16": best["bf16"] / shared,
-        "memory_bytes_per_s": profile["memory_bytes_per_s"] / shared,
-        "op_overhead_s": profile["op_overhead_s"],
-        "gemm_efficiency": min(1.0, usual[usually] / best[usually]),
-        "attention_efficiency": min(1.0, attention / best[usually]),
-        "memory_efficiency": 1,
-        "overlap": 1 if is_gpu else 0,  # a CPU's cores that would carry messages compute
-    }
-    levels = [{**_link(profile), "size": devices}]
-    if hosts > 1:
-        levels.append({**NETWORK, "size": hosts})
-    return {"name": f"here:{devices}" + (f"x{hosts}" if hosts > 1 else ""), "levels": levels, "kinds": [kind]}
-
-
-def resolved(cluster: str) -> str:
-    """A cluster's text, `here:N` and `here:NxH` replaced by the calibrated machine's JSON.
-
-    Raises ValueError where there is no profile, or it cannot be read.
-    """
-    match = re.fullmatch(r"here:([1-9]\d*)(?:x([1-9]\d*))?", cluster)
-    if match is None:
-        if cluster == "here" or cluster.startswith("here:"):
-            raise ValueError(
-                f"cluster `{cluster}` does not say how many devices\n  would work: here:8, or here:8x4 for four such hosts"
-            )
-        return cluster
-    path = profile_path()
-    try:
-        profile = json.loads(path.read_text())
-        return json.dumps(cluster_of(profile, int(match[1]), int(match[2] or 1)))
-    except FileNotFoundError:
-        raise ValueError(
-            f"cluster `{cluster}` needs this machine's profile, and {path} is not there\n  would work: moai calibrate"
-        ) from None
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"{path} is no profile of moai calibrate ({error!r})\n  would work: moai calibrate, which makes it anew"
-        ) from error
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -308,7 +247,9 @@ def run(arguments: argparse.Namespace) -> int:
         + "  ".join(f"{size}: {rate / 1e9:.1f} GFLOP/s" for size, rate in profile["attention_flops"].items())
     )
     print(f"memory        {profile['memory_bytes_per_s'] / 1e9:.1f} GB/s")
-    print(f"op overhead   {profile['op_overhead_s'] * 1e6:.2f} us")
+    print(
+        f"op overhead   {profile['op_overhead_s'] * 1e6:.2f} us; of the script {profile['script_op_s'] * 1e6:.2f} us"
+    )
     if "all_reduce_s" in profile:
         reduces = "  ".join(
             f"{int(size) >> 10} KiB: {s * 1e6:.0f} us" for size, s in profile["all_reduce_s"].items()

@@ -137,7 +137,7 @@ def _whole(text: str, value: str) -> int:
 def with_memory(cluster: str, memory: int) -> str:
     """The cluster as JSON, with that many bytes on each device."""
     from .. import _C
-    from .calibrate import resolved
+    from ..machine import resolved
 
     described = json.loads(_C.cluster(resolved(cluster))["json"])
     for kind in described["kinds"]:

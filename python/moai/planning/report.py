@@ -19,10 +19,11 @@ ADVICE = {
     "op overhead": "a larger batch on each device: most ops are shorter than the gap between two",
     "messages": "faster links, fewer devices for this batch, or a larger batch",
     "other stages": "a larger batch (more micro-batches), or fewer pipeline stages",
+    "the script": "a larger batch: the script's own thread takes longer than the devices",
 }
 BINDS = {
     "products": "computing", "attention": "computing", "memory": "the devices' memory", "op overhead": "the host and launches",
-    "messages": "the network", "other stages": "the pipeline's bubble",
+    "messages": "the network", "other stages": "the pipeline's bubble", "the script": "the host",
 }  # fmt: skip
 
 
@@ -83,6 +84,7 @@ def parts(found: dict) -> dict[str, float]:
     out = {name: time["compute_s"] * share / total for name, share in shares.items()}
     out["messages"] = time["exposed_communication_s"]
     out["other stages"] = time["bubble_s"]
+    out["the script"] = time["script_s"]
     return out
 
 
