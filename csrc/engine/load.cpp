@@ -6,6 +6,8 @@
 #include <limits>
 #include <unordered_map>
 
+#include "compile/chunk/chunk_losses.h"
+#include "compile/chunk/slice_hidden.h"
 #include "compile/fuse/groups.h"
 #include "compile/fuse/lists.h"
 #include "compile/local/buckets.h"
@@ -33,6 +35,23 @@ bool includes(const std::vector<ir::ValueId>& all, const std::vector<ir::ValueId
 bool holds_for(const LoadedProgram& program, const std::vector<runtime::Number>& numbers) {
   return std::all_of(program.offsets.begin(), program.offsets.end(),
                      [&](const auto& offset) { return numbers[offset.first].i == offset.second; });
+}
+
+// An offset that is not what it was for another program is one that varies.
+void note_varying_offsets(Trace& trace, const std::vector<runtime::Number>& numbers) {
+  trace.varying_offsets.resize(numbers.size(), false);
+  for (const auto& other : trace.programs) {
+    for (const auto& [position, value] : other.offsets) {
+      if (numbers[position].i != value) trace.varying_offsets[position] = true;
+    }
+  }
+}
+
+std::vector<int64_t> integers(const std::vector<runtime::Number>& numbers) {
+  std::vector<int64_t> values;
+  values.reserve(numbers.size());
+  for (const auto number : numbers) values.push_back(number.i);
+  return values;
 }
 
 // Positions of the numbers that are offsets of views or of updates.
@@ -84,6 +103,15 @@ uint64_t next_id() {
   return next.fetch_add(1);
 }
 
+void count_chunks(const Trace& trace, const compile::ChunkReport& report) {
+  stats().losses_in_chunks.fetch_add(static_cast<int64_t>(report.losses.size()), std::memory_order_relaxed);
+  if (!logs(Topic::kCompile)) return;
+  if (!report.losses.empty())
+    log(Topic::kCompile, concat("chunk trace ", trace.id, ": ", report.losses.size(), " losses in chunks"));
+  for (const auto& why_not : report.why_not)
+    log(Topic::kCompile, concat("chunk trace ", trace.id, ": a loss in one piece, since ", why_not));
+}
+
 void count_compile(bool resized) {
   (resized ? stats().resizes : stats().compiles).fetch_add(1, std::memory_order_relaxed);
 }
@@ -99,7 +127,11 @@ ir::Graph simplified(ir::Graph graph, const std::vector<ir::ValueId>& wanted) {
 
 Loader::Loader(const Settings& settings, bool is_apart,
                std::vector<std::unique_ptr<runtime::Backend>>& backends)
-    : id_(next_id()), backends_(backends), is_apart_(is_apart), memory_bytes_(settings.memory_bytes) {
+    : id_(next_id()),
+      backends_(backends),
+      is_apart_(is_apart),
+      memory_bytes_(settings.memory_bytes),
+      chunk_bytes_(settings.chunk_bytes) {
   if (settings.devices > 1) chooser_ = std::make_unique<Chooser>(settings);
 }
 
@@ -123,18 +155,33 @@ LoadedProgram& Loader::make(Trace& trace, const std::vector<ir::ValueId>& wanted
                             const std::vector<runtime::Number>& numbers, const Surroundings& surroundings) {
   const auto start = Clock::now();
   trace.programs.push_back(chooser_ ? on_several(trace, wanted, numbers, surroundings)
-                                    : on_one(trace, wanted));
+                                    : on_one(trace, wanted, numbers));
   stats().compile_ns.fetch_add(ns_since(start), std::memory_order_relaxed);
   return trace.programs.back();
 }
 
-LoadedProgram Loader::on_one(Trace& trace, const std::vector<ir::ValueId>& wanted) {
+// The graph, which has strided views, with its losses in chunks. `offsets`: what it holds for.
+ir::Graph Loader::in_chunks(Trace& trace, const ir::Graph& graph, const std::vector<runtime::Number>& numbers,
+                            std::vector<std::pair<int32_t, int64_t>>* offsets) const {
+  if (chunk_bytes_ < 0 || !compile::has_large_loss(graph, chunk_bytes_)) return graph;
+  note_varying_offsets(trace, numbers);
+  compile::ChunkReport report;
+  const ir::Graph chunked = compile::chunk_losses(
+      compile::slice_hidden(graph, chunk_bytes_, integers(numbers), trace.varying_offsets, offsets),
+      chunk_bytes_, &report);
+  count_chunks(trace, report);
+  return chunked;
+}
+
+LoadedProgram Loader::on_one(Trace& trace, const std::vector<ir::ValueId>& wanted,
+                             const std::vector<runtime::Number>& numbers) {
   // A known structure in other sizes is planned at once: its plan is only re-sized. So is everything where
   // taking memory piece by piece would be slow.
   const bool plan = is_apart_ || trace.runs > 0 || planned_structures_.count(trace.structure) > 0;
   const runtime::Span span(runtime::Profiler::Lane::kDevice, plan ? "moai plan and lower" : "moai lower");
   const auto start = Clock::now();
-  ir::Graph graph = simplified(trace.graph, wanted);
+  LoadedProgram loaded;
+  ir::Graph graph = in_chunks(trace, simplified(trace.graph, wanted), numbers, &loaded.offsets);
   if (backends_[0]->fuses()) graph = compile::fuse_groups(compile::fuse_lists(graph));
   auto program = std::make_shared<compile::Program>(compile::lower(std::move(graph), {trace.donated}));
   if (plan) {
@@ -147,7 +194,6 @@ LoadedProgram Loader::on_one(Trace& trace, const std::vector<ir::ValueId>& wante
                                   " bytes, ", wanted.size(), " outputs, ", ns_since(start) / 1000, " us"));
     }
   }
-  LoadedProgram loaded;
   loaded.outputs = wanted;
   if (is_apart_) {
     const auto whole = [&](ir::ValueId value) {
@@ -162,19 +208,12 @@ LoadedProgram Loader::on_one(Trace& trace, const std::vector<ir::ValueId>& wante
   return loaded;
 }
 
-// The step as a planner reads it. `offsets`: what it holds for; an offset that is not what it was for another
-// program is one that varies, and views there stay as they are.
+// The step as a planner reads it. `offsets`: what it holds for; views whose offset varies stay as they are.
 ir::Graph Loader::canonical(Trace& trace, const std::vector<ir::ValueId>& wanted,
                             const std::vector<runtime::Number>& numbers,
                             std::vector<std::pair<int32_t, int64_t>>* offsets) {
-  trace.varying_offsets.resize(numbers.size(), false);
-  for (const auto& other : trace.programs) {
-    for (const auto& [position, value] : other.offsets) {
-      if (numbers[position].i != value) trace.varying_offsets[position] = true;
-    }
-  }
-  std::vector<int64_t> values;
-  for (const auto number : numbers) values.push_back(number.i);
+  note_varying_offsets(trace, numbers);
+  const std::vector<int64_t> values = integers(numbers);
   const ir::Graph graph = simplified(trace.graph, wanted);
   for (const auto position : offsets_in(graph)) {
     if (!trace.varying_offsets[position]) offsets->emplace_back(position, values[position]);
@@ -182,12 +221,36 @@ ir::Graph Loader::canonical(Trace& trace, const std::vector<ir::ValueId>& wanted
   return ir::canonicalise_views(ir::fixed_offsets(graph, values, trace.varying_offsets));
 }
 
+// The devices' graphs with strided views, their losses in chunks.
+compile::DeviceGraphs Loader::in_chunks(const Trace& trace, const Choice& choice,
+                                        const compile::DeviceGraphs& graphs) const {
+  std::unordered_map<const ir::Graph*, std::shared_ptr<const ir::Graph>> known;
+  compile::DeviceGraphs strided;
+  for (const auto& graph : graphs) {
+    auto& made = known[graph.get()];
+    if (made == nullptr) {
+      ir::Graph with_strides = ir::strided_views(*graph);
+      // Offsets that are numbers vary, or would be fixed by now.
+      if (chunk_bytes_ >= 0 && compile::has_large_loss(with_strides, chunk_bytes_))
+        with_strides = compile::slice_hidden(with_strides, chunk_bytes_, {}, {}, nullptr);
+      made = std::make_shared<const ir::Graph>(std::move(with_strides));
+    }
+    strided.push_back(made);
+  }
+  if (chunk_bytes_ < 0) return strided;
+  compile::ChunkReport report;
+  auto chunked = compile::chunk_losses(strided, compile::mesh_of(choice.mesh, choice.stages),
+                                       choice.stages.groups, chunk_bytes_, &report);
+  count_chunks(trace, report);
+  return chunked;
+}
+
 // A program for each device, not made ready yet.
 LoadedProgram Loader::lowered(const Trace& trace, const Choice& choice) const {
   LoadedProgram loaded;
-  auto local = compile::partition(choice.graph, choice.frame, choice.mesh, choice.assignment, choice.loop,
-                                  choice.stages);
-  local.graphs = compile::merge_into_buckets(local.graphs, compile::mesh_of(choice.mesh, choice.stages));
+  const auto local = compile::partition(choice.graph, choice.frame, choice.mesh, choice.assignment,
+                                        choice.loop, choice.stages);
+  const auto mesh = compile::mesh_of(choice.mesh, choice.stages);
   const auto lies = [&](ir::ValueId value, const plan::Placement& placement) {
     return std::make_shared<const runtime::Sharding>(sharding_of(choice, value, placement));
   };
@@ -198,12 +261,11 @@ LoadedProgram Loader::lowered(const Trace& trace, const Choice& choice) const {
   loaded.layout = choice.layout;
   loaded.plan = choice.saved;
   std::unordered_map<const ir::Graph*, std::shared_ptr<const compile::Program>> known;
-  for (const auto& graph : local.graphs) {
+  for (const auto& graph : compile::merge_into_buckets(in_chunks(trace, choice, local.graphs), mesh)) {
     auto& program = known[graph.get()];
     if (program == nullptr) {
-      auto made =
-          std::make_shared<compile::Program>(compile::lower(ir::strided_views(*graph), {trace.donated}));
-      made->mesh = compile::mesh_of(choice.mesh, choice.stages);
+      auto made = std::make_shared<compile::Program>(compile::lower(*graph, {trace.donated}));
+      made->mesh = mesh;
       compile::place_waits(*made);
       compile::plan_memory(*made);
       program = std::move(made);

@@ -5,6 +5,7 @@
 #include <set>
 #include <vector>
 
+#include "compile/chunk/chunk_losses.h"
 #include "engine/choose.h"
 #include "engine/trace.h"
 
@@ -39,13 +40,18 @@ class Loader {
                   const Surroundings& surroundings, const Correction& correction);
 
  private:
-  LoadedProgram on_one(Trace& trace, const std::vector<ir::ValueId>& wanted);
+  LoadedProgram on_one(Trace& trace, const std::vector<ir::ValueId>& wanted,
+                       const std::vector<runtime::Number>& numbers);
   LoadedProgram on_several(Trace& trace, const std::vector<ir::ValueId>& wanted,
                            const std::vector<runtime::Number>& numbers, const Surroundings& surroundings);
 
   static ir::Graph canonical(Trace& trace, const std::vector<ir::ValueId>& wanted,
                              const std::vector<runtime::Number>& numbers,
                              std::vector<std::pair<int32_t, int64_t>>* offsets);
+  ir::Graph in_chunks(Trace& trace, const ir::Graph& graph, const std::vector<runtime::Number>& numbers,
+                      std::vector<std::pair<int32_t, int64_t>>* offsets) const;
+  compile::DeviceGraphs in_chunks(const Trace& trace, const Choice& choice,
+                                  const compile::DeviceGraphs& graphs) const;
   LoadedProgram lowered(const Trace& trace, const Choice& choice) const;
   LoadedProgram searched(const Trace& trace, const ir::Graph& graph, const Surroundings& surroundings);
   LoadedProgram fitting(const Trace& trace, const ir::Graph& graph, const Surroundings& surroundings);
@@ -59,6 +65,7 @@ class Loader {
   std::vector<std::unique_ptr<runtime::Backend>>& backends_;
   const bool is_apart_;
   int64_t memory_bytes_;              // of each device; < 0: no limit
+  const int64_t chunk_bytes_;         // see Settings
   std::unique_ptr<Chooser> chooser_;  // of several devices
   std::set<uint64_t> planned_structures_;
 };

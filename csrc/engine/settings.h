@@ -18,7 +18,8 @@ struct Settings {
   std::string cache;   // folder of what is kept between processes; empty: nothing is
   std::string status;  // folder in which `moai smi` finds this process; empty: it does not
   std::string build;   // of this library: another one may plan otherwise
-  std::string kind = "cpu";       // as `configure` names it; empty: the best that is found, else the CPU
+  std::string kind = "cpu";  // as `configure` names it; empty: the best that is found, else the CPU
+  int64_t chunk_bytes = -1;  // a loss's values that are larger go in chunks (compile/chunk); < 0: none do
   std::vector<int> indices = {};  // which of the machine's; empty: all of them. Of kinds other than the CPU
   std::string cluster = {};  // JSON of what the devices reach, as measured; empty: what is usual
 

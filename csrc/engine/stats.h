@@ -34,13 +34,14 @@ struct Stats {
   std::atomic<int64_t> call_ns{0};      // inside the recorder, while time_calls
   std::atomic<int64_t> compile_ns{0};
   std::atomic<int64_t> run_ns{0};
-  std::atomic<int64_t> wait_ns{0};       // the user's threads waited for results
-  std::atomic<int64_t> searches{0};      // plans of several devices that were searched for
-  std::atomic<int64_t> kept_plans{0};    // and those that an earlier process had kept
-  std::atomic<int64_t> reconsidered{0};  // plans whose steps took other times than predicted
-  std::atomic<int64_t> bytes_joined{0};  // of parts on several devices, for the host to read
-  std::atomic<int64_t> steps{0};         // of optimizers
-  std::atomic<int64_t> tokens{0};        // learnt from, where the script tells
+  std::atomic<int64_t> wait_ns{0};           // the user's threads waited for results
+  std::atomic<int64_t> losses_in_chunks{0};  // of the programs made (compile/chunk)
+  std::atomic<int64_t> searches{0};          // plans of several devices that were searched for
+  std::atomic<int64_t> kept_plans{0};        // and those that an earlier process had kept
+  std::atomic<int64_t> reconsidered{0};      // plans whose steps took other times than predicted
+  std::atomic<int64_t> bytes_joined{0};      // of parts on several devices, for the host to read
+  std::atomic<int64_t> steps{0};             // of optimizers
+  std::atomic<int64_t> tokens{0};            // learnt from, where the script tells
 
   // By reason and op; few, so a lock is cheap enough.
   void count_cut(const std::string& reason);

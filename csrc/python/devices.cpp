@@ -144,7 +144,7 @@ void bind_devices(py::module_& m) {
       "configure_devices",
       [](const std::string& kind, int count, const std::vector<int>& indices, int64_t memory_bytes,
          const std::string& plan, const std::string& cache, const std::string& status,
-         const std::string& cluster, const std::string& build) {
+         const std::string& cluster, int64_t chunk_bytes, const std::string& build) {
         engine::Settings settings;
         settings.devices = count;
         settings.memory_bytes = memory_bytes;
@@ -152,13 +152,15 @@ void bind_devices(py::module_& m) {
         settings.cache = cache;
         settings.status = status;
         settings.cluster = cluster;
+        settings.chunk_bytes = chunk_bytes;
         settings.build = build;
         settings.kind = kind;
         settings.indices = indices;
         engine::configure(std::move(settings));
       },
       py::arg("kind"), py::arg("count"), py::arg("indices"), py::arg("memory_bytes"), py::arg("plan"),
-      py::arg("cache") = "", py::arg("status") = "", py::arg("cluster") = "", py::arg("build") = "");
+      py::arg("cache") = "", py::arg("status") = "", py::arg("cluster") = "", py::arg("chunk_bytes") = -1,
+      py::arg("build") = "");
   // Why no GPU can be had here; empty where one can.
   m.def("why_no_gpu", [] {
     engine::Settings settings;

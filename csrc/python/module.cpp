@@ -40,6 +40,7 @@ py::dict stats_dict() {
   out["resizes"] = s.resizes.load();
   out["plans_searched"] = s.searches.load();
   out["plans_kept"] = s.kept_plans.load();
+  out["losses_in_chunks"] = s.losses_in_chunks.load();
   out["plans_reconsidered"] = s.reconsidered.load();
   out["failures"] = s.failures.load();
   out["bytes_to_device"] = s.bytes_to_device.load();

@@ -36,8 +36,9 @@ def configure(
     device_memory: str | None = None,
     plan: str | None = None,
     cache: str | None = None,
+    chunk: str | None = None,
 ) -> None:
-    """Change what ``MOAI_DEVICES``, ``MOAI_DEVICE_MEMORY``, ``MOAI_PLAN`` and ``MOAI_CACHE`` said.
+    """Change what ``MOAI_DEVICES``, ``MOAI_DEVICE_MEMORY``, ``MOAI_PLAN``, ``MOAI_CACHE`` and ``MOAI_CHUNK`` said.
 
     What is left out stays.
 
@@ -49,7 +50,13 @@ def configure(
     """
     from moai import options
 
-    changed = {"devices": devices, "device_memory": device_memory, "plan": plan, "cache": cache}
+    changed = {
+        "devices": devices,
+        "device_memory": device_memory,
+        "plan": plan,
+        "cache": cache,
+        "chunk": chunk,
+    }
     chosen = {name: text for name, text in changed.items() if text is not None}
     parsed = options.parse_engine(chosen)
     _C.synchronize()

@@ -52,6 +52,13 @@ OPTIONS = (
         "`~/.cache`), `off` for nowhere.",
     ),
     Option(
+        "chunk",
+        "MOAI_CHUNK",
+        "256MiB",
+        "A loss over a vocabulary whose logits, or what is made of them, are larger goes over its tokens in chunks of at most so much; "
+        "`off` for never.",
+    ),
+    Option(
         "status",
         "MOAI_STATUS",
         "",
@@ -178,6 +185,15 @@ def parse_status(text: str) -> str:
     return os.path.abspath(text) if text else status_folders()[0]
 
 
+def parse_chunk(text: str) -> int:
+    """Return the bytes that a chunk may have, -1 for no chunks.
+
+    >>> parse_chunk("64MiB")
+    67108864
+    """
+    return -1 if text.strip() == "off" else parse_bytes("MOAI_CHUNK", text)
+
+
 _overridden: dict[str, str] = {}
 
 
@@ -192,9 +208,9 @@ def override(values: dict[str, str]) -> None:
     _overridden.update(values)
 
 
-def parse_engine(changed: dict[str, str]) -> tuple[str, int, tuple[int, ...], int, str, str, str, str]:
+def parse_engine(changed: dict[str, str]) -> tuple[str, int, tuple[int, ...], int, str, str, str, str, int]:
     """Return what the engine is made of, in its order: the devices' kind, count and indices, the bytes that each may
-    hold, the plan, the folder of what is kept, the folder of `moai smi` and what the devices reach.
+    hold, the plan, the folder of what is kept, the folder of `moai smi`, what the devices reach and the bytes of a chunk.
 
     `changed`: by name, what stands in the place of :func:`value`. Raises ValueError as the parsers do.
     """
@@ -214,6 +230,7 @@ def parse_engine(changed: dict[str, str]) -> tuple[str, int, tuple[int, ...], in
         parse_cache(text("cache")),
         parse_status(text("status")),
         engine_cluster(devices),
+        parse_chunk(text("chunk")),
     )
 
 

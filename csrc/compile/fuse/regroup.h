@@ -27,6 +27,8 @@ class Readers {
   explicit Readers(const ir::Graph& graph);
   // Whether a node that is not in the group reads the value, or it is an output.
   bool outside(const NodeGroups& groups, int32_t group, ir::ValueId value) const;
+  const std::vector<ir::NodeId>& of(ir::ValueId value) const { return nodes_[value]; }
+  bool is_output(ir::ValueId value) const { return is_output_[value]; }
 
  private:
   std::vector<std::vector<ir::NodeId>> nodes_;  // by value

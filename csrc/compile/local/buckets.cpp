@@ -23,7 +23,9 @@ using ir::ValueId;
 using Axes = std::vector<int64_t>;
 using Bucket = std::vector<NodeId>;
 
-bool is_view(const ir::Node& node) { return ir::step_of(node.op, node.args).has_value(); }
+bool is_view(const ir::Node& node) {
+  return node.kind == ir::NodeKind::kView || ir::step_of(node.op, node.args).has_value();
+}
 
 // A collective of a graph.
 struct Call {
