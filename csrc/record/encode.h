@@ -1,6 +1,7 @@
 #pragma once
 
 #include <ATen/core/ivalue.h>
+#include <c10/core/DefaultDtype.h>
 
 #include <cstring>
 #include <vector>
@@ -114,7 +115,8 @@ Encoded encode_tensor(Segment& segment, const at::Tensor& tensor, size_t known_i
 
 template <typename Sink>
 bool encode_static(const at::IValue& value, Sink& sink) {
-  if (value.isNone()) return sink.word(1);
+  // Where no dtype is given it is the default one, which scripts change.
+  if (value.isNone()) return sink.word(1 | static_cast<int64_t>(c10::get_default_dtype_as_scalartype()) << 8);
   if (value.isInt()) return sink.word(2) && sink.word(value.toInt());
   if (value.isBool()) return sink.word(3) && sink.word(value.toBool());
   if (value.isDouble()) {

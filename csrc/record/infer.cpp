@@ -1,6 +1,7 @@
 #include "record/infer.h"
 
 #include <ATen/ops/empty_strided.h>
+#include <c10/core/DefaultDtype.h>
 
 #include <algorithm>
 #include <mutex>
@@ -277,6 +278,7 @@ void look_at_writes(const OpSchema& op, at::ArrayRef<at::IValue> args, Inferred&
 std::vector<int64_t> type_key(const OpSchema& op, at::ArrayRef<at::IValue> args) {
   KeyWriter key;
   key.word(reinterpret_cast<int64_t>(&op));
+  key.word(static_cast<int64_t>(c10::get_default_dtype_as_scalartype()));  // of integers' quotients, say
   const auto add = [&](const at::Tensor& t) {
     if (!t.defined()) {
       key.word(detail::kNoTensor);

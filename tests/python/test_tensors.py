@@ -395,4 +395,19 @@ def devices_are_told(device):
     ]
 
 
+@scenario
+def a_default_dtype_that_changes(device):
+    before = torch.get_default_dtype()
+    seen = []
+    try:
+        for dtype in (torch.float32, torch.float64, torch.float32):
+            torch.set_default_dtype(dtype)
+            whole = torch.arange(1, 4, device=device)
+            made = [torch.ones(3, device=device), torch.zeros(3, device=device), whole / 2, whole.sqrt()]
+            seen += [(t.dtype, t.tolist()) for t in made]
+    finally:
+        torch.set_default_dtype(before)
+    return seen
+
+
 test_is_as_on_the_cpu = scenario.test()
