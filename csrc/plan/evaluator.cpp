@@ -191,7 +191,7 @@ void Evaluator::simulate(Candidate* out, const Mesh& mesh, const Terms& terms) {
     if (other.peak_bytes <= memory_ && other.step_seconds < out->step_seconds) *out = std::move(other);
     return;
   }
-  const Whole all = whole(made, frame, mesh, terms, out->assignment);
+  const Whole all = whole(made, frame, mesh, terms, out->assignment, pins_.gathers);
   out->spent = all.spent;
   out->step_seconds = all.spent.seconds;
   out->bytes = all.bytes;
@@ -215,7 +215,8 @@ void Evaluator::simulate_pipeline(Candidate* out, const std::vector<Stretch>& li
 
 std::vector<Stretch> Evaluator::line_of(const Candidate& candidate) {
   const OuterChoice& outer = candidate.outer;
-  return stretches(*step(outer), *turn(outer), mesh_of(pair_of(outer)), candidate.assignment, pins_.sends);
+  return stretches(*step(outer), *turn(outer), mesh_of(pair_of(outer)), candidate.assignment, pins_.sends,
+                   pins_.gathers);
 }
 
 void Evaluator::describe(Candidate* candidate) {

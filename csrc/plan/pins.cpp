@@ -14,7 +14,7 @@ namespace {
   throw Error(Phase::kConfig, concat("`", word, "` in the pins ", why))
       .hint(
           "would work: dp=8,tp=2,pp=1,micro=4,zero=1,recompute=full; also copies, sp, ep, chunks, order, "
-          "sends, random");
+          "sends, gathers, random");
 }
 
 int32_t number_of(const std::string& word, const std::string& text, int64_t least) {
@@ -68,6 +68,9 @@ void read_word(const std::string& word, Pins* pins) {
   } else if (name == "sends") {
     if (value != "whole" && value != "parts") refuse(word, "is no way to send: whole or parts");
     pins->sends = value == "parts" ? Sends::kInParts : Sends::kWhole;
+  } else if (name == "gathers") {
+    if (value != "once" && value != "ahead") refuse(word, "is no time to gather: once or ahead");
+    pins->gathers = value == "ahead" ? Gathers::kAhead : Gathers::kAtOnce;
   } else {
     refuse(word, "is not known");
   }

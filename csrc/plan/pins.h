@@ -34,14 +34,15 @@ struct Pins {
   double solver_steps = Terms{}.steps;  // see Terms: less where a step waits for its plan
   int32_t solver_branches = Terms{}.branches;
   Sends sends = Sends::kWhole;             // between stages
+  Gathers gathers = Gathers::kAtOnce;      // of updated weights
   std::optional<uint64_t> random;          // any valid plan, by this seed: one stage, its batch at once
   std::shared_ptr<const SavedPlan> saved;  // all of the above and every placement; what it lacks is chosen
 };
 
 // Reads `dp=8,tp=2,pp=1,micro=4,zero=1,recompute=full`: also sp (sequence), ep (expert), copies (data
 // parallelism along which ZeRO does not shard, as hybrid sharding has it outside of dp), chunks, order
-// (gpipe, 1f1b, zero_bubble), sends (whole, parts), random (a seed: any valid plan). Axes of one part are
-// left out. Throws Error(Phase::kConfig) naming the word.
+// (gpipe, 1f1b, zero_bubble), sends (whole, parts), gathers (once, ahead), random (a seed: any valid plan).
+// Axes of one part are left out. Throws Error(Phase::kConfig) naming the word.
 Pins parse_pins(const std::string& text);
 
 // A saved plan settles all that pins can: the pins that it amounts to.

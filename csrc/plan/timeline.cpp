@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <unordered_map>
+#include <utility>
 
 #include "plan/live_bytes.h"
 #include "plan/moves.h"
@@ -22,8 +23,13 @@ Timeline::Move Timeline::move(ir::ValueId value, const Placement& to, double sec
   return {seconds, targets_.emplace(std::make_pair(value, to), number).first->second, value};
 }
 
-Timeline::Timeline(const Step& step, const Frame& turn, const Mesh& mesh, const Assignment& assignment)
-    : step_(step), mesh_(mesh), assignment_(assignment), is_moved_(step.graph.values().size(), false) {
+Timeline::Timeline(const Step& step, const Frame& turn, const Mesh& mesh, const Assignment& assignment,
+                   Gathers gathers)
+    : step_(step),
+      mesh_(mesh),
+      assignment_(assignment),
+      gathers_(gathers),
+      is_moved_(step.graph.values().size(), false) {
   const auto nodes = static_cast<ir::NodeId>(step.graph.nodes().size());
   before_.resize(nodes);
   after_.resize(nodes);
@@ -51,7 +57,9 @@ Timeline::Timeline(const Step& step, const Frame& turn, const Mesh& mesh, const 
     const Placement& to = assignment.placement(step.graph, input);
     const double seconds = convert_seconds(step.graph.type(output), leaf_sizes(turn, output),
                                            assignment.placement(step.graph, output), to, mesh, true);
-    if (seconds > 0) after_[producer].push_back(move(output, to, seconds));
+    if (seconds <= 0) continue;
+    after_[producer].push_back(move(output, to, seconds));
+    after_[producer].back().of_update = true;
   }
 }
 
@@ -99,7 +107,11 @@ Spent Timeline::run(const std::vector<ir::NodeId>& nodes, bool reduces) const {
       if (is_moved_[result]) made[result] = computed;
     }
     for (const auto& one : after_[n]) {
-      if (reduces || one.each_turn) start(one, computed);
+      if (one.of_update && gathers_ == Gathers::kAhead) {
+        spent.ahead += there.emplace(one.to, 0).second ? one.seconds : 0;
+      } else if (reduces || one.each_turn) {
+        start(one, computed);
+      }
     }
   }
   spent.exposed += std::max(computed, communicated) - computed;
@@ -107,6 +119,14 @@ Spent Timeline::run(const std::vector<ir::NodeId>& nodes, bool reduces) const {
   spent.exposed += (1 - overlap) * std::max(0.0, spent.communicate - spent.exposed);
   spent.seconds = spent.compute + spent.exposed;
   return spent;
+}
+
+void Timeline::settle(double forward_seconds, Spent* spent) const {
+  const double ahead = std::exchange(spent->ahead, 0);
+  const double waits = ahead - mesh_.cluster->device(0).overlap * std::min(ahead, forward_seconds);
+  spent->communicate += ahead;
+  spent->exposed += waits;
+  spent->seconds += waits;
 }
 
 namespace {
@@ -147,8 +167,8 @@ struct Ledger {
 }  // namespace
 
 std::vector<Stretch> stretches(const Step& step, const Frame& turn, const Mesh& mesh,
-                               const Assignment& assignment, Sends sends) {
-  const Timeline timeline(step, turn, mesh, assignment);
+                               const Assignment& assignment, Sends sends, Gathers gathers) {
+  const Timeline timeline(step, turn, mesh, assignment, gathers);
   const Ledger ledger{step, turn, mesh, assignment};
   const auto count = static_cast<size_t>(step.stretches());
   std::vector<std::vector<ir::NodeId>> forward(count), backward(count), update(count);
@@ -200,7 +220,8 @@ std::vector<Stretch> stretches(const Step& step, const Frame& turn, const Mesh& 
     const Spent there = timeline.run(forward[s], false);
     const Spent back = timeline.run(backward[s], false);
     const Spent reduced = timeline.run(backward[s], true);
-    const Spent updated = timeline.run(update[s], true);
+    Spent updated = timeline.run(update[s], true);
+    timeline.settle(there.seconds, &updated);
     out[s].forward = there.seconds;
     out[s].weight = std::min(weight[s], back.seconds);
     out[s].backward = back.seconds - out[s].weight;
@@ -236,19 +257,22 @@ std::vector<Stretch> stretches(const Step& step, const Frame& turn, const Mesh& 
 }
 
 Whole whole(const Step& step, const Frame& turn, const Mesh& mesh, const Terms& terms,
-            const Assignment& assignment) {
-  const Timeline timeline(step, turn, mesh, assignment);
+            const Assignment& assignment, Gathers gathers) {
+  const Timeline timeline(step, turn, mesh, assignment, gathers);
   const Ledger ledger{step, turn, mesh, assignment};
   std::vector<ir::NodeId> all, repeated;
+  double forward = 0;  // seconds of a turn
   Whole out;
   const auto nodes = static_cast<ir::NodeId>(step.graph.nodes().size());
   for (ir::NodeId n = 0; n < nodes; ++n) {
     all.push_back(n);
+    if (n < step.roles.forward_end) forward += timeline.seconds(n);
     if (step.time.repeats[n] && step.roles.in_loop(n)) repeated.push_back(n);
     ledger.add_node(n, &out.bytes);
   }
   for (size_t i = 0; i < step.graph.inputs().size(); ++i) ledger.add_input(i, &out.bytes);
-  const Spent last = timeline.run(all, true);
+  Spent last = timeline.run(all, true);
+  timeline.settle(forward, &last);
   if (terms.turns > 1) {
     const Spent turn_spent = timeline.run(repeated, false);
     for (int32_t t = 1; t < terms.turns; ++t) out.spent += turn_spent;

@@ -14,9 +14,14 @@ struct Spent {
   double compute = 0;      // the computing stream is busy
   double communicate = 0;  // the communicating stream is busy
   double exposed = 0;      // computing waits for a message: seconds = compute + exposed
+  double ahead = 0;        // of messages put off to the next step's forward, in none of the above
 
   Spent& operator+=(const Spent& other);
 };
+
+// When the parts of an updated weight are gathered: before the step ends, as in our programs, or beside the
+// next step's forward, as Megatron-LM and FSDP do.
+enum class Gathers : uint8_t { kAtOnce, kAhead };
 
 // Runs nodes in their order on two streams. A device computes on one; on the other, one collective at a time,
 // a value is brought to where its next user wants it, once for all that want it there. A collective starts
@@ -27,10 +32,14 @@ struct Spent {
 class Timeline {
  public:
   // All must outlive it.
-  Timeline(const Step& step, const Frame& turn, const Mesh& mesh, const Assignment& assignment);
+  Timeline(const Step& step, const Frame& turn, const Mesh& mesh, const Assignment& assignment,
+           Gathers gathers = Gathers::kAtOnce);
 
   // The given nodes, once each. `reduces`: they make their gradients whole, as in the last turn.
   Spent run(const std::vector<ir::NodeId>& nodes, bool reduces) const;
+
+  // Adds what was put off, of which the device hides its `overlap` as far as `forward_seconds` are long.
+  void settle(double forward_seconds, Spent* spent) const;
 
   // By node, its compute seconds.
   double seconds(ir::NodeId node) const { return assignment_.nodes[node].seconds; }
@@ -41,6 +50,7 @@ class Timeline {
     int32_t to;  // the same number for the same placement of the same value
     ir::ValueId value;
     bool each_turn = false;  // of a gradient: not after the last one alone
+    bool of_update = false;  // of an updated weight
   };
 
   Move move(ir::ValueId value, const Placement& to, double seconds);
@@ -48,6 +58,7 @@ class Timeline {
   const Step& step_;
   const Mesh& mesh_;
   const Assignment& assignment_;
+  Gathers gathers_;
   std::map<std::pair<ir::ValueId, Placement>, int32_t> targets_;
   std::vector<bool> is_moved_;             // by value: somebody wants it elsewhere
   std::vector<std::vector<Move>> before_;  // by node: what its operands take
@@ -87,7 +98,8 @@ struct Stretch {
 enum class Sends : uint8_t { kWhole, kInParts };
 
 std::vector<Stretch> stretches(const Step& step, const Frame& turn, const Mesh& mesh,
-                               const Assignment& assignment, Sends sends = Sends::kWhole);
+                               const Assignment& assignment, Sends sends = Sends::kWhole,
+                               Gathers gathers = Gathers::kAtOnce);
 
 // The whole step on one mesh (no pipeline): all turns and the update.
 struct Whole {
@@ -95,6 +107,6 @@ struct Whole {
   Bytes bytes;
 };
 Whole whole(const Step& step, const Frame& turn, const Mesh& mesh, const Terms& terms,
-            const Assignment& assignment);
+            const Assignment& assignment, Gathers gathers = Gathers::kAtOnce);
 
 }  // namespace moai::plan

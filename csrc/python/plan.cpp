@@ -2,6 +2,7 @@
 #include <pybind11/stl.h>
 
 #include "ir/graph.h"
+#include "plan/cluster/collectives.h"
 #include "plan/explain.h"
 #include "plan/lookups.h"
 #include "plan/plan_file.h"
@@ -212,6 +213,15 @@ void bind_plan(py::module_& m) {
     out["json"] = plan::print_json(cluster);
     return out;
   });
+  // Of an all-gather in one ring, as NCCL has it, between `size` devices that are `stride` apart.
+  m.def(
+      "ring_gather_seconds",
+      [](const std::string& text, int64_t stride, int64_t size, double bytes) {
+        const plan::Cluster cluster = plan::parse_cluster(text);
+        return plan::seconds_by(plan::Algorithm::kRing, cluster, plan::Collective::kAllGather,
+                                plan::axis_group(cluster, stride, size), bytes);
+      },
+      py::arg("cluster"), py::arg("stride"), py::arg("size"), py::arg("bytes"));
 }
 
 }  // namespace moai

@@ -252,6 +252,8 @@ TEST_CASE("what devices of a stage hold alike goes to the next whole or in parts
   CHECK(parts[0].cut_seconds > 0);
   CHECK(plan::parse_pins("sends=parts").sends == plan::Sends::kInParts);
   CHECK_THROWS_WITH(plan::parse_pins("sends=half"), ContainsSubstring("whole or parts"));
+  CHECK(plan::parse_pins("gathers=ahead").gathers == plan::Gathers::kAhead);
+  CHECK_THROWS_WITH(plan::parse_pins("gathers=never"), ContainsSubstring("once or ahead"));
 }
 
 TEST_CASE("what cannot be gone through in parts says so, and what can is") {

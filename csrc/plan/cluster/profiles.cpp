@@ -148,6 +148,9 @@ constexpr double kGemmGb200 = 1822.0 / 2500;  // GB300's too: none was found
 constexpr double kGemmMi300 = 668.4 / 1307;   // MI250's too: none was found
 constexpr double kGemmMi325 = 784.9 / 1307;
 constexpr double kGemmL40s = 230.0 / 362;
+// llmq trains whole models at 0.81 to 0.83 of an RTX 4090's nominal peaks, which are of a lower clock than it
+// runs at.
+constexpr double kGemmRtx = 0.95;
 constexpr double kCopyA100 = 1610.0 / 2039;
 constexpr double kCopyH100 = 2900.0 / 3350;
 constexpr double kCopyH200 = 4010.0 / 4800;
@@ -183,8 +186,8 @@ std::vector<Profile> all() {
                           mi250x_gcd(), "Slingshot"), mi250_package()),                                  // MI250X-GCD
       profile({"mi300x", 192, 1307, 1307, 2610, 653.7, 163.4, kGemmMi300, 5300, kM, 8, 400}, mi300_mesh(), roce),  // MI300X
       profile({"mi325x", 256, 1307, 1307, 2610, 653.7, 163.4, kGemmMi325, 6000, kM, 8, 400}, mi300_mesh(), roce),  // MI325X
-      profile({"rtx3090", 24, 71, 71, 0, 35.6, 35.6, kG, 936, kM, 1, 0}, pcie4(), ethernet),              // RTX3090
-      profile({"rtx4090", 24, 165.2, 165.2, 330.3, 82.6, 82.6, kG, 1008, kM, 1, 0}, pcie4(), ethernet),   // RTX4090
+      profile({"rtx3090", 24, 71, 71, 0, 35.6, 35.6, kGemmRtx, 936, kM, 1, 0}, pcie4(), ethernet),              // RTX3090
+      profile({"rtx4090", 24, 165.2, 165.2, 330.3, 82.6, 82.6, kGemmRtx, 1008, kM, 1, 0}, pcie4(), ethernet),   // RTX4090
       profile({"l40s", 48, 362, 362, 733, 183, 91.6, kGemmL40s, 864, kM, 1, 0}, pcie4(), ethernet),       // L40S
       profile({"a10g", 24, 0, 0, 0, 0, 31.5, kG, 600, kM, 1, 0}, pcie4(), ethernet),                      // A10G
       cpu(),
