@@ -1,6 +1,8 @@
 """A language model of given dimensions, as frameworks for training build it, and a step of it as a graph.
 
-Mixed precision: weights and gradients in 16 bits, AdamW on a copy in fp32.
+Mixed precision: weights and gradients in 16 bits, AdamW on a copy in fp32. In fp8 the blocks' products alone are
+of 8 bits, tables and the head stay bf16: fp16 stands for what goes with such products, so that a cluster can give
+the two types rates of their own.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ class Dimensions:
     top_k: int
     seq: int
     batch: int
-    dtype: str = "bf16"  # or "fp16"
+    dtype: str = "bf16"  # or "fp16", "fp8"
     parts: int = 1  # of the positions, each with experts' capacity of its own: context parallelism's
 
 
@@ -140,19 +142,20 @@ class Decoder(nn.Module):
     def __init__(self, d: Dimensions) -> None:
         super().__init__()
         self.d = d
-        self.embedding = nn.Embedding(d.vocab or 50257, d.hidden)
+        ends = {"dtype": torch.bfloat16} if d.dtype == "fp8" else {}
+        self.embedding = nn.Embedding(d.vocab or 50257, d.hidden, **ends)
         self.positions = nn.Embedding(d.seq, d.hidden) if d.mlp == "gelu" else None
         if d.mlp != "gelu":
             for name in ("cos", "sin"):
                 self.register_buffer(name, torch.zeros(d.seq, d.head_dim), persistent=False)
         self.blocks = nn.ModuleList(Block(d) for _ in range(d.layers))
         self.norm = Norm(d.hidden, d.mlp != "gated")
-        self.head = nn.Linear(d.hidden, d.vocab or 2, bias=False)
+        self.head = nn.Linear(d.hidden, d.vocab or 2, bias=False, **ends)
         if d.tied:
             self.head.weight = self.embedding.weight
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        x = self.embedding(tokens)
+        x = self.embedding(tokens).to(self.norm.weight.dtype)
         angles = None
         if self.positions is not None:
             x = x + self.positions.weight
@@ -160,7 +163,7 @@ class Decoder(nn.Module):
             angles = (self.cos, self.sin)
         for block in self.blocks:
             x = block(x, angles)
-        return self.head(self.norm(x))
+        return self.head(self.norm(x).to(self.head.weight.dtype))
 
 
 class MasterAdamW(torch.optim.Optimizer):
@@ -187,7 +190,7 @@ class MasterAdamW(torch.optim.Optimizer):
 
 def record(d: Dimensions) -> str:
     """The graph of a step, as text; nothing is executed."""
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[d.dtype]
+    dtype = torch.bfloat16 if d.dtype == "bf16" else torch.float16
     default = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:

@@ -1,33 +1,43 @@
 """Constants of families of software from published runs, and step times by them without planning again.
 
 A prediction's parts (published.parts_of) scale with the constants; what the planner's own timeline makes of
-their sum is kept as a factor. A family's constants are the least squares of log errors, groups of rows counting
-alike, with each held near the GPU's as if that had been measured with an error of `LOOSE`; a GPU's, which serve
-families that have none, are the median family's, near what is typical of all.
+their sum is kept as a factor. All constants are fitted at once. Those of a family on a GPU are a product of what
+is common to all runs, to the GPU, to the family, and to the two together, each held near 1 by what it usually is:
+so a family is known on a GPU that it was not seen on, a GPU for a family that it was not seen with, and the fewer
+rows say something, the nearer it stays to what others say (A. Gelman, J. Hill: Data Analysis Using Regression and
+Multilevel/Hierarchical Models, 2006).
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 from published import GIB, Constants, Prediction, Row
+from scores import SCORED
 
 NAMES = [f.name for f in fields(Constants) if f.name != "held"]  # those of time
-# How far constants may go, as logarithms: what a family's may differ from its GPU's by, and a GPU's from all
-# GPUs', and theirs from 1. Links may differ most: by networks that rows do not state, and by what software chunks.
-LOOSE = {
-    "products": 0.15, "attention": 0.3, "memory": 0.6, "overhead": 1.0, "inside": 1.0, "across": 1.0, "overlap": 1.0,
+# How far logarithms of constants usually lie from 0: what is common to all, a GPU's, a family's, and of the two
+# together. Links differ most: by networks that rows do not state, and by what software chunks.
+USUAL = {
+    "products": (0.3, 0.11, 0.11, 0.11), "attention": (0.5, 0.15, 0.15, 0.15), "memory": (0.6, 0.1, 0.15, 0.1),
+    "overhead": (1.0, 0.3, 2.0, 0.3), "inside": (0.7, 0.4, 0.4, 0.4), "across": (0.7, 0.8, 0.4, 0.4),
+    "overlap": (0.5, 0.3, 0.3, 0.3),
 }  # fmt: skip
-# A row's own error: releases of the same software differ by that much.
+# A row's own error, and how much larger the errors of rows are that no constants explain, which must not bend
+# them (Cauchy's loss).
 NOISE = 0.05
-# What families on one GPU differ from each other by, when constants must serve another one.
-BETWEEN = 0.15
+OUTLIER = 1.8
+# Rows of a group say partly the same: together they count as this power of their number.
+ALIKE = 0.1
 # What is known before a row is seen: the profiles, and some context of the driver and of communicators.
 UNKNOWN = Constants(held=2.0)
 # Where the planner's own timeline is asked: what parts scale to must not lie far from that.
-TYPICAL = Constants(0.8, 0.8, 1.5, 3.0, 0.9, 0.7, 0.7)
+TYPICAL = Constants(0.88, 0.88, 2.0, 7.0, 0.9, 0.87, 0.85)
+# The fit begins there too, with these gaps between ops.
+STARTS = (2.0, 7.0, 30.0)
 
 
 @dataclass
@@ -42,7 +52,7 @@ class Sample:
 class Table:
     """The parts of many predictions as arrays, so that all are priced at once."""
 
-    def __init__(self, samples: list[Sample]) -> None:
+    def __init__(self, samples: Sequence[Sample]) -> None:
         rows = [(k, s, p) for k, s in enumerate(samples) for p in s.predictions]
         self.first = np.array([i for i, (k, _, _) in enumerate(rows) if i == 0 or rows[i - 1][0] != k], int)
         self.sample = np.array([k for k, _, _ in rows], int)
@@ -70,77 +80,129 @@ class Table:
         waits = messages * (self.must + (1 - self.must) * shown)
         return compute + waits + between * (self.must_between + (1 - self.must_between) * shown)
 
-    def errors(self, constants: Constants) -> np.ndarray:
-        """By sample, log(predicted / measured): of the prediction that comes closest, where it is not stated what
-        was computed again."""
-        errors = self.log_seconds + np.log(self._sum(asdict(constants))) - self.log_used
+    def all_errors(self, logarithms: np.ndarray) -> np.ndarray:
+        """By prediction, log(predicted / measured); `logarithms` of constants, by sample and name."""
+        values = np.exp(logarithms[self.sample])
+        sums = self._sum({name: values[:, k] for k, name in enumerate(NAMES)})
+        return self.log_seconds + np.log(sums) - self.log_used
+
+    def closest(self, errors: np.ndarray) -> np.ndarray:
+        """By sample, its prediction that comes closest, where it is not stated what was computed again."""
         least = np.minimum.reduceat(np.abs(errors), self.first)
-        signs = errors[self.first]
-        for i, k in enumerate(self.sample):
-            if abs(errors[i]) == least[k]:
-                signs[k] = errors[i]
-        return np.sign(signs) * least
+        hits = np.nonzero(np.abs(errors) == least[self.sample])[0][::-1]
+        found = np.zeros(len(self.first), int)
+        found[self.sample[hits]] = hits
+        return found
+
+    def errors(self, constants: Constants) -> np.ndarray:
+        """By sample, of the closest prediction with these constants for all."""
+        row = np.log([asdict(constants)[name] for name in NAMES])
+        errors = self.all_errors(np.tile(row, (len(self.first), 1)))
+        return errors[self.closest(errors)]
 
 
-def weights_of(samples: list[Sample], serves_others: bool) -> np.ndarray:
-    """What each row counts: groups alike, or, where constants must serve other families, families alike."""
-    groups = Counter(s.row.group for s in samples)
-    of_family: dict[str, set[str]] = defaultdict(set)
-    for s in samples:
-        of_family[s.row.family].add(s.row.group)
-    shares = [len(of_family[s.row.family]) if serves_others else 1 for s in samples]
-    return np.array([1 / groups[s.row.group] / share for s, share in zip(samples, shares, strict=True)])
+class Fit:
+    """Finds what is common to all rows, GPUs, families and pairs of them."""
 
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self.samples = samples
+        self.table = Table(samples)
+        levels = [self.levels(s.row.gpu, s.row.family) for s in samples]
+        self.column = {key: k for k, key in enumerate(dict.fromkeys(key for keys in levels for key in keys))}
+        self.design = np.zeros((len(samples), len(self.column)))
+        for k, keys in enumerate(levels):
+            self.design[k, [self.column[key] for key in keys]] = 1
+        level_of = {"all": 0, "gpu": 1, "family": 2, "pair": 3}
+        self.usual = np.array([[USUAL[name][level_of[key[0]]] for name in NAMES] for key in self.column])
 
-def fit(samples: list[Sample], centre: Constants, serves_others: bool = False) -> Constants:
-    """The constants of these rows, held near `centre`.
+    @staticmethod
+    def levels(gpu: str, family: str) -> list[tuple[str, ...]]:
+        """What a row's constants are made of."""
+        return [("all",), ("gpu", gpu), ("family", family), ("pair", gpu, family)]
 
-    A row that no constants explain must not bend them: the further off, the less an error weighs (Cauchy's loss).
-    `serves_others`: those of a family that is not among them, so that a family is one measurement, and beyond its
-    noise an error counts by its size, as in a median.
-    """
-    if not samples:
-        return centre
-    table = Table(samples)
-    noise, usual = (BETWEEN, BETWEEN) if serves_others else (NOISE, 3 * NOISE)
-    weights = weights_of(samples, serves_others) ** 0.5 / noise
-    loose = np.array([LOOSE[name] for name in NAMES])
-    start = np.array([np.log(getattr(centre, name)) for name in NAMES])
+    def weights(self, keep: Callable[[Row], bool]) -> np.ndarray:
+        """What each row counts; 0 of those that are left out."""
+        rows = [s.row if s.row.split in SCORED and keep(s.row) else None for s in self.samples]
+        groups = Counter(row.group for row in rows if row)
+        return np.array([groups[row.group] ** (ALIKE - 1) if row else 0.0 for row in rows])
 
-    def residuals(x: np.ndarray) -> np.ndarray:
-        errors = table.errors(Constants(**dict(zip(NAMES, np.exp(x), strict=True))))
-        if serves_others:
-            robust = np.sign(errors) * np.minimum(np.abs(errors), np.sqrt(np.abs(errors) * usual))
-        else:
-            robust = np.sign(errors) * usual * np.sqrt(np.log1p((errors / usual) ** 2))
-        return np.concatenate([robust * weights, (x - start) / loose])
+    def run(
+        self, keep: Callable[[Row], bool] = lambda row: True, start: np.ndarray | None = None
+    ) -> np.ndarray:
+        """The logarithms by level and name that make errors and themselves least, from `start` where given. Two ways
+        to share rows' time among constants may both be near a least one: else several starts are tried."""
+        weights = self.weights(keep)
+        if start is not None:
+            return self._descend(weights, start)[1]
+        starts = []
+        for overhead in STARTS:
+            x = np.zeros_like(self.usual)
+            x[self.column[("all",)]] = np.log([asdict(TYPICAL)[name] for name in NAMES])
+            x[self.column[("all",)], NAMES.index("overhead")] = np.log(overhead)
+            starts.append(x)
+        return min((self._descend(weights, x) for x in starts), key=lambda found: found[0])[1]
 
-    # Nothing changes where overlap goes above 1.
-    steps = np.array([-1e-4 if name == "overlap" else 1e-4 for name in NAMES])
-    x, damping = start.copy(), 1.0
-    value = residuals(x)
-    for _ in range(60):
-        jacobian = np.stack(
-            [(residuals(x + steps * e) - value) / steps[k] for k, e in enumerate(np.eye(len(x)))], 1
-        )
-        normal = jacobian.T @ jacobian
-        moved = x - np.linalg.solve(normal + damping * np.diag(np.diag(normal)), jacobian.T @ value)
-        moved[NAMES.index("overlap")] = min(0.0, moved[NAMES.index("overlap")])
-        there = residuals(moved)
-        if there @ there < value @ value:
-            done = value @ value - there @ there < 1e-5 * (value @ value)
-            x, value, damping = moved, there, damping / 3
-            if done:
+    def _descend(self, weights: np.ndarray, start: np.ndarray) -> tuple[float, np.ndarray]:
+        """The least loss near `start`, and where it is (Gauss and Newton's method, damped)."""
+        seen = np.nonzero(self.design[weights > 0].sum(0) > 0)[0]
+        x = np.zeros_like(self.usual)
+        if not len(seen):
+            return 0.0, x
+        x[seen] = start[seen]
+        design, held = self.design[:, seen], (self.usual[seen] ** -2).ravel()
+        far = OUTLIER * NOISE
+
+        def loss(x: np.ndarray) -> float:
+            errors = self.table.all_errors(self.design @ x)
+            robust = far**2 * np.log1p((errors[self.table.closest(errors)] / far) ** 2)
+            return float(weights @ robust / NOISE**2 + (x[seen] ** 2).ravel() @ held)
+
+        value, damping = loss(x), 0.1
+        for _ in range(80):
+            e, slopes = self._slopes(x)
+            jacobian = np.einsum("il,in->iln", design, slopes).reshape(len(e), -1)
+            counts = weights / NOISE**2 / (1 + (e / far) ** 2)
+            normal = (jacobian * counts[:, None]).T @ jacobian + np.diag(held)
+            slope = jacobian.T @ (counts * e) + held * x[seen].ravel()
+            gained = 0.0
+            while damping < 1e6:
+                step = np.linalg.solve(normal + damping * np.diag(np.diag(normal)), slope)
+                moved = x.copy()
+                moved[seen] -= step.reshape(len(seen), -1)
+                there = loss(moved)
+                if there < value:
+                    gained, value, x, damping = value - there, there, moved, damping / 4
+                    break
+                damping *= 5
+            if gained < 1e-5 * value:
                 break
-        else:
-            damping *= 4
-            if damping > 1e6:
-                break
-    found = {name: round(float(v), 4) for name, v in zip(NAMES, np.exp(x), strict=True)}
-    return Constants(**found, held=held(samples, centre.held, serves_others))
+        return value, x
+
+    def _slopes(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """By sample its error, and by how much that grows with each constant's logarithm."""
+        at = self.design @ x
+        errors = self.table.all_errors(at)
+        closest = self.table.closest(errors)
+        slopes = np.zeros_like(at)
+        for k, name in enumerate(NAMES):
+            there = at.copy()
+            there[:, k] += 1e-4
+            if name == "overlap":  # nothing changes above 1
+                there[:, k] = np.minimum(at[:, k], 0) - 1e-4
+            slopes[:, k] = (self.table.all_errors(there)[closest] - errors[closest]) / (
+                there[:, k] - at[:, k]
+            )
+        return errors[closest], slopes
+
+    def constants(self, x: np.ndarray, gpu: str | None, family: str | None, held: float) -> Constants:
+        """Of a family on a GPU, whether seen together or not; None: of no matter which."""
+        keys = [key for key in self.levels(gpu or "", family or "") if key in self.column]
+        values = np.exp(x[[self.column[key] for key in keys]].sum(0))
+        values[NAMES.index("overlap")] = min(1.0, values[NAMES.index("overlap")])
+        return Constants(*(round(float(v), 4) for v in values), held=held)
 
 
-def held(samples: list[Sample], centre: float, serves_others: bool) -> float:
+def held(samples: Sequence[Sample], centre: float, serves_others: bool) -> float:
     """The median GiB of a GPU that rows, or families, do not hold in tensors; `centre` counts as half of one."""
     rest = defaultdict(list)
     for s in samples:
@@ -153,33 +215,48 @@ def held(samples: list[Sample], centre: float, serves_others: bool) -> float:
     return round(max(0.0, (len(rest) * middle + 0.5 * centre) / (len(rest) + 0.5)), 2)
 
 
-def fit_all(samples: list[Sample]) -> dict:
-    """Constants by GPU and family, of GPUs for families that have none, and of GPUs without each family in turn."""
-    everywhere = fit(samples, UNKNOWN, serves_others=True)
+def fit_all(samples: Sequence[Sample]) -> dict:
+    """Constants by GPU and family, by either alone, and of each group and family from the rows of all others."""
+    fit = Fit(samples)
+    x = fit.run()
+    scored = [s for s in samples if s.row.split in SCORED]
+    gpus, families = (sorted({getattr(s.row, name) for s in scored}) for name in ("gpu", "family"))
+    everywhere = held(scored, UNKNOWN.held, serves_others=True)
+    of_gpu = {
+        gpu: held([s for s in scored if s.row.gpu == gpu], everywhere, serves_others=True) for gpu in gpus
+    }
     out: dict = {
-        "rows": [s.row.id for s in samples],
-        "gpus": {},
+        "rows": [s.row.id for s in scored],
+        "elsewhere": asdict(fit.constants(x, None, None, everywhere)),
+        "gpus": {gpu: asdict(fit.constants(x, gpu, None, of_gpu[gpu])) for gpu in gpus},
+        "software": {family: asdict(fit.constants(x, None, family, everywhere)) for family in families},
         "families": {},
-        "without": {},
-        "elsewhere": asdict(everywhere),
+        "without_group": {},
+        "without_family": {},
     }
-    others = {
-        family: fit([s for s in samples if s.row.family != family], UNKNOWN, serves_others=True)
-        for family in sorted({s.row.family for s in samples})
-    }
-    for gpu in sorted({s.row.gpu for s in samples}):
-        here = [s for s in samples if s.row.gpu == gpu]
-        own = fit(here, everywhere, serves_others=True)
-        out["gpus"][gpu] = asdict(own)
-        for family in sorted({s.row.family for s in here}):
-            out["families"][f"{gpu} {family}"] = asdict(fit([s for s in here if s.row.family == family], own))
-            rest = [s for s in here if s.row.family != family]
-            out["without"][f"{gpu} {family}"] = asdict(fit(rest, others[family], serves_others=True))
+    for gpu, family in sorted({(s.row.gpu, s.row.family) for s in scored}):
+        here = [s for s in scored if (s.row.gpu, s.row.family) == (gpu, family)]
+        of_pair = held(here, of_gpu[gpu], serves_others=False)
+        out["families"][f"{gpu} {family}"] = asdict(fit.constants(x, gpu, family, of_pair))
+    for what in ("group", "family"):
+        for name in sorted({getattr(s.row, what) for s in scored}):
+            without = fit.run(lambda row, what=what, name=name: getattr(row, what) != name, x)
+            for row in (s.row for s in scored if getattr(s.row, what) == name):
+                constants = fit.constants(without, row.gpu, row.family, of_gpu[row.gpu])
+                out[f"without_{what}"][f"{row.gpu} {name}"] = asdict(constants)
     return out
 
 
-def constants_of(row: Row, known: dict, own: bool = True) -> Constants:
-    """A row's constants: of its GPU and family, else of its GPU, else of all. `own`: False leaves its family out."""
-    key = f"{row.gpu} {row.family}"
-    found = known["families"].get(key) if own else known["without"].get(key)
-    return Constants(**(found or known["gpus"].get(row.gpu) or known["elsewhere"]))
+def constants_of(row: Row, known: dict, without: str = "") -> Constants:
+    """A row's constants: of its family on its GPU, else of the two as far as they are known. `without`: "group" or
+    "family", those that were found without that."""
+    name = f"{row.gpu} {getattr(row, without)}" if without else ""
+    found = known[f"without_{without}"].get(name) if without else None
+    found = found or known["families"].get(f"{row.gpu} {row.family}")
+    if found is None:
+        of_gpu, everywhere = known["gpus"].get(row.gpu, known["elsewhere"]), known["elsewhere"]
+        software = known["software"].get(row.family, everywhere)
+        found = {k: round(of_gpu[k] * software[k] / everywhere[k], 4) for k in NAMES} | {
+            "held": of_gpu["held"]
+        }
+    return Constants(**found)

@@ -6,6 +6,7 @@ import csv
 import gzip
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -28,12 +29,16 @@ NETWORKS = {"InfiniBand", "RoCE", "EFA", "Ethernet", "Slingshot"}
 NIC_EFFICIENCY = 0.94
 # Megatron and Alpa before FlashAttention: scores of attention go through memory.
 UNFUSED = {"alpa", "bloom", "ds3", "megatron-sc21", "megatron-seqsel", "tr3m"}
+# Those whose ZeRO 1 brings each updated weight to all by itself when the optimizer is done, where others gather them
+# in buckets beside the next forward.
+APART = {"internevo", "nanotron"}
 # Bytes that a score costs a step of such attention: about 13 in forward (products' result, softmax, dropout and its
 # mask, each written and read in 16 bits) and twice that in backward.
 SCORE_BYTES = 40
 GIB = 2**30
-# Products in 8 bits, of the part of the peak that those in 16 bits reach: they are scaled and cast before and after.
-FP8_PART = 0.8
+# Products in 8 bits, of the part of the peak that those in 16 bits reach: 1402.6 of 1979 against 794.5 of 989 TFLOP/s,
+# H100's best shapes (docs/clusters.md).
+FP8_PART = 0.88
 ZERO = {"none": 0, "zero1": 1, "zero2": 2, "fsdp": 3, "hsdp": 3}
 # What is pinned has run, so it fitted: memory does not limit the prediction.
 PLENTY = 10**15
@@ -102,7 +107,7 @@ class Row:
             kv_heads=self.number("kv_heads") or heads, head_dim=self.number("head_dim") or self.need("hidden") // heads,
             mlp=self.mlp, vocab=self.number("vocab") or 0, tied=self.tied_embeddings == "y", experts=experts,
             top_k=self.number("top_k") or 1, seq=self.need("seq_len"), batch=self.need("global_batch"),
-            dtype="fp16" if self.precision == "fp16" else "bf16", parts=self.number("cp") or 1 if experts else 1,
+            dtype=self.precision if self.precision in ("fp16", "fp8") else "bf16", parts=self.number("cp") or 1 if experts else 1,
         )  # fmt: skip
 
     def pins(self, recompute: str) -> str:
@@ -121,7 +126,7 @@ class Row:
             # In a pipeline FSDP keeps what it has gathered until all micro-batches are through.
             zero = ZERO[self.optimizer_sharding]
             pins += f",zero={min(zero, 2) if pp > 1 else zero}"
-        return pins
+        return pins if self.family in APART else pins + ",gathers=ahead"
 
     def micro_batch(self) -> int:
         """Sequences. Where the source does not say: PyTorch's pipelines have as many micro-batches as stages
@@ -188,12 +193,15 @@ class Row:
             attention = self.unfused_rate(kind[half] * kind["gemm_efficiency"], kind["memory_bytes_per_s"])
         attention *= constants.attention
         rate = kind[half] * kind["gemm_efficiency"] * constants.products
+        narrow = rate
         if self.precision == "fp8" and kind["flops_fp8"]:
-            rate = kind["flops_fp8"] * kind["gemm_efficiency"] * constants.products * FP8_PART
-        for name in ("flops_bf16", "flops_fp16"):
-            kind[name] = max(rate, attention)
-        kind["gemm_efficiency"] = rate / kind[half]
-        kind["attention_efficiency"] = attention / kind[half]
+            narrow = kind["flops_fp8"] * kind["gemm_efficiency"] * constants.products * FP8_PART
+        most = max(narrow, attention)
+        # In fp8 the decoder's blocks are of fp16, and its head of bf16: see decoder.py.
+        kind["flops_fp16"] = most
+        kind["flops_bf16"] = most * rate / narrow
+        kind["gemm_efficiency"] = narrow / most
+        kind["attention_efficiency"] = attention / most
         kind["memory_bytes_per_s"] *= constants.memory
         for level in where["levels"]:
             if level["name"] in NETWORKS:
@@ -286,6 +294,22 @@ def axes_across(found: dict, cluster: str) -> list[bool]:
     return across[::-1]
 
 
+def gathered_apart(found: dict, networks: list[bool], cluster: str) -> dict[str, float]:
+    """Seconds that updated weights take longer one by one, by the links that they use: a ring of many devices is
+    slow to come round, and with few bytes that is all its time."""
+    longer = {"inside": 0.0, "across": 0.0}
+    for message in found["breakdown"]["messages"]:
+        is_update = message["once_a_step"] and message["collective"] == "all-gather"
+        if is_update and message["axis_name"] == "data" and message["count"]:
+            axis, count = message["axis"], message["count"]
+            stride = math.prod(found["mesh"][axis + 1 :])
+            each = _C.ring_gather_seconds(cluster, stride, found["mesh"][axis], message["bytes"] / count)
+            longer["across" if networks[1 + axis] else "inside"] += max(
+                0.0, count * each - message["seconds"]
+            )
+    return longer
+
+
 def predict(row: Row, constants: Constants, cache: Path) -> list[Prediction]:
     """Plan the row's step with its layout pinned, for each way to recompute that it may have had.
 
@@ -302,7 +326,15 @@ def predict(row: Row, constants: Constants, cache: Path) -> list[Prediction]:
         best = found["candidates"][0]
         if not best["fits"]:
             raise NotPredicted(best["excess"].splitlines()[0] or "nothing fits")
-        parts = parts_of(best, axes_across(best, cluster))
+        networks = axes_across(best, cluster)
+        parts, seconds = parts_of(best, networks), best["step_time_s"]
+        if row.family in APART:
+            waits = parts["must_wait"] * (parts["inside"] + parts["across"])
+            for links, longer in gathered_apart(best, networks, cluster).items():
+                parts[links] += longer
+                waits += longer
+                seconds += longer
+            parts["must_wait"] = min(1.0, waits / max(1e-12, parts["inside"] + parts["across"]))
         peak = framework_memory.peak_bytes(d, row.memory_layout(recompute)) + constants.held * GIB
-        out.append(Prediction(best["step_time_s"], peak, recompute, best["layout"], parts))
+        out.append(Prediction(seconds, peak, recompute, best["layout"], parts))
     return out

@@ -63,21 +63,26 @@ def predict_all(
     return [samples[row.id] for row in rows if row.id in samples], missing
 
 
+# What constants predictions are scored with: out of sample first.
+VIEWS = {"group left out": "group", "family left out": "family", "fitted": ""}
+
+
 def result(rows: list[Row], samples: list[fitting.Sample], missing: dict[str, str], known: dict) -> dict:
     """Everything that is reported, as plain values."""
-    errors, left_out, peaks = {}, {}, {}
-    lines = []
+    errors: dict[str, dict[str, float]] = {view: {} for view in VIEWS}
+    peaks, lines = {}, []
     for sample in samples:
         row, table = sample.row, fitting.Table([sample])
-        errors[row.id] = float(table.errors(sample.used)[0])
-        left_out[row.id] = float(table.errors(fitting.constants_of(row, known, own=False))[0])
+        for view, without in VIEWS.items():
+            used = fitting.constants_of(row, known, without) if without else sample.used
+            errors[view][row.id] = float(table.errors(used)[0])
         best = min(sample.predictions, key=lambda p: abs(math.log(p.seconds / row.measured)))
         peaks[row.id] = best.peak_bytes
         lines.append(
             {
                 "id": row.id, "gpu": row.gpu, "family": row.family, "group": row.group, "tier": row.tier, "split": row.split,
                 "core": row.core, "gpus": int(row.gpus), "measured_s": row.measured, "predicted_s": best.seconds,
-                "error": math.exp(errors[row.id]) - 1, "error_family_left_out": math.exp(left_out[row.id]) - 1,
+                "errors": {view: math.exp(errors[view][row.id]) - 1 for view in VIEWS},
                 "recompute": best.recompute, "layout": best.layout, "peak_gib": best.peak_bytes / 2**30,
                 "memory_gib": float(row.memory_gib) if row.memory_gib else None, "parts": best.parts,
             }
@@ -86,21 +91,25 @@ def result(rows: list[Row], samples: list[fitting.Sample], missing: dict[str, st
     kinds = defaultdict(dict)
     for key in sorted({(r.gpu, r.family) for r in scored}):
         own = [r for r in scored if (r.gpu, r.family) == key and r.split in scores.SCORED]
-        kinds[" ".join(key)] = scores.quantiles(scores.by_group(own, errors))
+        kinds[" ".join(key)] = {view: scores.quantiles(scores.by_group(own, errors[view])) for view in VIEWS}
     own_keys = {f"{r.gpu} {r.family}" for r in scored}
     return {
         "rows": len(rows),
-        "absolute": scores.absolute(scored, errors),
-        "absolute_family_left_out": scores.absolute(scored, left_out),
-        "scaling": scores.scaling(scored, errors),
-        "ranking": scores.ranking(scored, errors),
+        "scores": {
+            view: {
+                "absolute": scores.absolute(scored, errors[view]),
+                "scaling": scores.scaling(scored, errors[view]),
+                "ranking": scores.ranking(scored, errors[view]),
+            }
+            for view in VIEWS
+        },
         "memory": scores.memory(scored, peaks),
         "by_gpu_and_family": dict(kinds),
         "constants": {
             "each": len(fields(Constants)),
             "fitted_rows": known["rows"],
             "fitted_families": sorted(own_keys & set(known["families"])),
-            "families_by_their_gpu": sorted(own_keys - set(known["families"])),
+            "others": sorted(own_keys - set(known["families"])),
         },
         "not_predicted": missing,
         "why_not": dict(Counter(missing.values())),
@@ -117,7 +126,7 @@ def run(arguments: argparse.Namespace) -> int:
         some = [row for row in rows if row.split in scores.SCORED]
         constants = {row.id: fitting.TYPICAL for row in some}
         # What waits and what is hidden shifts with the constants: they are fitted again to what was planned with them.
-        for turn in ("fitting", "fitting again"):
+        for turn in ("fitting", "fitting again", "fitting once more"):
             samples, _ = predict_all(some, constants, cache, arguments.workers, turn)
             known = fitting.fit_all(samples)
             constants = {row.id: fitting.constants_of(row, known) for row in some}

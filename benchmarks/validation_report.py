@@ -5,21 +5,31 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def percent(score: dict) -> str:
-    if not score.get("count"):
-        return "no rows"
-    return f"{score['median']:6.1%} {score['p90']:7.1%}  ({score['count']})"
-
-
-def lines_of_scores(found: dict) -> list[tuple[str, str]]:
-    """Each score's name, and its median and 90th percentile in words."""
-    rows = [(f"absolute, {name}", percent(s)) for name, s in found["absolute"].items()]
-    rows += [
-        (f"family left out, {name}", percent(s)) for name, s in found["absolute_family_left_out"].items()
-    ]
-    rows.append(("scaling", percent(found["scaling"])))
-    rows.append(("ranking", f"{found['ranking']['right']:6.1%} of {found['ranking']['pairs']} pairs"))
-    rows.append(("memory", percent(found["memory"])))
+def lines_of_scores(found: dict) -> list[tuple[str, str, str, str]]:
+    """Each score's name, its median and 90th percentile, and of how many; out of sample first."""
+    rows = []
+    for view, all_scores in found["scores"].items():
+        named = [(f"absolute, {name}", score) for name, score in all_scores["absolute"].items()]
+        for name, score in [*named, ("scaling inside a group", all_scores["scaling"])]:
+            if score.get("count"):
+                rows.append(
+                    (f"{view}: {name}", f"{score['median']:.1%}", f"{score['p90']:.1%}", str(score["count"]))
+                )
+        ranking = all_scores["ranking"]
+        if ranking["pairs"]:
+            rows.append(
+                (f"{view}: pairs ranked rightly", f"{ranking['right']:.1%}", "", f"{ranking['pairs']} pairs")
+            )
+    memory = found["memory"]
+    if memory.get("count"):
+        rows.append(
+            (
+                "memory where stated",
+                f"{memory['median']:.1%}",
+                f"{memory['p90']:.1%}",
+                f"{memory['count']} rows",
+            )
+        )
     return rows
 
 
@@ -28,22 +38,28 @@ def text(found: dict) -> str:
     out = [f"{'id':<44} {'measured':>9} {'predicted':>9} {'error':>7}"]
     for row in found["predictions"]:
         out.append(
-            f"{row['id'][:44]:<44} {row['measured_s']:>8.3f}s {row['predicted_s']:>8.3f}s {row['error']:>+7.1%}"
+            f"{row['id'][:44]:<44} {row['measured_s']:>8.3f}s {row['predicted_s']:>8.3f}s {row['errors']['fitted']:>+7.1%}"
         )
     for name, why in found["not_predicted"].items():
         out.append(f"{name[:44]:<44} not predicted: {why}")
-    out.append("")
-    out.append(f"{'':<36} median     90 %  (groups)")
-    out += [f"{name:<36} {value}" for name, value in lines_of_scores(found)]
-    out.append("")
+    out += ["", f"{'':<48} median    90 %  groups"]
     out += [
-        f"{name:<36} {percent(score)}" for name, score in found["by_gpu_and_family"].items() if score["count"]
+        f"{name:<48} {middle:>6} {most:>7}  {count}" for name, middle, most, count in lines_of_scores(found)
     ]
-    out.append("")
+    out += ["", f"{'':<48} median    90 %  groups"]
+    for name, score in found["by_gpu_and_family"].items():
+        if score["fitted"]["count"]:
+            fitted = score["fitted"]
+            out.append(f"{name:<48} {fitted['median']:>6.1%} {fitted['p90']:>7.1%}  {fitted['count']}")
     constants = found["constants"]
+    out.append("")
     out.append(
         f"{constants['each']} constants each for {len(constants['fitted_families'])} pairs of GPU and family; "
-        f"{len(constants['families_by_their_gpu'])} go by their GPU"
+        f"{len(constants['others'])} go by what is known of the two apart"
+    )
+    seen = {row["id"] for row in found["predictions"]} & set(constants["fitted_rows"])
+    out.append(
+        f"{len(seen)} of {len(found['predictions'])} rows are among those that constants were fitted to"
     )
     return "\n".join(out)
 
@@ -56,53 +72,45 @@ def markdown(found: dict, known: dict) -> str:
         "Written by `python benchmarks/validate.py FILE.csv --write docs/validation.md`: the model of each row is built from "
         "its dimensions, a step of it recorded with nothing executed, and planned with the row's layout pinned. Errors are "
         "|log(predicted / measured)| of the step time, the mean inside each group, then median and 90th percentile over "
-        f"groups. {len(found['predictions'])} of {found['rows']} rows are predicted. The constants were fitted to "
-        f'{len(fitted)} rows, {len(fitted & {row["id"] for row in found["predictions"]})} of them among these: "absolute" says how '
-        'well so few numbers describe what they were fitted to, "family left out" how well another family is foretold.'
+        f"groups. {len(found['predictions'])} of {found['rows']} rows are predicted."
+    )
+    out.append("")
+    out.append(
+        f"Constants were fitted to {len(fitted)} rows, {len(fitted & {row['id'] for row in found['predictions']})} of them among "
+        'these. "Group left out" and "family left out" are out of sample: constants come from the rows of all other groups, or '
+        'of all other families of software. "Fitted" says how well so few numbers describe what they were fitted to.'
     )
     out += ["", "| score | median | 90 % | groups |", "|---|---|---|---|"]
-    tables = [(f"absolute, {k}", v) for k, v in found["absolute"].items()]
-    tables += [(f"absolute, family left out, {k}", v) for k, v in found["absolute_family_left_out"].items()]
-    tables += [("scaling inside a group", found["scaling"]), ("memory where stated (rows)", found["memory"])]
-    for name, score in tables:
-        if score.get("count"):
-            out.append(f"| {name} | {score['median']:.1%} | {score['p90']:.1%} | {score['count']} |")
-    ranking = found["ranking"]
-    out.append(f"| ranking: pairs ordered rightly | {ranking['right']:.1%} | | {ranking['pairs']} pairs |")
-    out += [
-        "",
-        "## By GPU and family of software",
-        "",
-        "| GPU, family | median | 90 % | groups |",
-        "|---|---|---|---|",
-    ]
+    out += [f"| {' | '.join(line)} |" for line in lines_of_scores(found)]
+    out += ["", "## By GPU and family of software", ""]
+    out.append("Median and 90th percentile of groups.")
+    views = list(found["scores"])
+    out += ["", f"| GPU, family | {' | '.join(views)} | groups |", "|---" * (len(views) + 2) + "|"]
     for name, score in found["by_gpu_and_family"].items():
-        if score["count"]:
-            out.append(f"| {name} | {score['median']:.1%} | {score['p90']:.1%} | {score['count']} |")
+        if score["fitted"]["count"]:
+            cells = [f"{score[view]['median']:.1%}, {score[view]['p90']:.1%}" for view in views]
+            out.append(f"| {name} | {' | '.join(cells)} | {score['fitted']['count']} |")
     out += ["", "## Constants", ""]
     out.append(
         f"{constants['each']} for each GPU and family: of what the profiles say (docs/clusters.md), parts of the rates of matrix products, "
         "of attention, of memory (above 1 where ops are fused), of the links inside a host and across hosts, and multiples of the gap "
         "between two ops; the part of messages beside computing that is hidden; and the GiB of a GPU that lie in no tensor. A family "
-        "that has none goes by its GPU's. How they are fitted: docs/prediction.md."
+        "that was not seen on a GPU goes by what is known of the two apart. How they are fitted: docs/prediction.md."
     )
     names = list(known["elsewhere"])
     out += ["", "| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    for kind in ("gpus", "families"):
-        for name, values in known[kind].items():
-            out.append(f"| {name} | " + " | ".join(f"{values[n]:.2f}" for n in names) + " |")
-    out += [
-        "",
-        "## Rows",
-        "",
-        "| id | measured s | predicted s | error | family left out |",
-        "|---|---|---|---|---|",
+    tables = [
+        {"(no matter which)": known["elsewhere"]},
+        *(known[k] for k in ("gpus", "software", "families")),
     ]
+    for table in tables:
+        for name, values in table.items():
+            out.append(f"| {name} | " + " | ".join(f"{values[n]:.2f}" for n in names) + " |")
+    out += ["", "## Rows", "", f"| id | measured s | predicted s | {' | '.join(reversed(views))} |"]
+    out.append("|---" * (len(views) + 3) + "|")
     for row in found["predictions"]:
-        out.append(
-            f"| {row['id']} | {row['measured_s']:.3f} | {row['predicted_s']:.3f} | {row['error']:+.1%} "
-            f"| {row['error_family_left_out']:+.1%} |"
-        )
+        cells = " | ".join(f"{row['errors'][view]:+.1%}" for view in reversed(views))
+        out.append(f"| {row['id']} | {row['measured_s']:.3f} | {row['predicted_s']:.3f} | {cells} |")
     if found["not_predicted"]:
         out += ["", "## Rows without a prediction", ""]
         out += [f"- {name}: {why}" for name, why in found["not_predicted"].items()]

@@ -35,18 +35,18 @@ def row(**fields: object) -> Any:
 @pytest.mark.parametrize(
     ("fields", "pins"),
     [
-        ({}, "copies=1,dp=8,ep=1,sp=1,tp=4,pp=2,micro=8,recompute=none,chunks=1,order=1f1b,sends=parts,zero=1"),
+        ({}, "copies=1,dp=8,ep=1,sp=1,tp=4,pp=2,micro=8,recompute=none,chunks=1,order=1f1b,sends=parts,zero=1,gathers=ahead"),
         # States in fewer parts than data parallelism has lie several times.
-        ({"shard_degree": 2}, "copies=4,dp=2,ep=1,sp=1,tp=4,pp=2,micro=8,recompute=none,chunks=1,order=1f1b,sends=parts,zero=1"),
-        ({"shard_degree": 3}, "copies=1,dp=8,ep=1,sp=1,tp=4,pp=2,micro=8,recompute=none,chunks=1,order=1f1b,sends=parts,zero=1"),
+        ({"shard_degree": 2}, "copies=4,dp=2,ep=1,sp=1,tp=4,pp=2,micro=8,recompute=none,chunks=1,order=1f1b,sends=parts,zero=1,gathers=ahead"),
+        ({"shard_degree": 3}, "copies=1,dp=8,ep=1,sp=1,tp=4,pp=2,micro=8,recompute=none,chunks=1,order=1f1b,sends=parts,zero=1,gathers=ahead"),
         # What FSDP gathers stays through a pipeline's micro-batches, and not where there is none.
-        ({"optimizer_sharding": "fsdp"}, "copies=1,dp=8,ep=1,sp=1,tp=4,pp=2,micro=8,recompute=none,chunks=1,order=1f1b,sends=parts,zero=2"),
-        ({"optimizer_sharding": "fsdp", "pp": 1, "dp": 16}, "copies=1,dp=16,ep=1,sp=1,tp=4,pp=1,micro=4,recompute=none,zero=3"),
+        ({"optimizer_sharding": "fsdp"}, "copies=1,dp=8,ep=1,sp=1,tp=4,pp=2,micro=8,recompute=none,chunks=1,order=1f1b,sends=parts,zero=2,gathers=ahead"),
+        ({"optimizer_sharding": "fsdp", "pp": 1, "dp": 16}, "copies=1,dp=16,ep=1,sp=1,tp=4,pp=1,micro=4,recompute=none,zero=3,gathers=ahead"),
         # Not stated: as few virtual stages as divide the layers, as many micro-batches as stages.
-        ({"vp": ""}, "copies=1,dp=8,ep=1,sp=1,tp=4,pp=2,micro=8,recompute=none,chunks=2,order=1f1b,sends=parts,zero=1"),
-        ({"vp": "", "layers": 27, "pp": 3}, "copies=1,dp=8,ep=1,sp=1,tp=4,pp=3,micro=8,recompute=none,chunks=3,order=1f1b,sends=parts,zero=1"),
-        ({"micro_batch": "", "optimizer_sharding": "fsdp"}, "copies=1,dp=8,ep=1,sp=1,tp=4,pp=2,micro=2,recompute=none,chunks=1,order=1f1b,sends=parts,zero=2"),
-        ({"micro_batch": ""}, "copies=1,dp=8,ep=1,sp=1,tp=4,pp=2,micro=8,recompute=none,chunks=1,order=1f1b,sends=parts,zero=1"),
+        ({"vp": ""}, "copies=1,dp=8,ep=1,sp=1,tp=4,pp=2,micro=8,recompute=none,chunks=2,order=1f1b,sends=parts,zero=1,gathers=ahead"),
+        ({"vp": "", "layers": 27, "pp": 3}, "copies=1,dp=8,ep=1,sp=1,tp=4,pp=3,micro=8,recompute=none,chunks=3,order=1f1b,sends=parts,zero=1,gathers=ahead"),
+        ({"micro_batch": "", "optimizer_sharding": "fsdp"}, "copies=1,dp=8,ep=1,sp=1,tp=4,pp=2,micro=2,recompute=none,chunks=1,order=1f1b,sends=parts,zero=2,gathers=ahead"),
+        ({"micro_batch": ""}, "copies=1,dp=8,ep=1,sp=1,tp=4,pp=2,micro=8,recompute=none,chunks=1,order=1f1b,sends=parts,zero=1,gathers=ahead"),
     ],
 )  # fmt: skip
 def test_a_row_is_pinned_as_it_ran(fields: dict, pins: str) -> None:
@@ -135,14 +135,117 @@ def test_a_part_scales_with_its_constant_alone() -> None:
     assert between.errors(published.Constants(overlap=0.0))[0] == pytest.approx(0.693147, abs=1e-5)
 
 
-def test_constants_for_other_families_are_the_median_family_s() -> None:
-    fitting, published = module("fitting"), module("published")
-    # Three families reach 0.8 of the profile, one, with most rows, a third.
-    rows = [sample(0.8, family, products=0.8) for family in "abc"] + [sample(0.3, "d", products=0.3)] * 9
-    found = fitting.fit(rows, published.Constants(), serves_others=True)
-    assert found.products > 0.6
-    own = fitting.fit(rows[3:], found)
-    assert own.products < found.products
+def known_from(rows: list) -> dict:
+    for at, one in enumerate(rows):
+        one.row.fields["id"] = str(at)
+    return module("fitting").fit_all(rows)
+
+
+def test_a_family_has_constants_of_its_own_and_others_what_is_common() -> None:
+    fitting = module("fitting")
+    # Three families reach 0.9 of the profile, one less.
+    usual = [sample(0.9, family, products=0.9) for family in "abc"]
+    found = known_from([*usual, sample(0.7, "d", products=0.7)])
+    own, others = (found["families"][f"H100-SXM-80GB {family}"]["products"] for family in "da")
+    assert own < others - 0.05
+    # A family that is not there, and one that is left out, go by the others.
+    assert (
+        fitting.constants_of(row(group="e|m"), found).products == found["gpus"]["H100-SXM-80GB"]["products"]
+    )
+    left_out = fitting.constants_of(row(group="d|m"), found, without="family").products
+    assert own < left_out
+
+
+def test_a_group_that_is_left_out_says_nothing() -> None:
+    fitting = module("fitting")
+    rows = [sample(seconds, "a", products=1.0) for seconds in (1.0, 1.0, 0.9)]
+    for one, name in zip(rows, "xyz", strict=True):
+        one.row.fields["group"] = f"a|{name}"
+    with_slow, without_slow = (
+        fitting.constants_of(rows[2].row, known_from(rows), view) for view in ("", "group")
+    )
+    assert with_slow.products < without_slow.products
+    alone = known_from(rows[:2])["families"]["H100-SXM-80GB a"]
+    assert without_slow.products == pytest.approx(alone["products"], abs=2e-3)
+
+
+def test_a_family_is_known_on_a_gpu_that_it_was_not_seen_on() -> None:
+    fitting = module("fitting")
+    rows = [
+        sample(1.0, "a", products=1.0),
+        *(sample(seconds, family, products=1.0) for family, seconds in [("a", 1.0), ("b", 0.9)]),
+    ]
+    for one in rows[1:]:
+        one.row.fields["gpu"] = "A100-SXM-80GB"
+    found = known_from(rows)
+    there = fitting.constants_of(row(group="b|m"), found)
+    assert there.products < found["families"]["H100-SXM-80GB a"]["products"]
+
+
+def test_layouts_are_ranked_where_both_rows_state_what_differs() -> None:
+    scores = module("scores")
+    none, full, unknown = (
+        row(id=name, recompute=name, step_time_s=1 + at)
+        for at, name in enumerate(("none", "full", "unknown"))
+    )
+    assert scores.is_another_layout(none, full)
+    assert not scores.is_another_layout(none, unknown)
+    # The second is slower and predicted faster, the third is no layout of its own.
+    found = scores.ranking([none, full, unknown], {"none": 0.0, "full": -1.0, "unknown": 0.0})
+    assert (found["pairs"], found["right"]) == (1, 0.0)
+
+
+def test_updated_weights_are_gathered_beside_the_next_forward(tmp_path: Path) -> None:
+    published = module("published")
+    made = row(layers=2, gpus=4, dp=4, tp=1, pp=1, global_batch=4, vocab=64)
+    graph = published.graph_of(made.dimensions(), tmp_path)
+    for overlap in (0.0, 1.0):
+        cluster = made.cluster(published.Constants(overlap=overlap))
+        ahead, once = (
+            published._C.plan_step(graph, cluster, made.pins("none").replace(",gathers=ahead", when), "")[
+                "candidates"
+            ][0]
+            for when in (",gathers=ahead", "")
+        )
+        assert ahead["time"]["communicate_s"] == pytest.approx(once["time"]["communicate_s"])
+        if overlap:
+            assert ahead["step_time_s"] < once["step_time_s"]
+        else:
+            assert ahead["step_time_s"] == pytest.approx(once["step_time_s"], rel=0.01)
+
+
+def test_weights_gathered_one_by_one_take_longer_the_more_devices_there_are(tmp_path: Path) -> None:
+    published = module("published")
+
+    def longer(dp: int, family: str) -> float:
+        made = row(group=f"{family}|m", layers=2, gpus=dp, dp=dp, tp=1, pp=1, global_batch=dp, vocab=64)
+        found = published.predict(made, published.Constants(), tmp_path)[0]
+        usual = published.predict(row(**{**made.fields, "group": "nemo|m"}), published.Constants(), tmp_path)[
+            0
+        ]
+        return found.seconds - usual.seconds
+
+    few, many = (longer(dp, "nanotron") for dp in (8, 64))
+    # 30 values, each once round 8 hosts of 8.
+    assert many > few + 30 * (7 * 10e-6 + 56 * 1.5e-6) * 0.8
+    assert longer(64, "nemo") == 0
+
+
+def test_in_fp8_the_blocks_products_alone_are_faster(tmp_path: Path) -> None:
+    published = module("published")
+    fields = {"layers": 1, "gpus": 1, "dp": 1, "tp": 1, "pp": 1, "global_batch": 1}
+
+    def products(**more: object) -> float:
+        made = row(**{**fields, **more})
+        return published.predict(made, published.Constants(), tmp_path)[0].parts["products"]
+
+    wide = {"hidden": 4096, "ffn_hidden": 16384, "vocab": 64}
+    assert products(precision="fp8", **wide) / products(**wide) == pytest.approx(989 / 1979 / 0.88, rel=0.02)
+    heads = [
+        products(precision=precision, **{**wide, "vocab": 32064}) - products(precision=precision, **wide)
+        for precision in ("fp8", "bf16")
+    ]
+    assert heads[0] == pytest.approx(heads[1], rel=0.01)
 
 
 def test_what_lies_in_no_tensor_is_a_constant() -> None:
