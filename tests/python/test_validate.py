@@ -182,19 +182,6 @@ def test_a_family_is_known_on_a_gpu_that_it_was_not_seen_on() -> None:
     assert there.products < found["families"]["H100-SXM-80GB a"]["products"]
 
 
-def test_layouts_are_ranked_where_both_rows_state_what_differs() -> None:
-    scores = module("scores")
-    none, full, unknown = (
-        row(id=name, recompute=name, step_time_s=1 + at)
-        for at, name in enumerate(("none", "full", "unknown"))
-    )
-    assert scores.is_another_layout(none, full)
-    assert not scores.is_another_layout(none, unknown)
-    # The second is slower and predicted faster, the third is no layout of its own.
-    found = scores.ranking([none, full, unknown], {"none": 0.0, "full": -1.0, "unknown": 0.0})
-    assert (found["pairs"], found["right"]) == (1, 0.0)
-
-
 def test_updated_weights_are_gathered_beside_the_next_forward(tmp_path: Path) -> None:
     published = module("published")
     made = row(layers=2, gpus=4, dp=4, tp=1, pp=1, global_batch=4, vocab=64)
