@@ -5,6 +5,39 @@ namespace moai::ops {
 namespace {
 
 constexpr const char* kWindow = "windows reach over its parts' edges";
+constexpr const char* kOnePlace = "its windows see a single place";
+constexpr const char* kTransposed = "windows of a transposed convolution overlap in its result";
+
+// Where an op has stride, padding and dilation among its arguments.
+struct WindowArgs {
+  size_t stride, padding, dilation;
+};
+
+// Each dim of space in `z` sees the same dim of `y` through a window of these sizes, but for dims of a single
+// place.
+void windows(RuleBuilder& b, const TensorFactors& z, const TensorFactors& y, const ir::Dims& sizes,
+             const WindowArgs& args) {
+  const size_t space = sizes.size(), before = z.size() - space;
+  const auto at = [&](size_t arg, size_t d, int64_t fallback) {
+    const auto list = b.integers(arg);
+    return list.empty() ? fallback : list.size() == 1 ? list[0] : list[d];
+  };
+  for (size_t d = 0; d < space; ++d) {
+    const auto& seers = z[before + d];
+    const auto& seen = y[before + d];
+    if (seers.empty() || seen.empty()) continue;
+    Window window;
+    window.over = seen[0];
+    window.size = sizes[d];
+    window.stride = at(args.stride, d, sizes[d]);
+    window.padding = at(args.padding, d, 0);
+    window.dilation = at(args.dilation, d, 1);
+    window.padding_arg = static_cast<int32_t>(args.padding);
+    window.dim = static_cast<int32_t>(d);
+    window.dims = static_cast<int32_t>(space);
+    b.window(seers[0], window);
+  }
+}
 
 // Multiply-adds: each element of the side that is `channels` wide meets a window of each of its group's
 // filters.
@@ -26,6 +59,14 @@ void unfold(RuleBuilder& b, const char* windows, const char* channels, ir::DType
   b.scratch(static_cast<double>(ir::element_bytes(dtype)), std::move(factors));
 }
 
+// The same of a convolution, whose weight ends with the window's sizes.
+void windows_of_filters(RuleBuilder& b, bool transposed, const TensorFactors& z, const TensorFactors& y,
+                        const ir::Dims& weight, const WindowArgs& args) {
+  for (const char* name : {"y", "z"}) b.whole(name, transposed ? kTransposed : kOnePlace);
+  b.whole("k");
+  if (!transposed) windows(b, z, y, ir::Dims(weight.begin() + 2, weight.end()), args);
+}
+
 // input, weight, bias, stride, padding, dilation, transposed, output_padding, groups.
 // A transposed weight is (channels in, channels out of a group).
 void convolution(RuleBuilder& b) {
@@ -36,8 +77,8 @@ void convolution(RuleBuilder& b) {
          {0, 1, 2});
   b.additive(b.operand(2));
   b.size_argument(8, {"g"});
-  for (const char* name : {"y", "z"}) b.whole(name, kWindow);
-  b.whole("k");
+  windows_of_filters(b, transposed, b.result_factors(0), b.operand_factors(b.operand(0)),
+                     b.sizes(b.operand(1)), {3, 4, 5});
   if (b.operand(2) == ir::kNone) b.linear({0});
   count(b, transposed ? b.sizes(0) : b.result_sizes(0), b.sizes(1), 1);
   unfold(b, transposed ? "y" : "z", transposed ? "o" : "c", b.dtype(0));
@@ -64,8 +105,8 @@ void convolution_backward(RuleBuilder& b) {
   if (at[2] != ir::kNone) b.combine("c", Combine::kSame, at[2]);
   b.size_argument(9, {"g"});
   if (!b.integers(3).empty()) b.size_element_argument(3, 0, {"g", "o"});
-  for (const char* name : {"y", "z"}) b.whole(name, kWindow);
-  b.whole("k");
+  windows_of_filters(b, transposed, b.operand_factors(b.operand(0)), b.operand_factors(b.operand(1)),
+                     b.sizes(b.operand(2)), {4, 5, 6});
   b.linear({0});
   const double products = (at[0] != ir::kNone) + (at[1] != ir::kNone);
   count(b, transposed ? b.sizes(1) : b.sizes(0), b.sizes(2), products);

@@ -55,13 +55,21 @@ bool Rule::splittable(int32_t factor) const {
   const auto& f = factors[factor];
   if (f.whole || f.size < 2) return false;
   for (size_t r = 0; r < results.size(); ++r) {
-    bool has = false;
-    for (const auto& dim : results[r]) {
-      for (const auto one : dim) has = has || one == factor;
-    }
-    if (!has && combine[r][factor] == Combine::kUnknown) return false;
+    if (sharded_by(results[r], factor) < 0 && combine[r][factor] == Combine::kUnknown) return false;
   }
   return true;
+}
+
+int32_t Rule::sharded_by(const TensorFactors& tensor, int32_t factor) const {
+  const int32_t over = factors[factor].window.over;
+  int32_t found = -1;
+  for (const auto& dim : tensor) {
+    for (const auto one : dim) {
+      if (one == factor) return factor;
+      if (one == over) found = over;
+    }
+  }
+  return found;
 }
 
 Rule rule_of(const ir::Graph& graph, ir::NodeId id) {

@@ -20,6 +20,9 @@ namespace moai::ops {
 //   * a result that lacks it comes out as the rule's combination says: partial by a sum, a maximum …, or
 //     the same on every part.
 //
+// A factor that sees another one through a *window* (the places of a convolution's result) splits that one
+// too: what lacks the first and has the second is sharded by the second.
+//
 // A dimension of size 1 has no factors.
 
 // What the parts' results have to do with the whole, where the result lacks the factor that is split.
@@ -56,6 +59,19 @@ enum class Position : uint8_t {
 // The chain of local ops and small all-reduces that an op becomes where its row is split.
 enum class Exchange : uint8_t { kNone, kSoftmax, kLogSoftmax, kSoftmaxBackward, kLogSoftmaxBackward };
 
+// What a place along a factor sees of another factor: `size` places, `dilation` apart, the first of them at
+// `stride` times its own index, less `padding`.
+struct Window {
+  int32_t over = -1;  // the factor that is seen; -1: there is no window
+  int64_t size = 1;
+  int64_t stride = 1;
+  int64_t padding = 0;
+  int64_t dilation = 1;
+  int32_t padding_arg = -1;  // where the op is told of its padding: a list, by dim of space or one for all
+  int32_t dim = 0;           // of space
+  int32_t dims = 1;          // of space, in all
+};
+
 struct Factor {
   std::string name;  // as in the rule's line; for messages
   int64_t size = 1;
@@ -72,8 +88,8 @@ struct Factor {
   int32_t exchanges = 0;
   Exchange exchange = Exchange::kNone;
   int32_t exchange_dim = 0;  // of operand 0: the row
-  // Reaches this many elements over the part's edge, before and after (convolution's space).
-  int64_t halo = 0;
+  // What the factor is slid over. A part needs its halo of that: see Note [Halos] in plan/halo.h.
+  Window window;
 };
 
 // By dim: the factors that it is made of, outermost first.
@@ -114,6 +130,9 @@ struct Rule {
 
   // Whether `factor` may be split at all.
   bool splittable(int32_t factor) const;
+  // The factor that a tensor is sharded by where `factor` is split: itself, or what it sees. -1: it has
+  // neither.
+  int32_t sharded_by(const TensorFactors& tensor, int32_t factor) const;
 };
 
 // The rule of a node of a verified graph whose views are canonical. An op that no family knows gets one

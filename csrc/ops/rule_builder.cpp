@@ -312,6 +312,12 @@ void RuleBuilder::positional(const std::string& name, Position how, int32_t at, 
   }
 }
 
+void RuleBuilder::window(int32_t factor, const Window& window) {
+  rule_.factors[factor].window = window;
+  rule_.factors[factor].whole = false;
+  rule_.factors[window.over].whole = true;
+}
+
 void RuleBuilder::exchanges(const std::string& name, int32_t count, Exchange how, int64_t dim) {
   for (const auto f : factors(name)) {
     rule_.factors[f].exchanges = count;

@@ -62,6 +62,8 @@ class RuleBuilder {
 
   void whole(const std::string& name, const std::string& why = "");
   void positional(const std::string& name, Position how, int32_t at = ir::kNone, int32_t to = ir::kNone);
+  // Says through which window a factor sees another: it may be split, and the other one with it alone.
+  void window(int32_t factor, const Window& window);
   void exchanges(const std::string& name, int32_t count, Exchange how, int64_t dim);
   // For one result, or for all (-1).
   void combine(const std::string& name, Combine how, int32_t result = -1);

@@ -2,9 +2,51 @@
 
 #include <algorithm>
 
+#include "plan/halo.h"
+
 namespace moai::plan {
 
 namespace {
+
+// One tensor of a node on its way between parts and what they see, along one axis.
+struct HaloCopy {
+  size_t axis;
+  double bytes;     // of what one device sees
+  double gathered;  // of what all give
+};
+
+// Calls `use` for each such copy that there is: none where no part sees another's places.
+template <typename Use>
+void for_halos(const ir::Graph& graph, const Frame& frame, const ir::Node& node, const ops::Rule& rule,
+               const std::vector<Dim>& factors, const Option& option, const Mesh& mesh, const Use& use) {
+  const auto size = [&](int32_t factor, size_t first) {
+    int64_t product = 1;
+    for (size_t k = first; k < factors[factor].size(); ++k) product *= frame.atoms.size(factors[factor][k]);
+    return product;
+  };
+  for (size_t a = 0; a < option.choices.size(); ++a) {
+    const AxisChoice& choice = option.choices[a];
+    if (choice.kind != AxisChoice::Kind::kFactor) continue;
+    const ops::Window& window = rule.factors[choice.factor].window;
+    if (window.over < 0) continue;
+    const Halo halo(window, size(window.over, 0), size(window.over, 1), size(choice.factor, 0),
+                    size(choice.factor, 1), mesh.axes[a].size);
+    const auto along = [&](const std::vector<ops::TensorFactors>& tensors,
+                           const std::vector<ir::ValueId>& values, const std::vector<Placement>& placements,
+                           int64_t given) {
+      for (size_t t = 0; t < tensors.size() && given > 0; ++t) {
+        if (rule.sharded_by(tensors[t], choice.factor) != window.over) continue;
+        const double bytes =
+            local_bytes(graph.type(values[t]), leaf_sizes(frame, values[t]), placements[t], mesh);
+        const int64_t own = halo.own(halo.parts() - 1).length;  // no part has more
+        const double place = bytes / static_cast<double>(own);
+        use({a, place * static_cast<double>(halo.most_seen()), place * static_cast<double>(given)});
+      }
+    };
+    along(rule.operands, node.operands, option.operands, halo.all_given());
+    along(rule.results, node.results, option.results, halo.all_returned());
+  }
+}
 
 class Cost {
  public:
@@ -30,7 +72,7 @@ class Cost {
     (attends ? cost.attention : cost.product) = rate > 0 ? flops() * share() / rate : 0;
     cost.memory = bytes / (device.memory_bytes_per_s * device.memory_efficiency);
     cost.overhead = device.op_overhead_s;
-    cost.exchange = exchange_seconds();
+    cost.exchange = exchange_seconds() + halo_seconds(device);
     return cost;
   }
 
@@ -85,6 +127,18 @@ class Cost {
     return total;
   }
 
+  // Gathering halos, and putting together what is seen: it is read and written once more. So are results that
+  // lie as what is seen.
+  double halo_seconds(const DeviceKind& device) const {
+    double total = 0;
+    for_halos(graph_, frame_, node_, rule_, factors_, option_, mesh_, [&](const HaloCopy& copy) {
+      total +=
+          plan::seconds(*mesh_.cluster, Collective::kAllGather, mesh_.axes[copy.axis].group, copy.gathered) +
+          2 * copy.bytes / (device.memory_bytes_per_s * device.memory_efficiency) + 2 * device.op_overhead_s;
+    });
+    return total;
+  }
+
   const ir::Graph& graph_;
   const Frame& frame_;
   const ir::Node& node_;
@@ -103,9 +157,12 @@ OpCost cost_of(const ir::Graph& graph, const Frame& frame, ir::NodeId node, cons
   return Cost(graph, frame, node, option, mesh).all();
 }
 
-double scratch_bytes_of(const Frame& frame, ir::NodeId node, const Option& option, const Mesh& mesh) {
+double scratch_bytes_of(const ir::Graph& graph, const Frame& frame, ir::NodeId node, const Option& option,
+                        const Mesh& mesh) {
   const auto& factors = frame.node_factors[node];
   double total = 0;
+  for_halos(graph, frame, graph.node(node), frame.rules[node], factors, option, mesh,
+            [&](const HaloCopy& copy) { total += copy.bytes + copy.gathered; });
   for (const auto& scratch : frame.rules[node].scratch) {
     double bytes = scratch.bytes;
     for (const auto f : scratch.factors) {

@@ -10,7 +10,7 @@ struct OpCost {
   double attention = 0;  // the same of attention, which has a rate of its own
   double memory = 0;     // moving operands and results
   double overhead = 0;   // until the next op starts
-  double exchange = 0;   // small all-reduces inside the op, where its row is split
+  double exchange = 0;   // inside the op: small all-reduces where its row is split, halos where its space is
 
   // A roofline: computing and moving overlap, the rest does not.
   double seconds() const;
@@ -21,7 +21,8 @@ OpCost cost_of(const ir::Graph& graph, const Frame& frame, ir::NodeId node, cons
                const Mesh& mesh);
 
 // Bytes that a node's kernel works on beside its tensors, on the device with the largest part.
-double scratch_bytes_of(const Frame& frame, ir::NodeId node, const Option& option, const Mesh& mesh);
+double scratch_bytes_of(const ir::Graph& graph, const Frame& frame, ir::NodeId node, const Option& option,
+                        const Mesh& mesh);
 
 // Whether a node uses its elements many times over: products, convolutions, attention.
 bool is_contraction(const ir::Graph& graph, ir::NodeId node, const ops::Rule& rule);

@@ -61,9 +61,12 @@ class Enumerate {
       for (size_t k = 0; k < factors_[f].size(); ++k) {
         const auto atom = factors_[f][k];
         if (frame_.atoms.opaque(atom) || frame_.atoms.size(atom) < axis.size) continue;
-        // A part that must know where it starts has to be one run of indices.
+        // A part that must know where it starts, or what lies beside it, has to be one run of indices.
         const auto position = rule_.factors[f].position;
-        if (k > 0 && position != ops::Position::kNone && position != ops::Position::kSampled) continue;
+        const bool is_run = position != ops::Position::kNone && position != ops::Position::kSampled;
+        const int32_t over = rule_.factors[f].window.over;
+        if (k > 0 && (is_run || over >= 0)) continue;
+        if (over >= 0 && !can_split_seen(over, axis.size)) continue;
         if (roles_ != nullptr && !axis.may_split(roles_->of_atom[atom])) continue;
         found.push_back({AxisChoice::Kind::kFactor, static_cast<int16_t>(f), static_cast<int16_t>(k)});
       }
@@ -71,6 +74,11 @@ class Enumerate {
     for (size_t s = 0; s < rule_.linear.size(); ++s)
       found.push_back({AxisChoice::Kind::kLinear, static_cast<int16_t>(s), 0});
     return found;
+  }
+
+  bool can_split_seen(int32_t over, int64_t parts) const {
+    const Dim& atoms = factors_[over];
+    return !atoms.empty() && !frame_.atoms.opaque(atoms[0]) && frame_.atoms.size(atoms[0]) >= parts;
   }
 
   void combine(const std::vector<std::vector<AxisChoice>>& by_axis, size_t axis,
@@ -94,7 +102,13 @@ class Enumerate {
       if (chosen[a].kind == AxisChoice::Kind::kFactor && factors_[chosen[a].factor][chosen[a].leaf] == atom)
         parts *= mesh_.axes[a].size;
     }
-    return parts <= frame_.atoms.size(atom);
+    const int32_t over = rule_.factors[chosen[last].factor].window.over;
+    return parts <= frame_.atoms.size(atom) && (over < 0 || can_split_seen(over, parts));
+  }
+
+  bool find_split(const ops::TensorFactors& tensor, const AxisChoice& choice, Split* found) const {
+    const int32_t by = rule_.sharded_by(tensor, choice.factor);
+    return by >= 0 && find_leaf(tensor, factors_, static_cast<int16_t>(by), choice.leaf, found);
   }
 
   Split operand_split(size_t operand, const AxisChoice& choice) const {
@@ -106,7 +120,7 @@ class Enumerate {
     }
     if (choice.kind == AxisChoice::Kind::kWhole || contains(rule_.replicated, o)) return {};
     Split split;
-    if (find_leaf(rule_.operands[operand], factors_, choice.factor, choice.leaf, &split)) return split;
+    if (find_split(rule_.operands[operand], choice, &split)) return split;
     return {contains(rule_.additive, o) && is_summed(choice.factor) ? K::kPartial : K::kReplicate};
   }
 
@@ -119,7 +133,7 @@ class Enumerate {
     if (choice.kind == AxisChoice::Kind::kLinear) return {K::kPartial};
     if (choice.kind == AxisChoice::Kind::kWhole) return {};
     Split split;
-    if (find_leaf(rule_.results[result], factors_, choice.factor, choice.leaf, &split)) return split;
+    if (find_split(rule_.results[result], choice, &split)) return split;
     const Combine how = rule_.combine[result][choice.factor];
     return {how == Combine::kSame ? K::kReplicate : how == Combine::kSum ? K::kPartial : K::kReduced};
   }
@@ -137,7 +151,7 @@ class Enumerate {
         option.results[r].push_back(result_split(r, chosen[a]));
     }
     option.seconds = cost_of(graph_, frame_, id_, option, mesh_).seconds();
-    option.scratch_bytes = scratch_bytes_of(frame_, id_, option, mesh_);
+    option.scratch_bytes = scratch_bytes_of(graph_, frame_, id_, option, mesh_);
     options_.push_back(std::move(option));
   }
 

@@ -50,6 +50,19 @@ bool has_any(const Dim& dim, const std::vector<int32_t>& atoms) {
                      [&](int32_t a) { return std::find(atoms.begin(), atoms.end(), a) != atoms.end(); });
 }
 
+// Places of an image are positions in a sample, as those of a text are.
+void find_space(const ir::Graph& graph, const Frame& frame, Roles* roles) {
+  for (size_t n = 0; n < graph.nodes().size(); ++n) {
+    const auto& factors = frame.rules[n].factors;
+    for (size_t f = 0; f < factors.size(); ++f) {
+      if (factors[f].window.over < 0) continue;
+      for (const auto atom : frame.node_factors[n][f]) roles->of_atom[atom] = Role::kSequence;
+      for (const auto atom : frame.node_factors[n][factors[f].window.over])
+        roles->of_atom[atom] = Role::kSequence;
+    }
+  }
+}
+
 }  // namespace
 
 ir::ValueId updated_input(const ir::Graph& graph, ir::ValueId value) {
@@ -99,6 +112,7 @@ Roles find_roles(const ir::Graph& graph, const Frame& frame) {
     }
   }
   if (roles.backward_end == 0) roles.forward_end = roles.backward_end = nodes;
+  find_space(graph, frame, &roles);
 
   bool has_integers = false;
   for (const auto input : graph.inputs()) {

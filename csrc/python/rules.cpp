@@ -12,6 +12,7 @@
 #include "python/bindings.h"
 
 namespace py = pybind11;
+using pybind11::literals::operator""_a;
 
 namespace moai {
 
@@ -44,6 +45,13 @@ py::dict dict_of(const ir::Graph& graph, ir::NodeId node, const ops::Rule& rule)
     one["splittable"] = rule.splittable(static_cast<int32_t>(f));
     one["positional"] = factor.positional;
     one["exchanges"] = factor.exchanges;
+    one["window"] = py::none();
+    if (const ops::Window& window = factor.window; window.over >= 0) {
+      one["window"] =
+          py::dict("over"_a = window.over, "size"_a = window.size, "stride"_a = window.stride,
+                   "padding"_a = window.padding, "dilation"_a = window.dilation,
+                   "padding_arg"_a = window.padding_arg, "dim"_a = window.dim, "dims"_a = window.dims);
+    }
     factors.append(one);
   }
   py::list combine;

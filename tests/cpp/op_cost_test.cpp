@@ -92,12 +92,39 @@ TEST_CASE("op_cost: what kernels work on beside their tensors, and less of it wh
       const bool is_split = choice.kind == AxisChoice::Kind::kFactor;
       const std::string name = is_split ? frame.rules[0].factors[choice.factor].name : "";
       INFO(row.text << ", by " << name);
+      if (is_split && frame.rules[0].factors[choice.factor].window.over >= 0) continue;  // has a halo too
       const bool divides = is_split && name == row.divides;
       divided += divides;
       CHECK(option.scratch_bytes == Approx(divides ? row.bytes / 4 : row.bytes));
     }
     CHECK((divided > 0) == (row.bytes > 0));
   }
+}
+
+TEST_CASE(
+    "op_cost: a part of a convolution's space gathers its halo, and keeps what it sees beside its part") {
+  const ir::Graph graph = ir::parse(
+      "graph(%x: f32[4,16,32,32], %w: f32[8,16,3,3]) { %y: f32[4,8,32,32] = aten.convolution(%x, %w, none, "
+      "[1,1], [1,1], [1,1], false, [0,0], 1) return %y }");
+  const Frame frame = make_frame(graph);
+  const Cluster cluster = parse_cluster("h100:4");
+  const Mesh mesh = Mesh::make(cluster, {4});
+  const double row = 4 * 16 * 32 * 4, windows = 32 * 32 * 9 * 16 * 4;
+  int32_t found = 0;
+  for (const auto& option : options_of(graph, frame, 0, mesh)) {
+    const AxisChoice& choice = option.choices[0];
+    if (choice.kind != AxisChoice::Kind::kFactor || frame.rules[0].factors[choice.factor].name != "z.0")
+      continue;
+    ++found;
+    const double seen = (8 + 2) * row, gathered = (1 + 2 + 2 + 1) * row;
+    CHECK(option.scratch_bytes == Approx(windows / 4 + seen + gathered));
+    const DeviceKind& device = cluster.device(0);
+    CHECK(cost_of(graph, frame, 0, option, mesh).exchange ==
+          Approx(seconds(cluster, Collective::kAllGather, mesh.axes[0].group, gathered) +
+                 2 * seen / (device.memory_bytes_per_s * device.memory_efficiency) +
+                 2 * device.op_overhead_s));
+  }
+  CHECK(found == 1);
 }
 
 TEST_CASE("op_cost: attention's backward adds up its queries' gradient in fp32") {

@@ -156,11 +156,41 @@ def pool_backward() -> tuple:
     return T(*out.shape), x, [2, 2], [2, 2], [0, 0], [1, 1], False, at
 
 
+def conv(
+    *sizes: int, filters: tuple[int, ...], stride=1, padding=0, dilation=1, groups=1, bias=True
+) -> tuple:
+    """Numbers are of the first dim of space; the others have stride and dilation 1, and no padding."""
+    weight, rest = T(*filters), len(sizes) - 3
+    lists = [stride, *[1] * rest], [padding, *[0] * rest], [dilation, *[1] * rest]
+    return T(*sizes), weight, T(filters[0]) if bias else None, *lists, False, [0] * (rest + 1), groups
+
+
+def conv_backward(*sizes: int, mask: tuple[bool, ...] = (True, True, True), **how) -> tuple:
+    x, weight, _, *rest = conv(*sizes, **how)
+    grad = torch.randn_like(A.convolution(x, weight, None, *rest))
+    return grad, x, weight, [weight.size(0)], *rest, list(mask)
+
+
 def nll2d_backward(reduction: int) -> tuple:
     logits, target = T(3, 7, 4, 2).log_softmax(1), I(7, 3, 4, 2)
     _, total = A.nll_loss2d_forward(logits, target, None, reduction, 2)
     return (T(3, 4, 2) if reduction == 0 else T()), logits, target, None, reduction, 2, total
 
+
+# Images, and how windows are slid over them, so that parts are uneven, smaller than their halo, see nothing but
+# padding, or leave places over that no window sees.
+WINDOWS = [
+    ((1, 2, 11, 4), {"filters": (3, 2, 3, 3), "padding": 1}),
+    ((1, 2, 11, 4), {"filters": (3, 2, 3, 3), "stride": 2, "padding": 1}),
+    ((1, 2, 13, 3), {"filters": (2, 2, 2, 1), "stride": 3}),
+    ((1, 2, 13, 3), {"filters": (2, 2, 3, 1), "padding": 2, "dilation": 2}),
+    ((1, 2, 6, 3), {"filters": (2, 2, 7, 1), "padding": 3}),
+    ((1, 2, 4, 3), {"filters": (2, 2, 1, 1), "padding": 4}),
+    ((1, 2, 9, 3), {"filters": (2, 2, 5, 1)}),
+    ((1, 2, 12, 4), {"filters": (2, 2, 4, 4), "stride": 4}),
+    ((2, 2, 10), {"filters": (4, 1, 3), "padding": 1, "groups": 2}),
+    ((1, 2, 7, 3, 4), {"filters": (2, 2, 3, 2, 2), "padding": 1, "bias": False}),
+]
 
 ROWS = [
     # Contractions
@@ -296,6 +326,16 @@ ROWS = [
         A.convolution_backward.default,
         lambda: (T(3, 6, 9), T(3, 6, 9), T(6, 2, 3), [6], [1], [1], [1], False, [0], 3, [True, True, False]),
     ),
+    *(
+        row
+        for how in WINDOWS
+        for row in (
+            (A.convolution.default, lambda how=how: conv(*how[0], **how[1])),
+            (A.convolution_backward.default, lambda how=how: conv_backward(*how[0], **how[1])),
+        )
+    ),
+    (A.convolution_backward.default, lambda: conv_backward(1, 2, 9, 4, filters=(3, 2, 3, 2), padding=1, mask=(False, True, True))),
+    (A.convolution_backward.default, lambda: conv_backward(1, 2, 9, 4, filters=(3, 2, 3, 2), padding=1, mask=(True, False, False))),
     (A.max_pool2d_with_indices.default, lambda: (T(3, 4, 8, 6), [2, 2])),
     (A.max_pool2d_with_indices_backward.default, pool_backward),
     (A.avg_pool2d_backward.default, lambda: (T(3, 5, 4, 3), T(3, 5, 8, 6), [2, 2], [2, 2], [0, 0], False, True, None)),

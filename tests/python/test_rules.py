@@ -257,10 +257,68 @@ def softmax_parts(op: torch._ops.OpOverload, parts: list[list], dim: int) -> lis
     return [a[0] - a[1].exp() * total for a in parts]
 
 
+# --- What a local op sees beside its part ---------------------------------------------------------
+
+
+class Window:
+    """The places that a part's windows see, those outside of the whole included."""
+
+    def __init__(self, rule: dict, factor: int, part: range) -> None:
+        info = rule["factors"][factor]["window"]
+        self.over = info["over"]
+        first, last = (place * info["stride"] - info["padding"] for place in (part[0], part[-1]))
+        self.seen = range(first, last + (info["size"] - 1) * info["dilation"] + 1)
+        self.whole = rule["factors"][self.over]["size"]
+        self.argument, self.dim, self.dims = info["padding_arg"], info["dim"], info["dims"]
+
+    def dim_of(self, dims: list[list[int]]) -> int | None:
+        return dims.index([self.over]) if [self.over] in dims else None
+
+    def see(self, t: torch.Tensor, dims: list[list[int]]) -> torch.Tensor:
+        if (dim := self.dim_of(dims)) is None:
+            return t
+        beside = [max(-self.seen.start, 0), max(self.seen.stop - self.whole, 0)]
+        wide = torch.nn.functional.pad(t, [0, 0] * (t.dim() - dim - 1) + beside)
+        return wide.narrow(dim, self.seen.start + beside[0], len(self.seen)).contiguous()
+
+    def without_padding(self, args: list) -> list:
+        padding = args[self.argument]
+        padding = padding * self.dims if len(padding) == 1 else list(padding)
+        padding[self.dim] = 0
+        return [padding if i == self.argument else a for i, a in enumerate(args)]
+
+    def add_to(self, whole: torch.Tensor, share: torch.Tensor, dim: int) -> None:
+        for i, place in enumerate(self.seen):
+            if 0 <= place < self.whole:
+                whole.select(dim, place).add_(share.select(dim, i))
+
+
+def put_windows_together(
+    call: Call, factor: int, parts: list[range], results: list[list[torch.Tensor]]
+) -> set[int]:
+    """Checks what lies as what is seen: each part's share of it is added. Returns which results these are."""
+    found = set()
+    for r, whole in enumerate(call.results):
+        windows = [Window(call.rule, factor, part) for part in parts]
+        if (dim := windows[0].dim_of(call.rule["results"][r])) is None:
+            continue
+        got = torch.zeros_like(whole)
+        for window, of_part in zip(windows, results, strict=True):
+            window.add_to(got, of_part[r], dim)
+        torch.testing.assert_close(got, whole)
+        found.add(r)
+    return found
+
+
 def put_together(call: Call, factor: int, parts: list[range], results: list[list[torch.Tensor]]) -> None:
     rule = call.rule
     sizes = [f["size"] for f in rule["factors"]]
+    of_windows = (
+        put_windows_together(call, factor, parts, results) if rule["factors"][factor]["window"] else set()
+    )
     for r, whole in enumerate(call.results):
+        if r in of_windows:
+            continue
         got = [of_part[r] for of_part in results]
         dims = rule["results"][r]
         if any(factor in dim for dim in dims):
@@ -291,6 +349,7 @@ def check_factor(call: Call, factor: int, count: int) -> None:
     part_args = []
     for p, part in enumerate(parts):
         operands = []
+        window = Window(rule, factor, part) if info["window"] else None
         for o, (tensor, dims) in enumerate(zip(call.operands, rule["operands"], strict=True)):
             if o in rule["additive"] and not any(factor in dim for dim in dims):
                 summed = not any(factor in dim for dims in rule["results"] for dim in dims)
@@ -298,7 +357,8 @@ def check_factor(call: Call, factor: int, count: int) -> None:
             elif o in rule["replicated"]:
                 operands.append(tensor)
             else:
-                operands.append(part_of(tensor, dims, sizes, factor, part))
+                own = part_of(tensor, dims, sizes, factor, part)
+                operands.append(window.see(own, dims) if window else own)
         args = call.with_operands(operands)
         for arg, element, factors, times in rule["local_args"]:
             size = times * math.prod(len(part) if f == factor else sizes[f] for f in factors)
@@ -306,7 +366,7 @@ def check_factor(call: Call, factor: int, count: int) -> None:
                 args[arg] = size
             else:
                 args[arg] = [size if i == element else v for i, v in enumerate(args[arg])]
-        part_args.append(args)
+        part_args.append(window.without_padding(args) if window else args)
     if info["exchanges"]:
         (dim,) = [d for d, dims in enumerate(rule["operands"][0]) if factor in dims]
         put_together(call, factor, parts, [[one] for one in softmax_parts(call.op, part_args, dim)])

@@ -15,15 +15,6 @@ using ir::ValueId;
 
 constexpr int64_t kRowBytes = 16;
 
-// Does something to a dim of a value whose dims are put in the order in which they lie in memory, and lie as
-// they did afterwards.
-template <typename F>
-ValueId in_memory_order(LocalBuilder& b, ValueId x, int64_t dim, const F& change) {
-  const Dims order = memory_order(b.type(x));
-  const auto at = std::find(order.begin(), order.end(), dim) - order.begin();
-  return b.permute(change(b.permute(x, order), at), inverse(order));
-}
-
 ValueId select(LocalBuilder& b, ValueId x, int64_t dim, ValueId index) {
   return in_memory_order(b, x, dim, [&](ValueId in, int64_t at) { return b.index_select(in, at, index); });
 }

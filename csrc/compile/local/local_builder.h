@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -73,5 +74,14 @@ ir::Dims inverse(const ir::Dims& order);
 bool is_identity(const ir::Dims& order);
 // A dense type of these sizes whose dims lie in memory in the order that those of `like` do.
 ir::Type dense_like(const ir::Type& like, ir::Dims sizes);
+
+// Does something to a dim of a value whose dims are put in the order in which they lie in memory, and lie as
+// they did afterwards.
+template <typename F>
+ir::ValueId in_memory_order(LocalBuilder& b, ir::ValueId x, int64_t dim, const F& change) {
+  const ir::Dims order = memory_order(b.type(x));
+  const auto at = std::find(order.begin(), order.end(), dim) - order.begin();
+  return b.permute(change(b.permute(x, order), at), inverse(order));
+}
 
 }  // namespace moai::compile

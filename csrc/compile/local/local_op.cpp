@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "compile/local/grouped_product.h"
+#include "compile/local/halo_exchange.h"
 #include "ir/error.h"
 #include "ir/view_nodes.h"
 #include "ops/traits.h"
@@ -47,8 +48,10 @@ class WriteLocal {
       if (!is_split(f)) continue;
       check_indices(f);
       position(f);
+      if (op_.rule.factors[f].window.over >= 0) see(f);
     }
     auto results = add_node();
+    give_back(&results);
     for (const auto& hidden : hidden_) results[0] = hide(results[0], hidden);
     return results;
   }
@@ -160,7 +163,13 @@ class WriteLocal {
 
   Dims local_sizes(size_t result) const {
     const auto value = op_.node.results[result];
-    return sizes_of(parts_of(op_.place, plan::leaf_sizes(op_.frame, value), op_.option.results[result]));
+    Dims sizes =
+        sizes_of(parts_of(op_.place, plan::leaf_sizes(op_.frame, value), op_.option.results[result]));
+    for (const auto& halo : halos_) {
+      const int64_t dim = dim_of(op_.rule.results[result], halo.over);
+      if (dim >= 0) sizes[dim] = halo.exchange.seen();
+    }
+    return sizes;
   }
 
   bool operands_are_whole() const {
@@ -208,6 +217,53 @@ class WriteLocal {
     for (size_t r = 0; r < op_.node.results.size(); ++r) types.push_back(result_type(r));
     node.operands = operands_;
     return b_.graph().node(b_.graph().add_node(std::move(node), std::move(types))).results;
+  }
+
+  // --- Halos --------------------------------------------------------------------------------------
+
+  struct SeenFactor {
+    int32_t over;
+    HaloExchange exchange;
+  };
+
+  // -1: the tensor lacks the factor.
+  static int64_t dim_of(const ops::TensorFactors& tensor, int32_t factor) {
+    const auto at = std::find(tensor.begin(), tensor.end(), std::vector<int32_t>{factor});
+    return at == tensor.end() ? -1 : at - tensor.begin();
+  }
+
+  // The size of a factor, and of what lies within its outermost atom.
+  std::pair<int64_t, int64_t> sizes_of_factor(size_t f) const {
+    int64_t inner = 1;
+    for (size_t k = 1; k < op_.factors[f].size(); ++k) inner *= op_.frame.atoms.size(op_.factors[f][k]);
+    return {op_.frame.atoms.size(op_.factors[f][0]) * inner, inner};
+  }
+
+  // Gives the op what the windows of its part see, instead of padding.
+  void see(size_t f) {
+    const ops::Window& window = op_.rule.factors[f].window;
+    const auto [seen, seen_inner] = sizes_of_factor(static_cast<size_t>(window.over));
+    const auto [seers, seers_inner] = sizes_of_factor(f);
+    const auto by = axes(f, 0);
+    const auto [own, parts] = op_.place.index(by);
+    halos_.push_back(
+        {window.over, {b_, plan::Halo(window, seen, seen_inner, seers, seers_inner, parts), by, own}});
+    for (size_t o = 0; o < operands_.size(); ++o) {
+      const int64_t dim = dim_of(op_.rule.operands[o], window.over);
+      if (dim >= 0) operands_[o] = halos_.back().exchange.see(operands_[o], dim);
+    }
+    auto& padding = arg<Dims>(window.padding_arg);
+    if (padding.size() == 1) padding.assign(static_cast<size_t>(window.dims), padding[0]);
+    padding[window.dim] = 0;
+  }
+
+  void give_back(std::vector<ValueId>* results) const {
+    for (auto halo = halos_.rbegin(); halo != halos_.rend(); ++halo) {
+      for (size_t r = 0; r < results->size(); ++r) {
+        const int64_t dim = dim_of(op_.rule.results[r], halo->over);
+        if (dim >= 0) (*results)[r] = halo->exchange.give_back((*results)[r], dim);
+      }
+    }
   }
 
   // --- Positions ----------------------------------------------------------------------------------
@@ -463,6 +519,7 @@ class WriteLocal {
   std::vector<ValueId> operands_;
   std::vector<ir::Arg> args_;
   std::vector<Hidden> hidden_;
+  std::vector<SeenFactor> halos_;
   bool is_placed_ = false;
 };
 

@@ -4,18 +4,18 @@
 
 namespace moai::compile {
 
-Part part_of(int64_t size, int64_t index, int64_t count) {
-  const int64_t start = size * index / count;
-  return {start, size * (index + 1) / count - start};
-}
-
-Part Place::part(int64_t size, const std::vector<int64_t>& axes) const {
+std::pair<int64_t, int64_t> Place::index(const std::vector<int64_t>& axes) const {
   int64_t index = 0, count = 1;
   for (const auto a : axes) {
     index = index * mesh[a] + coordinates[a];
     count *= mesh[a];
   }
-  return part_of(size, index, count);
+  return {index, count};
+}
+
+Part Place::part(int64_t size, const std::vector<int64_t>& axes) const {
+  const auto [own, count] = index(axes);
+  return part_of(size, own, count);
 }
 
 std::vector<int64_t> Place::lengths(int64_t size, const std::vector<int64_t>& axes) const {

@@ -1,26 +1,24 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "plan/mesh.h"
+#include "plan/part.h"
 
 namespace moai::compile {
 
-struct Part {
-  int64_t start = 0;
-  int64_t length = 0;
-};
-
-// Part `index` of `count` of a range; sizes differ by one at most. A part of a part is a part of the whole:
-// parts [i n, i n + n) of m n together are part i of m.
-Part part_of(int64_t size, int64_t index, int64_t count);
+using plan::Part;
+using plan::part_of;
 
 // One device of a mesh.
 struct Place {
   std::vector<int32_t> mesh;         // axis sizes, outermost first
   std::vector<int32_t> coordinates;  // by axis
 
+  // Which part is its where `axes` (ascending) divide something, and how many parts there are.
+  std::pair<int64_t, int64_t> index(const std::vector<int64_t>& axes) const;
   // Its part of `size` elements that `axes` (ascending) divide, the first one outermost.
   Part part(int64_t size, const std::vector<int64_t>& axes) const;
   // The lengths of such parts over its group along the last of `axes`.
