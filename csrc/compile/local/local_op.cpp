@@ -6,6 +6,7 @@
 
 #include "compile/local/grouped_product.h"
 #include "compile/local/halo_exchange.h"
+#include "compile/local/row_exchange.h"
 #include "ir/error.h"
 #include "ir/view_nodes.h"
 #include "ops/traits.h"
@@ -35,7 +36,9 @@ class WriteLocal {
     for (const auto& local : op_.rule.local_args) set_local(local);
     for (size_t f = 0; f < op_.rule.factors.size(); ++f) {
       if (!is_split(f)) continue;
-      if (op_.rule.factors[f].exchange != ops::Exchange::kNone) return {exchange(f)};
+      if (op_.rule.factors[f].exchange != ops::Exchange::kNone)
+        return {exchange_rows(b_, op_.rule.factors[f], axes(f), operands_,
+                              op_.whole.type(op_.node.results[0]).dtype)};
       if (op_.rule.factors[f].position == Position::kOnlyPosition) return cut_whole();
     }
     if (op_.node.op.str() == "aten._grouped_mm") return {grouped()};
@@ -457,61 +460,6 @@ class WriteLocal {
     for (size_t i = 0; i < ranges.size(); ++i)
       x = b_.slice(x, static_cast<int64_t>(i), ranges[i].start, ranges[i].length);
     return {b_.reshape(x, cut)};
-  }
-
-  // --- Exchanges ----------------------------------------------------------------------------------
-
-  ValueId over_row(const char* op, ValueId x, int64_t dim, size_t f, const char* reduction) {
-    Dims sizes = b_.type(x).sizes;
-    sizes[dim] = 1;
-    Type type = dense_like(b_.type(x), std::move(sizes));
-    std::vector<ir::Arg> more{Dims{dim}, true};
-    if (std::string(op) == "aten.sum.dim_IntList") more.emplace_back(ir::NoneArg{});
-    Collective call;
-    call.axes = axes(f);
-    call.reduction = reduction;
-    return b_.collective(b_.add(op, {x}, std::move(more), std::move(type)), call, 0);
-  }
-
-  ValueId exchange(size_t f) {
-    const auto& factor = op_.rule.factors[f];
-    const int64_t dim = factor.exchange_dim;
-    const auto dtype = op_.whole.type(op_.node.results[0]).dtype;
-    std::vector<ValueId> x;
-    for (const auto operand : operands_) {
-      const auto own = b_.type(operand).dtype;
-      const bool is_low = own == ir::DType::kF16 || own == ir::DType::kBF16;
-      x.push_back(b_.to_dtype(operand, is_low ? ir::DType::kF32 : own));
-    }
-    const auto sum = [&](ValueId of) { return over_row("aten.sum.dim_IntList", of, dim, f, "sum"); };
-    const auto minus = [&](ValueId a, ValueId b) {
-      return b_.pointwise("aten.sub.Tensor", {a, b}, {int64_t{1}});
-    };
-    const auto times = [&](ValueId a, ValueId b) { return b_.pointwise("aten.mul.Tensor", {a, b}); };
-    const auto exp = [&](ValueId of) { return b_.pointwise("aten.exp", {of}); };
-    ValueId out = ir::kNone;
-    switch (factor.exchange) {
-      case ops::Exchange::kSoftmax: {
-        const ValueId e = exp(minus(x[0], over_row("aten.amax", x[0], dim, f, "max")));
-        out = b_.pointwise("aten.div.Tensor", {e, sum(e)});
-        break;
-      }
-      case ops::Exchange::kLogSoftmax: {
-        const ValueId below = minus(x[0], over_row("aten.amax", x[0], dim, f, "max"));
-        out = minus(below, b_.pointwise("aten.log", {sum(exp(below))}));
-        break;
-      }
-      case ops::Exchange::kSoftmaxBackward: {
-        out = times(x[1], minus(x[0], sum(times(x[0], x[1]))));
-        break;
-      }
-      case ops::Exchange::kLogSoftmaxBackward: {
-        out = minus(x[0], times(exp(x[1]), sum(x[0])));
-        break;
-      }
-      case ops::Exchange::kNone: MOAI_ASSERT(false, "nothing goes round"); break;
-    }
-    return b_.to_dtype(out, dtype);
   }
 
   LocalBuilder& b_;
