@@ -53,6 +53,7 @@ enum class Position : uint8_t {
   kQuery,          // argument a: whether a query sees earlier keys only; b: the mask that says it otherwise
   kOnlyPosition,   // the result is a function of the position alone: made whole, and cut
   kSampled,        // drawn by global index: the node is given its part (see compile/partition.h)
+  kSeenIndex,      // operand a or result b: indices into what is seen, over the dims from there on
   kGroups,         // rows lie in groups that the data decide; the device's go from the offset before its part
 };
 
@@ -70,6 +71,7 @@ struct Window {
   int32_t padding_arg = -1;  // where the op is told of its padding: a list, by dim of space or one for all
   int32_t dim = 0;           // of space
   int32_t dims = 1;          // of space, in all
+  double outside = 0;        // what places beyond the edges count as
 };
 
 struct Factor {

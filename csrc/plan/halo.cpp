@@ -22,7 +22,8 @@ Halo::Halo(const ops::Window& window, int64_t seen, int64_t seen_inner, int64_t 
   for (int64_t i = 0; i < parts; ++i) find_given(i);
 }
 
-// Later parts see later places: of those before this one the last sees furthest, of those behind it the first.
+// Later parts see later places: of those before this one the last sees furthest, of those behind it the
+// first.
 void Halo::find_given(int64_t part) {
   const Part& own = own_[part];
   int64_t first = own.start, last = own.end();

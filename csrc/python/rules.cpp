@@ -47,10 +47,10 @@ py::dict dict_of(const ir::Graph& graph, ir::NodeId node, const ops::Rule& rule)
     one["exchanges"] = factor.exchanges;
     one["window"] = py::none();
     if (const ops::Window& window = factor.window; window.over >= 0) {
-      one["window"] =
-          py::dict("over"_a = window.over, "size"_a = window.size, "stride"_a = window.stride,
-                   "padding"_a = window.padding, "dilation"_a = window.dilation,
-                   "padding_arg"_a = window.padding_arg, "dim"_a = window.dim, "dims"_a = window.dims);
+      one["window"] = py::dict("over"_a = window.over, "size"_a = window.size, "stride"_a = window.stride,
+                               "padding"_a = window.padding, "dilation"_a = window.dilation,
+                               "padding_arg"_a = window.padding_arg, "dim"_a = window.dim,
+                               "dims"_a = window.dims, "outside"_a = window.outside);
     }
     factors.append(one);
   }

@@ -150,10 +150,13 @@ def ends(*ends: int) -> torch.Tensor:
     return torch.tensor(ends, dtype=torch.int32)
 
 
-def pool_backward() -> tuple:
-    x = T(3, 5, 8, 6)
-    out, at = A.max_pool2d_with_indices(x, [2, 2])
-    return T(*out.shape), x, [2, 2], [2, 2], [0, 0], [1, 1], False, at
+def max_pool_backward(x: torch.Tensor, *how) -> tuple:
+    out, at = A.max_pool2d_with_indices(x, *how)
+    return torch.randn_like(out), x, *how, at
+
+
+def avg_pool_backward(x: torch.Tensor, *how) -> tuple:
+    return torch.randn_like(A.avg_pool2d(x, *how)), x, *how
 
 
 def conv(
@@ -190,6 +193,24 @@ WINDOWS = [
     ((1, 2, 12, 4), {"filters": (2, 2, 4, 4), "stride": 4}),
     ((2, 2, 10), {"filters": (4, 1, 3), "padding": 1, "groups": 2}),
     ((1, 2, 7, 3, 4), {"filters": (2, 2, 3, 2, 2), "padding": 1, "bias": False}),
+]
+
+# window, stride, padding, dilation, whether sizes are rounded up
+MAX_POOLS = [
+    ((1, 2, 8, 6), ([2, 2], [2, 2], [0, 0], [1, 1], False)),
+    ((1, 2, 11, 5), ([3, 3], [2, 2], [1, 1], [1, 1], False)),
+    ((1, 2, 10, 4), ([3, 2], [2, 2], [0, 0], [1, 1], True)),
+    ((2, 9, 4), ([3], [], [1], [2], False)),
+    ((1, 2, 1, 9), ([1, 3], [1, 1], [0, 1], [1, 1], False)),
+]
+# window, stride, padding, whether sizes are rounded up, whether padding counts, divisor
+AVG_POOLS = [
+    ((1, 2, 8, 6), ([2, 2], [2, 2], [0, 0], False, True, None)),
+    ((1, 2, 11, 5), ([3, 3], [2, 2], [1, 1], False, True, None)),
+    ((1, 2, 11, 7), ([3, 3], [], [1, 0], False, False, None)),
+    ((1, 2, 10, 4), ([3, 2], [2, 2], [0, 0], True, True, None)),
+    ((1, 2, 10, 4), ([3, 2], [2, 2], [1, 0], True, False, 5)),
+    ((2, 9, 4), ([3], [1], [1], False, True, None)),
 ]
 
 ROWS = [
@@ -337,8 +358,26 @@ ROWS = [
     (A.convolution_backward.default, lambda: conv_backward(1, 2, 9, 4, filters=(3, 2, 3, 2), padding=1, mask=(False, True, True))),
     (A.convolution_backward.default, lambda: conv_backward(1, 2, 9, 4, filters=(3, 2, 3, 2), padding=1, mask=(True, False, False))),
     (A.max_pool2d_with_indices.default, lambda: (T(3, 4, 8, 6), [2, 2])),
-    (A.max_pool2d_with_indices_backward.default, pool_backward),
-    (A.avg_pool2d_backward.default, lambda: (T(3, 5, 4, 3), T(3, 5, 8, 6), [2, 2], [2, 2], [0, 0], False, True, None)),
+    *(
+        row
+        for how in MAX_POOLS
+        for row in (
+            (A.max_pool2d_with_indices.default, lambda how=how: (T(*how[0]), *how[1])),
+            (A.max_pool2d_with_indices_backward.default, lambda how=how: max_pool_backward(T(*how[0]), *how[1])),
+        )
+    ),
+    *(
+        row
+        for how in AVG_POOLS
+        for row in (
+            (A.avg_pool2d.default, lambda how=how: (T(*how[0]), *how[1])),
+            (A.avg_pool2d_backward.default, lambda how=how: avg_pool_backward(T(*how[0]), *how[1])),
+        )
+    ),
+    # Nothing is larger than what lies beyond the edges.
+    (A.max_pool2d_with_indices.default, lambda: (T(1, 2, 7, 5).fill_(-torch.inf), [3, 3], [1, 1], [1, 1], [1, 1], False)),
+    (A.max_pool2d_with_indices.default, lambda: (T(1, 2, 9, 5).fill_(-torch.inf), [3, 1], [1, 1], [1, 0], [3, 1], False)),
+    (A.max_pool2d_with_indices.default, lambda: (I(9, 1, 2, 7, 5), [3, 3], [1, 1], [1, 1], [1, 1], False)),
     (A._adaptive_avg_pool2d_backward.default, lambda: (T(3, 5, 1, 1), T(3, 5, 8, 6))),
     (A.adaptive_max_pool2d.default, lambda: (T(3, 5, 8, 6), [2, 2])),
     (A.upsample_nearest2d.default, lambda: (T(3, 5, 4, 3), [8, 6])),

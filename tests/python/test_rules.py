@@ -209,6 +209,29 @@ def grouped_part(call: Call, args: list, part: range, run: Callable) -> list[tor
     return [grouped_mm(*args, first=int(call.args[2][part.start - 1]) if part.start else 0)]
 
 
+def seen_from(call: Call, part: range) -> tuple[int, int]:
+    """The index, in a plane of the whole, of the first place that a part of a pool sees; and its windows' step."""
+    (factor,) = [f for f, info in enumerate(call.rule["factors"]) if info["window"]]
+    window = Window(call.rule, factor, part)
+    dims = next(dims for dims in call.rule["operands"] if [window.over] in dims)
+    sizes = [math.prod(call.rule["factors"][f]["size"] for f in dim) for dim in dims]
+    inner = math.prod(sizes[dims.index([window.over]) + 1 :])
+    return window.seen.start * inner, window.dilation * inner
+
+
+def found_in_part(call: Call, args: list, part: range, run: Callable) -> list[torch.Tensor]:
+    """Where nothing is larger than the padding, the first place of a window is found: within, by its steps."""
+    values, index = run(args)
+    start, step = seen_from(call, part)
+    index = index + start
+    return [values, torch.where(index < 0, index % step, index)]
+
+
+def given_in_part(call: Call, args: list, part: range, run: Callable) -> list[torch.Tensor]:
+    args[7] = args[7] - seen_from(call, part)[0]
+    return run(args)
+
+
 POSITIONAL: dict[tuple[object, str], Callable] = {
     (A.embedding.default, "v"): lambda *a: masked(1, *a),
     (A.embedding_dense_backward.default, "v"): masked_gradient,
@@ -234,6 +257,10 @@ POSITIONAL: dict[tuple[object, str], Callable] = {
     (A.triu.default, "j"): lambda *a: triangle(*a, dim=-1),
     (A.eye.m, "i"): whole_then_part,
     (A.eye.m, "j"): lambda call, args, part, run: [call.run(call.args)[0].narrow(1, part.start, len(part))],
+    (A.max_pool2d_with_indices.default, "z0"): found_in_part,
+    (A.max_pool2d_with_indices.default, "z1"): found_in_part,
+    (A.max_pool2d_with_indices_backward.default, "z0"): given_in_part,
+    (A.max_pool2d_with_indices_backward.default, "z1"): given_in_part,
     (A.tril.default, "i"): lambda *a: triangle(*a, dim=-2),
     (A.tril.default, "j"): lambda *a: triangle(*a, dim=-1),
 }
@@ -269,6 +296,7 @@ class Window:
         first, last = (place * info["stride"] - info["padding"] for place in (part[0], part[-1]))
         self.seen = range(first, last + (info["size"] - 1) * info["dilation"] + 1)
         self.whole = rule["factors"][self.over]["size"]
+        self.outside, self.dilation = info["outside"], info["dilation"]
         self.argument, self.dim, self.dims = info["padding_arg"], info["dim"], info["dims"]
 
     def dim_of(self, dims: list[list[int]]) -> int | None:
@@ -278,10 +306,12 @@ class Window:
         if (dim := self.dim_of(dims)) is None:
             return t
         beside = [max(-self.seen.start, 0), max(self.seen.stop - self.whole, 0)]
-        wide = torch.nn.functional.pad(t, [0, 0] * (t.dim() - dim - 1) + beside)
+        wide = torch.nn.functional.pad(t, [0, 0] * (t.dim() - dim - 1) + beside, value=self.outside)
         return wide.narrow(dim, self.seen.start + beside[0], len(self.seen)).contiguous()
 
     def without_padding(self, args: list) -> list:
+        if len(args) <= self.argument:  # left out: there is none
+            return args
         padding = args[self.argument]
         padding = padding * self.dims if len(padding) == 1 else list(padding)
         padding[self.dim] = 0

@@ -13,20 +13,20 @@ using plan::Part;
 HaloExchange::HaloExchange(LocalBuilder& builder, plan::Halo halo, std::vector<int64_t> axes, int64_t own)
     : b_(builder), halo_(std::move(halo)), axes_(std::move(axes)), own_(own) {}
 
-ValueId HaloExchange::see(ValueId x, int64_t dim) const {
+ValueId HaloExchange::see(ValueId x, int64_t dim, double outside) const {
   return in_memory_order(b_, x, dim, [&](ValueId in, int64_t at) {
     const Part &own = halo_.own(own_), &seen = halo_.seen(own_), &real = halo_.real(own_);
     const auto pieces = seen_pieces(in, at);
     if (seen.start == own.start && seen.length == own.length) return in;
     const int64_t before = std::clamp<int64_t>(-seen.start, 0, seen.length);
     std::vector<ValueId> row;
-    if (before > 0) row.push_back(zeros(in, at, before));
+    if (before > 0) row.push_back(full(in, at, before, outside));
     for (const auto& piece : pieces) {
       const Part part = common(real, piece.places);
       if (part.length > 0) row.push_back(slice(piece, part, at));
     }
     const int64_t after = seen.length - before - real.length;
-    if (after > 0) row.push_back(zeros(in, at, after));
+    if (after > 0) row.push_back(full(in, at, after, outside));
     return joined(row, in, at);
   });
 }
@@ -46,10 +46,22 @@ ValueId HaloExchange::give_back(ValueId x, int64_t dim) const {
         const ValueId part = slice(share, run, at);
         sum = sum == ir::kNone ? part : b_.pointwise("aten.add.Tensor", {sum, part}, {int64_t{1}});
       }
-      row.push_back(sum == ir::kNone ? zeros(in, at, run.length) : sum);
+      row.push_back(sum == ir::kNone ? full(in, at, run.length, 0) : sum);
     }
     return joined(row, in, at);
   });
+}
+
+ValueId HaloExchange::index_in_seen(ValueId index, int64_t inner) const {
+  return b_.pointwise("aten.sub.Scalar", {index}, {seen().start * inner, int64_t{1}});
+}
+
+ValueId HaloExchange::index_in_whole(ValueId index, int64_t inner, int64_t dilation) const {
+  index = b_.pointwise("aten.add.Scalar", {index}, {seen().start * inner, int64_t{1}});
+  if (seen().start >= 0) return index;
+  const ValueId outside = b_.pointwise("aten.lt.Scalar", {index}, {int64_t{0}}, ir::DType::kBool);
+  const ValueId within = b_.pointwise("aten.remainder.Scalar", {index}, {dilation * inner});
+  return b_.pointwise("aten.where.self", {outside, within, index}, {}, b_.type(index).dtype);
 }
 
 // What there is of the places near parts' edges, and all own ones, in order.
@@ -114,10 +126,10 @@ ValueId HaloExchange::slice(const Piece& piece, const Part& places, int64_t dim)
   return b_.slice(piece.x, dim, places.start - piece.first, places.length);
 }
 
-ValueId HaloExchange::zeros(ValueId like, int64_t dim, int64_t places) const {
+ValueId HaloExchange::full(ValueId like, int64_t dim, int64_t places, double value) const {
   ir::Dims sizes = b_.type(like).sizes;
   sizes[dim] = places;
-  return b_.full(b_.type(like).dtype, sizes, 0);
+  return b_.full(b_.type(like).dtype, sizes, value);
 }
 
 ValueId HaloExchange::joined(const std::vector<ValueId>& row, ValueId like, int64_t dim) const {

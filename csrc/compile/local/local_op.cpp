@@ -170,7 +170,7 @@ class WriteLocal {
         sizes_of(parts_of(op_.place, plan::leaf_sizes(op_.frame, value), op_.option.results[result]));
     for (const auto& halo : halos_) {
       const int64_t dim = dim_of(op_.rule.results[result], halo.over);
-      if (dim >= 0) sizes[dim] = halo.exchange.seen();
+      if (dim >= 0) sizes[dim] = halo.exchange.seen().length;
     }
     return sizes;
   }
@@ -229,6 +229,13 @@ class WriteLocal {
     HaloExchange exchange;
   };
 
+  // A result that is indices into what the device sees.
+  struct FoundIndex {
+    int32_t result = ir::kNone;
+    int64_t inner = 1;
+    int64_t dilation = 1;
+  };
+
   // -1: the tensor lacks the factor.
   static int64_t dim_of(const ops::TensorFactors& tensor, int32_t factor) {
     const auto at = std::find(tensor.begin(), tensor.end(), std::vector<int32_t>{factor});
@@ -253,14 +260,35 @@ class WriteLocal {
         {window.over, {b_, plan::Halo(window, seen, seen_inner, seers, seers_inner, parts), by, own}});
     for (size_t o = 0; o < operands_.size(); ++o) {
       const int64_t dim = dim_of(op_.rule.operands[o], window.over);
-      if (dim >= 0) operands_[o] = halos_.back().exchange.see(operands_[o], dim);
+      if (dim >= 0) operands_[o] = halos_.back().exchange.see(operands_[o], dim, window.outside);
     }
+    if (op_.rule.factors[f].position == Position::kSeenIndex) shift_seen_index(f);
+    if (window.padding == 0) return;  // the argument may be left out
     auto& padding = arg<Dims>(window.padding_arg);
     if (padding.size() == 1) padding.assign(static_cast<size_t>(window.dims), padding[0]);
     padding[window.dim] = 0;
   }
 
+  void shift_seen_index(size_t f) {
+    const auto& factor = op_.rule.factors[f];
+    const auto& over = op_.rule.operands[first_operand_with(factor.window.over)];
+    int64_t inner = 1;
+    for (size_t d = static_cast<size_t>(dim_of(over, factor.window.over)) + 1; d < over.size(); ++d) {
+      for (const auto one : over[d]) inner *= local_size(static_cast<size_t>(one));
+    }
+    if (factor.position_at != ir::kNone) {
+      auto& index = operands_[factor.position_at];
+      index = halos_.back().exchange.index_in_seen(index, inner);
+    } else {
+      found_ = {factor.position_to, inner, factor.window.dilation};
+    }
+  }
+
   void give_back(std::vector<ValueId>* results) const {
+    if (found_.result != ir::kNone) {
+      auto& index = (*results)[found_.result];
+      index = halos_.back().exchange.index_in_whole(index, found_.inner, found_.dilation);
+    }
     for (auto halo = halos_.rbegin(); halo != halos_.rend(); ++halo) {
       for (size_t r = 0; r < results->size(); ++r) {
         const int64_t dim = dim_of(op_.rule.results[r], halo->over);
@@ -321,6 +349,7 @@ class WriteLocal {
         return;
       }
       case Position::kSampled: sampled(); return;
+      case Position::kSeenIndex: return;  // known when it is known what is seen
       case Position::kGroups: MOAI_ASSERT(false, "groups are a grouped product's"); return;
     }
   }
@@ -468,6 +497,7 @@ class WriteLocal {
   std::vector<ir::Arg> args_;
   std::vector<Hidden> hidden_;
   std::vector<SeenFactor> halos_;
+  FoundIndex found_;
   bool is_placed_ = false;
 };
 
