@@ -7,7 +7,6 @@ namespace moai::ops {
 namespace {
 
 constexpr const char* kWindow = "windows reach over its parts' edges";
-constexpr const char* kOnePlace = "its windows see a single place";
 constexpr const char* kRows = "its indices count whole rows";
 constexpr const char* kCounts = "its windows count the places that they have in the image";
 constexpr const char* kTransposed = "windows of a transposed convolution overlap in its result";
@@ -66,7 +65,7 @@ void unfold(RuleBuilder& b, const char* windows, const char* channels, ir::DType
 // The same of a convolution, whose weight ends with the window's sizes.
 void slide_filters(RuleBuilder& b, bool transposed, const TensorFactors& z, const TensorFactors& y,
                    const ir::Dims& weight, const WindowArgs& args) {
-  for (const char* name : {"y", "z"}) b.whole(name, transposed ? kTransposed : kOnePlace);
+  for (const char* name : {"y", "z"}) b.whole(name, transposed ? kTransposed : kWindow);
   b.whole("k");
   const ir::Dims sizes(weight.begin() + 2, weight.end());
   for (size_t d = 0; d < sizes.size() && !transposed; ++d) slide(b, d, z, y, sizes, args);

@@ -220,7 +220,10 @@ TimeAxis find_time_axis(const ir::Graph& graph, const Frame& frame, const Roles&
       batch = static_cast<int32_t>(f);
     }
     axis.repeats[n] = batch != ir::kNone;
-    if (axis.repeats[n] && (!rule.splittable(batch) || rule.factors[batch].exchanges > 0))
+    // What one turn has of a sum over a row, or of what windows see beside it, is another turn's.
+    const bool looks_beyond =
+        axis.repeats[n] && (rule.factors[batch].exchanges > 0 || rule.factors[batch].window.over >= 0);
+    if (axis.repeats[n] && (!rule.splittable(batch) || looks_beyond))
       forbid(n,
              rule.why_whole.empty() ? "needs the whole batch" : "needs the whole batch: " + rule.why_whole);
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Callable
 
 import moai
 import pytest
@@ -97,32 +98,51 @@ def test_one_image_on_several_devices_gives_the_same_numbers(name: str, count: i
             assert "z.0 of aten.convolution, aten.convolution_backward" in told, told
 
 
-def recorded(channels: int, height: int, width: int) -> str:
-    """A step's graph: some layers over one image."""
+def recorded(make: Callable[[], tuple[nn.Module, Callable[[], torch.Tensor]]]) -> str:
+    """The graph of a step of a model, by a loss."""
     with moai.dry_run():
         with torch.device("moai"):
-            inner = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(4))
-            layers = [nn.Conv2d(3, channels, 3, padding=1), *inner, nn.Conv2d(channels, 1, 3, padding=1)]
-            model = nn.Sequential(*(part for layer in layers for part in (layer, nn.ReLU())))
-            image, wanted = torch.zeros(1, 3, height, width), torch.zeros(1, 1, height, width)
+            model, loss = make()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         for _ in range(2):
             _C.set_dry(True)
             optimizer.zero_grad()
-            F.mse_loss(model(image), wanted).backward()
+            loss().backward()
             optimizer.step()
         return _C.dry_step()
+
+
+def large_image() -> tuple[nn.Module, Callable[[], torch.Tensor]]:
+    inner = (nn.Conv2d(64, 64, 3, padding=1) for _ in range(4))
+    layers = [nn.Conv2d(3, 64, 3, padding=1), *inner, nn.Conv2d(64, 1, 3, padding=1)]
+    model = nn.Sequential(*(part for layer in layers for part in (layer, nn.ReLU())))
+    image, wanted = torch.zeros(1, 3, 2048, 2048), torch.zeros(1, 1, 2048, 2048)
+    return model, lambda: F.mse_loss(model(image), wanted)
+
+
+def labelled_places() -> tuple[nn.Module, Callable[[], torch.Tensor]]:
+    """Each place of a line has a label, so places are what a batch is made of."""
+    model = nn.Sequential(nn.Conv1d(8, 8, 3, padding=1), nn.ReLU(), nn.Conv1d(8, 5, 3, padding=1))
+    line, labels = torch.zeros(1, 8, 4096), torch.zeros(4096, dtype=torch.long)
+    return model, lambda: F.cross_entropy(model(line)[0].t(), labels)
 
 
 @pytest.mark.parametrize("cluster", ["h100:2", "h100:4"])
 def test_a_large_image_is_cut_where_it_lies(cluster: str) -> None:
     """Features would be gathered whole at each layer, where rows at the edges are all that neighbours need."""
-    found = plan_graph(recorded(64, 2048, 2048), cluster, "")
+    found = plan_graph(recorded(large_image), cluster, "")
     assert [axis["name"] for axis in found["axes"]] == ["sequence"], found["layout"]
     nodes = json.loads(found["plan"])["nodes"]
     windows = [node["split"] for node in nodes if "convolution" in node["op"]]
     assert windows, nodes
     assert all(split in (["z.0"], ["z.1"]) for split in windows), windows
+
+
+def test_places_that_windows_see_are_no_micro_batches() -> None:
+    found = plan_graph(recorded(labelled_places), "h100:2", "")
+    assert found["no_micro_batches"] == (
+        "aten.convolution needs the whole batch: windows reach over its parts' edges"
+    )
 
 
 def test_what_cannot_be_cut_says_why() -> None:
