@@ -49,7 +49,9 @@ std::vector<std::string> largest_values(const Program& program, size_t instructi
   for (size_t b = 0; b < program.buffers.size(); ++b) {
     const Buffer& buffer = program.buffers[b];
     const bool is_input = buffer.home == Buffer::Home::kInput;
-    if (buffer.first == kNone || buffer.last < at || (!is_input && buffer.first > at)) continue;
+    if (buffer.home == Buffer::Home::kHost || buffer.first == kNone || buffer.last < at ||
+        (!is_input && buffer.first > at))
+      continue;
     alive.push_back(static_cast<int32_t>(b));
   }
   const auto is_larger = [&](int32_t x, int32_t y) {

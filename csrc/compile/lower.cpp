@@ -7,6 +7,7 @@
 #include "compile/program.h"
 #include "compile/roots.h"
 #include "ir/error.h"
+#include "ops/host_copies.h"
 #include "ops/traits.h"
 
 namespace moai::compile {
@@ -42,7 +43,7 @@ class Lowering {
     for (const ValueId output : graph.outputs()) is_output_[output] = true;
     for (NodeId id = 0; id < end; ++id) {
       switch (graph.node(id).kind) {
-        case NodeKind::kOp: lower_op(id); break;
+        case NodeKind::kOp: ops::is_host_copy(graph.node(id).op) ? lower_host_copy(id) : lower_op(id); break;
         case NodeKind::kView: lower_view(id); break;
         case NodeKind::kUpdate: lower_update(id); break;
       }
@@ -193,6 +194,8 @@ class Lowering {
     }
     for (const ValueId operand : node.operands) {
       instruction.operands.push_back(operand == ir::kNone ? kNone : place_[operand]);
+      if (operand != ir::kNone && buffer_of(roots_.root[operand]).home == Buffer::Home::kHost)
+        throw Error(Phase::kCompile, concat(node.op.str(), " reads %", operand, ", which lies on the host"));
     }
     for (const auto& [operand, access] : written) instruction.operands[operand] = access;
     for (size_t r = 0; r < node.results.size(); ++r) {
@@ -201,6 +204,16 @@ class Lowering {
       instruction.results[r] = place_[node.results[r]];
     }
     program_.instructions.push_back(std::move(instruction));
+  }
+
+  // See Note [Values on the host].
+  void lower_host_copy(NodeId id) {
+    const Node& node = program_.graph.node(id);
+    const ir::Type& type = program_.graph.type(node.results[0]);
+    const int32_t buffer = new_buffer(type.bytes());
+    if (node.op == ops::to_host()) program_.buffers[buffer].home = Buffer::Home::kHost;
+    place_[node.results[0]] = new_access(buffer, type);
+    copy(id, place_[node.operands[0]], place_[node.results[0]]);
   }
 
   int32_t place_fresh(NodeId id, const Node& node, size_t result) {
@@ -288,7 +301,8 @@ class Lowering {
     for (const ValueId value : graph.outputs()) {
       int32_t buffer = buffer_id(value);
       const Buffer& now = program_.buffers[buffer];
-      const bool is_ours = now.home != Buffer::Home::kInput || is_donated(now.input);
+      const bool is_ours =
+          now.home != Buffer::Home::kHost && (now.home != Buffer::Home::kInput || is_donated(now.input));
       if (!is_ours || taken[buffer] || !roots_.is_root(value)) {
         buffer = copy_whole(end, value);
         taken.push_back(false);

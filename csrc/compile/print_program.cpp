@@ -27,6 +27,7 @@ std::string print(const Program& program) {
       case Buffer::Home::kArena: text += concat("arena+", buffer.offset); break;
       case Buffer::Home::kInput: text += concat("input ", buffer.input); break;
       case Buffer::Home::kOutput: text += "output"; break;
+      case Buffer::Home::kHost: text += "host"; break;
     }
     text += concat(", live ", buffer.first, "..", buffer.last, "\n");
   }

@@ -16,6 +16,7 @@ struct Buffer {
     kArena,   // at a fixed offset of the device's arena
     kInput,   // the memory of a graph input; becomes an output's when that input was donated
     kOutput,  // taken from the pool when first written, and handed over when the step ends
+    kHost,    // the host's memory, taken when first written; only copies touch it
   };
   Home home = Home::kArena;
   int32_t input = kNone;  // kInput: which
@@ -36,7 +37,7 @@ struct Access {
 struct Instruction {
   enum class Kind : uint8_t {
     kCall,  // run the node's operator
-    kCopy,  // results[0] := operands[0], same sizes
+    kCopy,  // results[0] := operands[0], same sizes; the one way to a buffer on the host, and from it
   };
   Kind kind = Kind::kCall;
   ir::NodeId node = kNone;        // kCall: the node; kCopy: the node it serves

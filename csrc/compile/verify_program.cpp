@@ -93,12 +93,22 @@ class Verifier {
       fail("instruction ", i, " copies ", from.str(), " to ", to.str());
   }
 
+  bool is_on_host(int32_t access) const {
+    return access != kNone && program_.buffers[program_.accesses[access].buffer].home == Buffer::Home::kHost;
+  }
+
   void call(size_t i, const Instruction& call) const {
     if (!holds(program_.graph.nodes(), call.node) || program_.graph.node(call.node).kind != ir::NodeKind::kOp)
       fail("instruction ", i, " calls node ", call.node, ", which is no op");
     const ir::Node& node = program_.graph.node(call.node);
     same_types(i, "operand", call.operands, node.operands);
     same_types(i, "result", call.results, node.results);
+    for (const auto* list : {&call.operands, &call.results}) {
+      for (const int32_t access : *list) {
+        if (is_on_host(access))
+          fail("instruction ", i, " calls ", node.op.str(), " on what lies on the host");
+      }
+    }
     for (size_t r = 0; r < node.results.size(); ++r) {
       const int32_t tied = node.tied_operand(r);
       if (tied != ir::kNone && !same_place(call.results[r], call.operands[tied]))
@@ -160,8 +170,9 @@ class Verifier {
       const int32_t b = program_.output_buffers[o];
       if (!holds(program_.buffers, b)) fail("output ", o, " is buffer ", b, " of ", program_.buffers.size());
       const Buffer& buffer = program_.buffers[b];
-      if (buffer.home == Buffer::Home::kArena)
-        fail("output ", o, " is buffer ", b, ", which is in the arena");
+      if (buffer.home == Buffer::Home::kArena || buffer.home == Buffer::Home::kHost)
+        fail("output ", o, " is buffer ", b, ", which is ",
+             buffer.home == Buffer::Home::kHost ? "on the host" : "in the arena");
       if (taken[b]) fail("output ", o, " is buffer ", b, ", as another output is");
       if (!written_[b]) fail("output ", o, " is buffer ", b, ", which nothing wrote");
       const int64_t bytes = program_.graph.type(values[o]).bytes();

@@ -55,7 +55,21 @@ class Room {
   int64_t peak_;
 };
 
-// By instruction that starts a collective, the last one before its result is touched, what it reads is
+bool is_host_copy(const Program& program, const Instruction& instruction) {
+  if (instruction.kind != Instruction::Kind::kCopy) return false;
+  const auto is_on_host = [&](int32_t access) {
+    return program.buffers[program.accesses[access].buffer].home == Buffer::Home::kHost;
+  };
+  return is_on_host(instruction.operands[0]) || is_on_host(instruction.results[0]);
+}
+
+// Whether it goes on beside those that follow: a collective, a copy to the host or from it.
+bool is_begun(const Program& program, const Instruction& instruction) {
+  if (instruction.kind == Instruction::Kind::kCopy) return is_host_copy(program, instruction);
+  return read_collective(program.graph, instruction.node).has_value();
+}
+
+// By instruction that starts something, the last one before its result is touched, what it reads is
 // written or a barrier stands; kNone for others.
 std::vector<int32_t> find_last_waits(const Program& program) {
   const auto count = static_cast<int32_t>(program.instructions.size());
@@ -66,8 +80,7 @@ std::vector<int32_t> find_last_waits(const Program& program) {
   for (int32_t i = count; i-- > 0;) {
     const Instruction& instruction = program.instructions[i];
     const auto buffer_of = [&](int32_t access) { return program.accesses[access].buffer; };
-    if (instruction.kind == Instruction::Kind::kCall &&
-        !read_collectives(program.graph, instruction.node).empty()) {
+    if (is_begun(program, instruction)) {
       int32_t until = barrier;
       for (const int32_t access : instruction.operands) until = std::min(until, written[buffer_of(access)]);
       for (const int32_t access : instruction.results) until = std::min(until, touched[buffer_of(access)]);
@@ -108,7 +121,8 @@ void place_waits(Program& program, int64_t small_bytes) {
     const auto buffers = buffers_of(program, instruction);
     int64_t bytes = 0;
     for (const auto* buffer : buffers) bytes += buffer->bytes;
-    const int32_t until = bytes <= small_bytes * static_cast<int64_t>(instruction.operands.size())
+    const int64_t small = small_bytes * static_cast<int64_t>(instruction.operands.size());
+    const int32_t until = bytes <= small && !is_host_copy(program, instruction)
                               ? last[n]
                               : room.lasts({buffers.begin(), buffers.end()}, i, last[n]);
     if (until == i) continue;

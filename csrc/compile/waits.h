@@ -17,8 +17,11 @@ bool is_barrier(const Program& program, const Instruction& instruction);
 // there anyway, of small ones in any case, of others while there is room below the program's peak. Nothing is
 // on its way at the barrier, behind which nothing may raise.
 
-// Says for every collective of a lowered program when it is waited for, and lets its buffers live until then.
-// Before plan_memory. `small_bytes`: of operand and result together, on average in a bucket.
+// The same holds of copies to the host and from it, which are begun to give memory back: small ones, too,
+// keep it only where there is room.
+
+// Says for every collective and host copy of a lowered program when it is waited for, and lets its buffers
+// live until then. Before plan_memory. `small_bytes`: of operand and result together, on average in a bucket.
 void place_waits(Program& program, int64_t small_bytes = int64_t{256} << 10);
 
 }  // namespace moai::compile

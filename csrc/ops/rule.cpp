@@ -24,6 +24,7 @@ const RuleTable& table() {
     add_convolutions(*made);
     add_creation(*made);
     add_optimizers(*made);
+    add_host_copies(*made);
     return made;
   }();
   return *rules;

@@ -137,5 +137,6 @@ void say_update(RuleBuilder& builder, const ir::Type& whole, const ir::Type& reg
 void add_pointwise(RuleTable& table);
 std::vector<std::string> pointwise_rules();  // the names that it adds
 void add_optimizers(RuleTable& table);
+void add_host_copies(RuleTable& table);
 
 }  // namespace moai::ops

@@ -3,7 +3,6 @@
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "runtime/memory.h"
@@ -17,14 +16,16 @@ struct Device {
   std::string name;  // `cpu:1`, `cuda:0`
   int threads;
   MemoryPool memory;
+  MemoryPool host_memory;  // what its programs keep on the host: no part of the limit
 
   Device(int index_in, std::string name_in, int threads_in, int64_t limit_bytes, bool is_only = false,
-         std::shared_ptr<MemorySource> source = host_memory())
+         const std::shared_ptr<MemorySource>& source = runtime::host_memory())
       : index(index_in),
         name(std::move(name_in)),
         threads(threads_in),
         // Messages need not say which one where there is one.
-        memory(limit_bytes, is_only ? "" : name, std::move(source)) {}
+        memory(limit_bytes, is_only ? "" : name, source),
+        host_memory(-1, "", source->beside()) {}
 };
 
 // `count` virtual CPU devices that share `cores` evenly, the first ones getting what is left over, and each

@@ -5,6 +5,11 @@
 
 namespace moai::runtime {
 
+class MemorySource;
+
+// The host's memory: large blocks are huge pages where the system has them.
+std::shared_ptr<MemorySource> host_memory();
+
 // Where a device's memory comes from, and how bytes cross between it and the host. Thread-safe.
 class MemorySource {
  public:
@@ -20,9 +25,9 @@ class MemorySource {
   virtual bool is_host() const = 0;
   virtual void to_host(void* host, const void* device, int64_t bytes) = 0;
   virtual void to_device(void* device, const void* host, int64_t bytes) = 0;
-};
 
-// The host's memory: large blocks are huge pages where the system has them.
-std::shared_ptr<MemorySource> host_memory();
+  // The host's memory as the device's own copies reach it best.
+  virtual std::shared_ptr<MemorySource> beside() { return host_memory(); }
+};
 
 }  // namespace moai::runtime

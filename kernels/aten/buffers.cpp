@@ -51,7 +51,7 @@ Buffers::Buffers(const Program& program, runtime::Device& device, Arena& arena, 
     : program_(program), device_(device), arena_(arena) {
   for (const auto& buffer : program.buffers) {
     Slot slot;
-    slot.device = torch_device;
+    slot.device = buffer.home == Buffer::Home::kHost ? c10::Device(at::kCPU) : torch_device;
     slot.storage = c10::Storage(c10::make_intrusive<c10::StorageImpl>(
         c10::StorageImpl::use_byte_size_t(), buffer.bytes, c10::DataPtr(nullptr, slot.device),
         /*allocator=*/nullptr, /*resizable=*/false));
@@ -120,11 +120,15 @@ void Buffers::check_room_for_the_rest(const std::vector<CellPtr>& inputs) const 
   int64_t taken = 0;
   int64_t most = 0;
   for (size_t i = point_of_no_return_; i < begins_.size(); ++i) {
-    for (const int32_t b : begins_[i]) taken += MemoryPool::size_of(program_.buffers[b].bytes);
+    for (const int32_t b : begins_[i]) {
+      if (program_.buffers[b].home != Buffer::Home::kHost)
+        taken += MemoryPool::size_of(program_.buffers[b].bytes);
+    }
     most = std::max(most, taken);
     for (const int32_t b : ends_[i]) {
       const Buffer& buffer = program_.buffers[b];
-      const bool is_freed = buffer.home != Buffer::Home::kInput || inputs[buffer.input].use_count() == 1;
+      const bool is_freed = buffer.home == Buffer::Home::kInput ? inputs[buffer.input].use_count() == 1
+                                                                : buffer.home != Buffer::Home::kHost;
       if (is_freed && !is_placed(buffer)) taken -= MemoryPool::size_of(buffer.bytes);
     }
   }
@@ -135,7 +139,9 @@ void Buffers::begin(size_t instruction, const std::vector<CellPtr>& inputs) {
   if (instruction == point_of_no_return_ && device_.memory.has_limit()) check_room_for_the_rest(inputs);
   for (const int32_t b : begins_[instruction]) {
     Slot& slot = slots_[b];
-    slot.block = device_.memory.allocate(program_.buffers[b].bytes);
+    const Buffer& buffer = program_.buffers[b];
+    auto& pool = buffer.home == Buffer::Home::kHost ? device_.host_memory : device_.memory;
+    slot.block = pool.allocate(buffer.bytes);
     slot.point_at(slot.block->data);
   }
 }

@@ -62,7 +62,7 @@ class AtenExecutable final : public runtime::Executable {
     waits_.resize(instructions.size());
     for (size_t i = 0; i < instructions.size(); ++i) {
       const int32_t after = instructions[i].wait_after;
-      if (exchanges_[i] && after > static_cast<int32_t>(i)) waits_[after].push_back(i);
+      if (after > static_cast<int32_t>(i)) waits_[after].push_back(i);
     }
   }
 
@@ -107,11 +107,16 @@ class AtenExecutable final : public runtime::Executable {
   };
 
   at::Tensor make_tensor(const Access& access) {
+    const auto key = is_on_host(access) ? c10::DispatchKey::CPU : context_.machine->dispatch_key();
     auto impl = c10::make_intrusive<c10::TensorImpl>(
-        c10::Storage(buffers_[access.buffer].storage), c10::DispatchKeySet(context_.machine->dispatch_key()),
+        c10::Storage(buffers_[access.buffer].storage), c10::DispatchKeySet(key),
         c10::scalarTypeToTypeMeta(static_cast<at::ScalarType>(access.type.dtype)));
     impl->set_sizes_and_strides(access.type.sizes, access.type.strides, access.offset);
     return at::Tensor(std::move(impl));
+  }
+
+  bool is_on_host(const Access& access) const {
+    return program_->buffers[access.buffer].home == Buffer::Home::kHost;
   }
 
   void make_tensors() {
@@ -179,10 +184,7 @@ class AtenExecutable final : public runtime::Executable {
     const bool is_copy = instruction.kind == Instruction::Kind::kCopy;
     const runtime::Span span(runtime::Profiler::Lane::kDevice,
                              is_copy ? "copy" : program_->graph.node(instruction.node).op.str().c_str());
-    if (is_copy) {
-      tensors_[instruction.results[0]].copy_(tensors_[instruction.operands[0]]);
-      return;
-    }
+    if (is_copy) return copy(i);
     if (exchanges_[i]) return exchange(i, *exchanges_[i]);
     const ir::Node& node = program_->graph.node(instruction.node);
     Call& call = *calls_[i];
@@ -199,6 +201,18 @@ class AtenExecutable final : public runtime::Executable {
     call.clear();
   }
 
+  void copy(size_t i) {
+    const Instruction& instruction = program_->instructions[i];
+    const int32_t from = instruction.operands[0], to = instruction.results[0];
+    if (is_on_host(program_->accesses[from]) || is_on_host(program_->accesses[to]))
+      works_[i] = context_.machine->begin_copy(tensors_[to], tensors_[from]);
+    if (works_[i] == nullptr) {
+      tensors_[to].copy_(tensors_[from]);
+    } else if (instruction.wait_after <= static_cast<int32_t>(i)) {
+      std::exchange(works_[i], nullptr)->wait();
+    }
+  }
+
   void exchange(size_t i, runtime::BoundCollective& bound) {
     const Instruction& instruction = program_->instructions[i];
     for (size_t o = 0; o < instruction.operands.size(); ++o)
@@ -213,7 +227,9 @@ class AtenExecutable final : public runtime::Executable {
   }
 
   void wait_behind(size_t i) {
-    for (const size_t started : waits_[i]) std::exchange(works_[started], nullptr)->wait();
+    for (const size_t started : waits_[i]) {
+      if (const auto work = std::exchange(works_[started], nullptr)) work->wait();
+    }
   }
 
   // Sees to it that each fresh result is what its access shows.
@@ -340,7 +356,7 @@ class AtenExecutable final : public runtime::Executable {
   std::vector<Dynamic> dynamic_offsets_;
   std::vector<std::unique_ptr<Call>> calls_;                        // by instruction
   std::vector<std::optional<runtime::BoundCollective>> exchanges_;  // by instruction
-  std::vector<runtime::WorkPtr> works_;     // by instruction: collectives on their way
+  std::vector<runtime::WorkPtr> works_;     // by instruction: collectives and copies on their way
   std::vector<std::vector<size_t>> waits_;  // by instruction: those waited for behind it
 };
 

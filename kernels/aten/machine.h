@@ -1,5 +1,6 @@
 #pragma once
 
+#include <ATen/core/Tensor.h>
 #include <ATen/core/stack.h>
 #include <c10/core/Device.h>
 #include <c10/core/DispatchKey.h>
@@ -14,6 +15,7 @@
 #include "compile/fuse/emit.h"
 #include "ir/error.h"
 #include "kernels/aten/sampler.h"
+#include "runtime/communicator.h"
 
 namespace moai::aten {
 
@@ -50,6 +52,11 @@ class Machine {
   virtual std::shared_ptr<CompiledKernel> compile(const std::string& text) {
     throw Error(Phase::kCompile, "this device compiles nothing, not even " + text);
   }
+
+  // Begins a copy between the device and the host's memory beside it, after all ops so far; later ops do not
+  // wait for it before the work is waited for or dropped. Null: the device has nothing that copies beside its
+  // ops, and nothing was begun.
+  virtual runtime::WorkPtr begin_copy(const at::Tensor&, const at::Tensor&) { return nullptr; }
 
   // Returns when all that was begun has been computed. Throws what a kernel reported meanwhile.
   virtual void finish() = 0;

@@ -69,6 +69,26 @@ class Staging {
   std::array<Event, 2> done_;
 };
 
+// Pinned, so that copies go on beside what computes.
+class PinnedMemory final : public runtime::MemorySource {
+ public:
+  void* take(int64_t bytes) override {
+    void* data = nullptr;
+    if (cudaHostAlloc(&data, static_cast<size_t>(bytes), cudaHostAllocPortable) == cudaSuccess) return data;
+    static_cast<void>(cudaGetLastError());  // nobody shall trip over it later
+    return nullptr;
+  }
+  void give_back(void* data, int64_t) override { C10_CUDA_IGNORE_ERROR(cudaFreeHost(data)); }
+
+  bool is_host() const override { return true; }
+  void to_host(void* host, const void* device, int64_t bytes) override {
+    std::memcpy(host, device, static_cast<size_t>(bytes));
+  }
+  void to_device(void* device, const void* host, int64_t bytes) override {
+    std::memcpy(device, host, static_cast<size_t>(bytes));
+  }
+};
+
 class GpuMemory final : public runtime::MemorySource {
  public:
   explicit GpuMemory(int index) : index_(index) {}
@@ -85,6 +105,7 @@ class GpuMemory final : public runtime::MemorySource {
   void give_back(void* data, int64_t) override { c10::cuda::CUDACachingAllocator::raw_delete(data); }
 
   bool is_host() const override { return false; }
+  std::shared_ptr<runtime::MemorySource> beside() override { return std::make_shared<PinnedMemory>(); }
 
   void to_host(void* host, const void* device, int64_t bytes) override {
     const Gpu& on = gpu(index_);

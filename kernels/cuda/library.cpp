@@ -12,6 +12,7 @@
 
 #include "kernels/aten/cuda_library.h"
 #include "kernels/cuda/allocator.h"
+#include "kernels/cuda/event.h"
 #include "kernels/cuda/gpu.h"
 #ifdef MOAI_NCCL
 #include "kernels/cuda/nccl.h"
@@ -23,6 +24,37 @@
 namespace moai::cuda {
 
 namespace {
+
+// A copy on the stream for copies.
+class HostCopy final : public runtime::Work {
+ public:
+  HostCopy(const Gpu& on, const at::Tensor& to, const at::Tensor& from) : on_(on) {
+    ready_.record(on.compute);
+    ready_.block(on.copies);
+    const c10::cuda::CUDAStreamGuard guard(on.copies);
+    to.copy_(from, /*non_blocking=*/true);
+    done_.record(on.copies);
+  }
+  ~HostCopy() override {
+    if (is_waited_for_) return;
+    try {
+      wait();
+    } catch (const c10::Error&) {  // a context that failed copies nothing more
+    }
+  }
+  HostCopy(const HostCopy&) = delete;
+  HostCopy& operator=(const HostCopy&) = delete;
+
+  void wait() override {
+    is_waited_for_ = true;
+    done_.block(on_.compute);
+  }
+
+ private:
+  const Gpu& on_;
+  Event ready_, done_;
+  bool is_waited_for_ = false;
+};
 
 class CudaMachine final : public aten::Machine {
  public:
@@ -53,6 +85,10 @@ class CudaMachine final : public aten::Machine {
   std::optional<compile::Target> fuses() const override { return compile::Target::kCuda; }
   std::shared_ptr<aten::CompiledKernel> compile(const std::string& text) override {
     return compiled_kernel(text, host_.kernel_folder());
+  }
+
+  runtime::WorkPtr begin_copy(const at::Tensor& to, const at::Tensor& from) override {
+    return std::make_unique<HostCopy>(gpu(index_), to, from);
   }
 
   void finish() override { C10_CUDA_CHECK(cudaStreamSynchronize(gpu(index_).compute)); }

@@ -56,7 +56,7 @@ class FakeExecutable : public Executable {
 
   BlockPtr home(const compile::Buffer& buffer, const BlockPtr& arena, const std::vector<CellPtr>& inputs) {
     if (buffer.home == Home::kInput) return inputs[buffer.input] ? inputs[buffer.input]->block : nullptr;
-    if (buffer.home == Home::kOutput || !program_->has_arena) return journal_->pool.allocate(buffer.bytes);
+    if (buffer.home != Home::kArena || !program_->has_arena) return journal_->pool.allocate(buffer.bytes);
     auto* data = static_cast<char*>(arena->data) + std::max<int64_t>(buffer.offset, 0);
     return std::make_shared<Block>(data, buffer.bytes, [keep = arena] {});
   }

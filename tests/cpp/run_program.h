@@ -19,6 +19,7 @@
 #include "compile/program.h"
 #include "ir/arg.h"
 #include "ir/error.h"
+#include "ops/host_copies.h"
 #include "ops/traits.h"
 #include "random_views.h"
 
@@ -91,7 +92,7 @@ inline void run_op(const ir::Node& node, const std::vector<Shown>& operands,
   const std::string& name = node.op.str();
   const bool is_copy = (name == "aten.clone" || name == "aten._to_copy") && node.tied.empty() &&
                        operands[0].type.dtype == results[0].type.dtype;
-  if (is_copy) return results[0].store(operands[0].elements());
+  if (is_copy || ops::is_host_copy(node.op)) return results[0].store(operands[0].elements());
 
   uint64_t seed = ir::mix_text(0, name);
   for (const ir::Arg& arg : node.args) seed = ir::mix_arg(seed, arg);

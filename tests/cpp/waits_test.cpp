@@ -50,6 +50,32 @@ TEST_CASE("a_sum_in_place_is_waited_for_before_it_is_read") {
   CHECK(program.instructions[sum].wait_after > sum);
 }
 
+TEST_CASE("copies_to_the_host_and_back_go_on_beside_ops_and_keep_memory_where_there_is_room") {
+  const auto waits = [](int rows) {
+    const Program program = program_of(rows, R"(
+      %2: X = aten.relu(%0)
+      %3: X = moai.to_host(%2)
+      %4: X = aten.mm(%2, %1)
+      %5: X = aten.mm(%4, %1)
+      %6: X = aten.add.Tensor(%5, %4, n0)
+      %7: X = moai.from_host(%3)
+      %8: X = aten.relu(%6)
+      %9: X = aten.add.Tensor(%8, %7, n0)
+      %10: X = aten.mm(%9, %1)
+      return %10
+    )");
+    std::vector<int32_t> found;
+    for (const auto& instruction : program.instructions) {
+      if (instruction.kind == Instruction::Kind::kCopy) found.push_back(instruction.wait_after);
+    }
+    return found;
+  };
+  // The value that left is read by one more op, after which its memory is wanted; the one that comes is
+  // waited for before it is read. Small ones give their memory back as soon.
+  CHECK(waits(1) == waits(4096));
+  CHECK(waits(4096) == std::vector<int32_t>{2, 6});
+}
+
 // A chain of ops and collectives over values of 1 to 64 rows, each read by a few later ones.
 ir::Graph random_collectives(uint32_t seed) {
   std::mt19937 random(seed);

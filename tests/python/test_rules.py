@@ -441,6 +441,7 @@ def test_partial_sums_pass_through_what_is_linear(row: int) -> None:
 # Why an op with a rule has no row.
 NO_ROW = {
     "no kernel on the CPU; the entry of convolution": ["convolution_overrideable", "convolution_backward_overrideable"],
+    "between a device and its host: test_offload": ["moai.to_host", "moai.from_host"],
     "its values are not defined": ["empty.memory_format", "empty_strided", "moai.undefined"],
     "random: by global index, test_samplers": [
         "uniform", "normal", "bernoulli", "bernoulli.p", "bernoulli.float", "bernoulli.Tensor", "random", "random.to",
