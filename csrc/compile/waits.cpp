@@ -66,7 +66,7 @@ bool is_host_copy(const Program& program, const Instruction& instruction) {
 // Whether it goes on beside those that follow: a collective, a copy to the host or from it.
 bool is_begun(const Program& program, const Instruction& instruction) {
   if (instruction.kind == Instruction::Kind::kCopy) return is_host_copy(program, instruction);
-  return read_collective(program.graph, instruction.node).has_value();
+  return !read_collectives(program.graph, instruction.node).empty();
 }
 
 // By instruction that starts something, the last one before its result is touched, what it reads is

@@ -248,6 +248,13 @@ class Assigner {
     }
   }
 
+  // On the host a part of a value can be seen, but devices exchange none there.
+  double conversion(ir::ValueId value, const Placement& from, const Placement& to, bool merged) const {
+    const double seconds =
+        convert_seconds(graph_.type(value), leaf_sizes(frame_, value), from, to, mesh_, merged);
+    return step_.on_host[value] && seconds > 0 ? std::numeric_limits<double>::infinity() : seconds;
+  }
+
   int32_t is_node(ir::ValueId value) const { return graph_.value(value).producer == ir::kNone ? 0 : 1; }
 
   // Many options offer or want the same placement: each pair of placements is priced once.
@@ -269,8 +276,7 @@ class Assigner {
     std::vector<double> price(rows.size() * columns.size());
     for (size_t r = 0; r < rows.size(); ++r) {
       for (size_t c = 0; c < columns.size(); ++c)
-        price[r * columns.size() + c] = convert_seconds(graph_.type(value), leaf_sizes(frame_, value),
-                                                        rows[r], columns[c], mesh_, merged);
+        price[r * columns.size() + c] = conversion(value, rows[r], columns[c], merged);
     }
     std::vector<double> values;
     values.reserve(offered.size() * wanted.size());

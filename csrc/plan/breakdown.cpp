@@ -16,6 +16,7 @@ OpCost& operator+=(OpCost& a, const OpCost& b) {
   a.memory += b.memory;
   a.overhead += b.overhead;
   a.exchange += b.exchange;
+  a.host += b.host;
   return a;
 }
 
@@ -25,6 +26,7 @@ OpCost operator*(OpCost cost, double times) {
   cost.memory *= times;
   cost.overhead *= times;
   cost.exchange *= times;
+  cost.host *= times;
   return cost;
 }
 

@@ -19,7 +19,10 @@ struct OuterChoice {
   std::vector<uint8_t> splits;  // by axis
   int32_t micro_batches = 1;
   Recompute recompute = Recompute::kNone;
+  Offload offload = Offload::kNone;
   Gradients gradients = Gradients::kLate;
+
+  Rewriting rewriting() const { return {recompute, offload, gradients}; }
 };
 
 // One plan, and what it is predicted to cost.

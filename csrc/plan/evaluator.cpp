@@ -33,6 +33,7 @@ std::string words(const Candidate& candidate, double state_bytes) {
   if (outer.micro_batches > 1) add(concat(outer.micro_batches, " micro-batches"), "; ");
   if (outer.gradients == Gradients::kAtOnce) add("gradients sharded as they are made", "; ");
   if (outer.recompute != Recompute::kNone) add(concat("recompute ", recompute_name(outer.recompute)), "; ");
+  if (outer.offload != Offload::kNone) add(concat(offload_name(outer.offload), " on the host"), "; ");
   return text;
 }
 
@@ -43,19 +44,19 @@ Evaluator::Evaluator(const ir::Graph& graph, const Cluster& cluster, Pins pins)
       pins_(settled(std::move(pins))),
       memory_(static_cast<double>(cluster_.smallest_memory())) {
   base_ = std::make_shared<const Step>(make_step(graph));
-  steps_[{Recompute::kNone, Gradients::kLate}] = base_;
+  steps_[Rewriting{}] = base_;
   for (const auto input : base().graph.inputs())
     state_bytes_ += static_cast<double>(base().graph.type(input).bytes());
 }
 
 const std::shared_ptr<const Step>& Evaluator::step(const OuterChoice& outer) {
-  auto& made = steps_[{outer.recompute, outer.gradients}];
-  if (!made) made = std::make_shared<const Step>(make_step(base(), outer.recompute, outer.gradients));
+  auto& made = steps_[outer.rewriting()];
+  if (!made) made = std::make_shared<const Step>(make_step(base(), outer.rewriting()));
   return made;
 }
 
 const std::shared_ptr<const Frame>& Evaluator::turn(const OuterChoice& outer) {
-  auto& made = turns_[{{outer.recompute, outer.gradients}, outer.micro_batches}];
+  auto& made = turns_[{outer.rewriting(), outer.micro_batches}];
   if (!made) {
     const Step& whole = *step(outer);
     made = std::make_shared<const Frame>(frame_of_turn(whole.frame, whole.time, outer.micro_batches));
@@ -124,13 +125,15 @@ double Evaluator::computing_bound(const Pair& pair, int32_t turns) {
   return it.first->second;
 }
 
-Candidate Evaluator::candidate_of(const Pair& pair, int32_t turns, Recompute policy) const {
+Candidate Evaluator::candidate_of(const Pair& pair, int32_t turns, const Rewriting& rewriting) const {
   Candidate out;
   out.outer.stages = pair.stages;
   out.outer.mesh = pair.sizes;
   out.outer.splits = pair.splits;
   out.outer.micro_batches = turns;
-  out.outer.recompute = policy;
+  out.outer.recompute = rewriting.recompute;
+  out.outer.offload = rewriting.offload;
+  out.outer.gradients = rewriting.gradients;
   if (pins_.saved) {
     out.outer.gradients = pins_.saved->outer.gradients;
   } else if (pins_.zero.value_or(0) >= 2) {
@@ -157,6 +160,12 @@ void Evaluator::solve(Candidate* out, Terms terms) {
     out->peak_bytes = out->assignment.bytes;
     if (!out->fits) return;
     simulate(out, mesh, terms);
+    if (out->bytes.host > cluster_.device(0).host_memory_bytes) {
+      out->fits = false;
+      out->excess = concat("memory of the host: ", out->bytes.host, " bytes for each device, limit ",
+                           cluster_.device(0).host_memory_bytes);
+      return;
+    }
     if (!out->excess.empty() || out->peak_bytes <= memory_ * (1 + 1e-9)) return;
     out->fits = false;
     out->excess = concat("memory of the fullest stage: ", out->peak_bytes, " bytes, limit ", memory_);

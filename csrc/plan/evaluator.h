@@ -24,6 +24,8 @@ class Evaluator {
   const Cluster& cluster() const { return cluster_; }  // its devices equal
   const Pins& pins() const { return pins_; }           // settled
   double memory() const { return memory_; }            // of the smallest device, bytes
+  // Whether the devices can reach their hosts' memory, as far as the cluster says.
+  bool has_host() const { return cluster_.device(0).host_bytes_per_s > 0; }
 
   const Step& base() const { return *base_; }  // as it was recorded
   // As an outer choice has it, and the frame of one of its turns.
@@ -42,7 +44,7 @@ class Evaluator {
   double computing_bound(const Pair& pair);
 
   // A plan of a pair, of which nothing is known yet.
-  Candidate candidate_of(const Pair& pair, int32_t turns, Recompute policy) const;
+  Candidate candidate_of(const Pair& pair, int32_t turns, const Rewriting& rewriting) const;
   // Assigns, and where that fits simulates.
   void solve(Candidate* out, Terms terms);
   // The step's time and memory by an assignment that is there.
@@ -60,7 +62,6 @@ class Evaluator {
   Pins pins_;
   double memory_;
   double state_bytes_ = 0;  // of all inputs, whole
-  using Rewriting = std::pair<Recompute, Gradients>;
 
   std::shared_ptr<const Step> base_;
   std::map<Rewriting, std::shared_ptr<const Step>> steps_;

@@ -26,8 +26,10 @@ class Lifetimes {
     return terms_.turns > 1 && is_sum(value) ? -1 : producer;
   }
 
-  // Of what lies still a device has its stage's part; of what backward waits for, for each turn on its way.
+  // Of what lies still a device has its stage's part; of what backward waits for, for each turn on its way;
+  // of what lies on the host nothing.
   double weight(ir::ValueId value) const {
+    if (step_.on_host[value]) return 0;
     const auto producer = step_.graph.value(value).producer;
     const double part = 1.0 / terms_.stages;
     if (producer == ir::kNone || is_sum(value) || producer >= step_.roles.backward_end) return part;

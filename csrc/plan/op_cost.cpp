@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "ops/host_copies.h"
 #include "plan/halo.h"
 
 namespace moai::plan {
@@ -63,6 +64,10 @@ class Cost {
     OpCost cost;
     if (rule_.free) return cost;
     const DeviceKind& device = mesh_.cluster->device(0);
+    if (ops::is_host_copy(node_.op)) {
+      cost.host = moved(node_.operands[0], option_.operands[0]) / device.host_bytes_per_s;
+      return cost;
+    }
     double bytes = 0;
     for (size_t o = 0; o < node_.operands.size(); ++o) bytes += moved(node_.operands[o], option_.operands[o]);
     for (size_t r = 0; r < node_.results.size(); ++r) bytes += moved(node_.results[r], option_.results[r]);
@@ -150,7 +155,7 @@ class Cost {
 
 }  // namespace
 
-double OpCost::seconds() const { return std::max(product + attention, memory) + overhead + exchange; }
+double OpCost::seconds() const { return std::max(product + attention, memory) + overhead + exchange + host; }
 
 OpCost cost_of(const ir::Graph& graph, const Frame& frame, ir::NodeId node, const Option& option,
                const Mesh& mesh) {

@@ -11,8 +11,9 @@ struct OpCost {
   double memory = 0;     // moving operands and results
   double overhead = 0;   // until the next op starts
   double exchange = 0;   // inside the op: small all-reduces where its row is split, halos where its space is
+  double host = 0;       // copies to and from the host, of which nothing else is said
 
-  // A roofline: computing and moving overlap, the rest does not.
+  // A roofline: computing and moving overlap, the rest does not, by itself.
   double seconds() const;
 };
 

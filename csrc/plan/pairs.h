@@ -3,10 +3,12 @@
 #include <cstdint>
 #include <limits>
 #include <map>
+#include <tuple>
 #include <utility>
 #include <vector>
 
 #include "plan/assign.h"
+#include "plan/candidate.h"
 
 namespace moai::plan {
 
@@ -28,13 +30,17 @@ struct Pair {
   double estimate = 0;  // what all plans add up to at least, by the options that were looked at
   double bound = 0;     // the same by all options
   Assignment free;      // of one stage: the whole batch at once, however much memory it takes
-  std::map<std::pair<int32_t, Recompute>, Verdict> tried;         // by turns and what is recomputed
+  // By turns, what is recomputed and what lies on the host.
+  std::map<std::tuple<int32_t, Recompute, Offload>, Verdict> tried;
   double best_seconds = std::numeric_limits<double>::infinity();  // simulated, of those that fitted
   int32_t best_turns = 0;                                         // theirs
   bool is_settled = false;                                        // nothing else of the pair can be better
 
   // Whether every axis may split whatever is there.
   bool has_all() const;
+  bool is_of(const OuterChoice& outer) const {
+    return stages == outer.stages && sizes == outer.mesh && splits == outer.splits;
+  }
 };
 
 // Every mesh of one and of two axes for a number of stages that divides the devices; an inner axis divides a

@@ -13,8 +13,8 @@ namespace {
 [[noreturn]] void refuse(const std::string& word, const std::string& why) {
   throw Error(Phase::kConfig, concat("`", word, "` in the pins ", why))
       .hint(
-          "would work: dp=8,tp=2,pp=1,micro=4,zero=1,recompute=full; also copies, sp, ep, chunks, order, "
-          "sends, gathers, random");
+          "would work: dp=8,tp=2,pp=1,micro=4,zero=1,recompute=full; also copies, sp, ep, offload, chunks, "
+          "order, sends, gathers, random");
 }
 
 int32_t number_of(const std::string& word, const std::string& text, int64_t least) {
@@ -58,8 +58,11 @@ void read_word(const std::string& word, Pins* pins) {
     pins->stages = 1;
     pins->micro_batches = 1;
     pins->recompute = Recompute::kNone;
+    pins->offload = Offload::kNone;
   } else if (name == "recompute") {
     pins->recompute = parse_recompute(value);
+  } else if (name == "offload") {
+    pins->offload = parse_offload(value);
   } else if (name == "order") {
     for (const auto order : {Order::kGPipe, Order::k1F1B, Order::kZeroBubble}) {
       if (value == order_name(order)) pins->order = order;
@@ -99,6 +102,7 @@ Pins settled(Pins pins) {
   pins.chunks = outer.chunks;
   pins.micro_batches = outer.micro_batches;
   pins.recompute = outer.recompute;
+  pins.offload = outer.offload;
   pins.order = outer.order;
   return pins;
 }

@@ -81,6 +81,7 @@ PipelineCost pipeline_cost(const std::vector<Stretch>& line, const OuterChoice& 
       of_device.states += one.bytes.states;
       of_device.gradients += one.bytes.gradients;
       of_device.activations += one.bytes.activations * problem.in_flight[s];
+      of_device.host += one.bytes.host * problem.in_flight[s];
       working = std::max(working, one.bytes.scratch + one.bytes.working);
       if (working > of_device.scratch + of_device.working) {
         of_device.scratch = one.bytes.scratch;
@@ -88,6 +89,8 @@ PipelineCost pipeline_cost(const std::vector<Stretch>& line, const OuterChoice& 
       }
       between.communicate += one.communicate * outer.micro_batches + one.update_communicate;
       between.exposed += one.exposed * outer.micro_batches + one.update_exposed;
+      between.host += one.host * outer.micro_batches;
+      between.exposed_host += one.exposed_host * outer.micro_batches;
     }
     of_device.data = data;
     stage.resident_bytes += (data + working) / outer.chunks;
@@ -119,8 +122,13 @@ PipelineCost pipeline_cost(const std::vector<Stretch>& line, const OuterChoice& 
   out.handed = handed[fullest];
   const double waits = messages[fullest].exposed + out.handed.exposed;
   out.handed.exposed += device.exposed_seconds;
-  out.spent = {simulation.seconds, device.busy_seconds - waits,
-               messages[fullest].communicate + out.handed.communicate, device.exposed_seconds + waits};
+  const double host_waits = messages[fullest].exposed_host;
+  out.spent = {simulation.seconds,
+               device.busy_seconds - waits - host_waits,
+               messages[fullest].communicate + out.handed.communicate,
+               device.exposed_seconds + waits,
+               messages[fullest].host,
+               host_waits};
   if (draws) out.picture = picture_of(pipeline, schedule, simulation);
   return out;
 }

@@ -183,6 +183,7 @@ std::string save_plan(const Step& step, const OuterChoice& outer, const Assignme
   field("order", json_string(order_name(outer.order)));
   field("micro_batches", std::to_string(outer.micro_batches));
   field("recompute", json_string(recompute_name(outer.recompute)));
+  if (outer.offload != Offload::kNone) field("offload", json_string(offload_name(outer.offload)));
   if (outer.gradients == Gradients::kAtOnce) field("gradients", json_string(kAtOnce));
   field("mesh", numbers_of(outer.mesh));
   field("splits", numbers_of(std::vector<int32_t>(outer.splits.begin(), outer.splits.end())));
@@ -225,6 +226,8 @@ SavedPlan load_plan(const std::string& json) {
   }
   if (!is_known) fail(order, concat("`", order.text, "` is no order: gpipe, 1f1b or zero_bubble"));
   out.outer.recompute = parse_recompute(member(plan, "recompute", Json::Kind::kString).text);
+  if (plan.find("offload") != nullptr)
+    out.outer.offload = parse_offload(member(plan, "offload", Json::Kind::kString).text);
   if (const Json* gradients = plan.find("gradients"); gradients != nullptr) {
     if (gradients->text != kAtOnce)
       fail(*gradients, concat("`gradients` can be \"", kAtOnce, "\", or left out"));

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <chrono>
 #include <limits>
-#include <optional>
 #include <utility>
 
 #include "ir/error.h"
@@ -26,7 +25,8 @@ namespace {
 // to start their ops; pipelines have no estimate of their own before computing alone would not rule them out.
 // Those whose estimate is not below the best step found are left out. First each pair is probed at one number
 // of turns; then the best few go on, to fewer and to more turns as long as that helps, and recompute more
-// where memory binds.
+// where memory binds. Where it does for the best of all, that one is tried with activations on the host, to
+// fewer turns as long as that helps; where nothing fits, so are those that come nearest.
 //
 // One stage: meshes of one and two axes with all options. Pipelines: the outer axis splits the batch, the
 // inner one what is in a sample, so that many can be compared; their bound is what computing alone takes at
@@ -66,6 +66,11 @@ class Planner {
   Planner(const ir::Graph& graph, const Cluster& cluster, const Pins& pins)
       : start_(Clock::now()), plans_(graph, cluster, pins), pins_(plans_.pins()), cluster_(plans_.cluster()) {
     check_hints(base().graph, base().frame);
+    if (pins_.offload.value_or(Offload::kNone) != Offload::kNone && !plans_.has_host()) {
+      throw Error(Phase::kConfig, concat("offload=", offload_name(*pins_.offload), " cannot be: of ",
+                                         cluster_.name, " no link to the host is known"))
+          .hint("would work: `host_bytes_per_s` and `host_memory_bytes` of its devices (docs/clusters.md)");
+    }
     plan_.kept_whole = kept_whole(base().graph, base().frame);
     plan_.no_turns = base().time.obstacle;
     for (size_t n = 0; n < base().frame.rules.size(); ++n) plan_.flops += base().frame.rules[n].flops;
@@ -82,6 +87,7 @@ class Planner {
     std::stable_sort(pairs_.begin(), pairs_.end(),
                      [](const Pair& a, const Pair& b) { return a.best_seconds < b.best_seconds; });
     for (size_t i = 0; i < std::min(kSearchedOn, pairs_.size()); ++i) search_on(&pairs_[i]);
+    try_offload();
     try_gradients_at_once();
     try_three_axes();
     finish();
@@ -173,22 +179,24 @@ class Planner {
   }
 
   // Tries one plan of a pair, unless that was done, is pinned otherwise, or can be no better than the best.
-  Verdict attempt(Pair* pair, int32_t turns, Recompute policy) {
+  Verdict attempt(Pair* pair, int32_t turns, Recompute policy, Offload offload = Offload::kNone) {
     if (pins_.recompute) policy = *pins_.recompute;
-    const auto known = pair->tried.find({turns, policy});
+    if (pins_.offload) offload = *pins_.offload;
+    const auto known = pair->tried.find({turns, policy, offload});
     if (known != pair->tried.end()) return known->second;
-    const bool is_free = pair->stages == 1 && turns == 1 && policy == Recompute::kNone && is_plan(pair->free);
+    const bool is_free = pair->stages == 1 && turns == 1 && policy == Recompute::kNone &&
+                         offload == Offload::kNone && is_plan(pair->free);
     // What is a plan already costs next to nothing to compare, and may overlap better than it adds up.
     if (!is_free && (least_seconds(*pair, turns) >= best_seconds_ || plan_.tried >= kMostTried))
       return Verdict::kNoUse;
     const double give_up = kHopeless * best_seconds_;
-    Candidate candidate = is_free ? free_one(*pair) : try_one(*pair, turns, policy, give_up);
+    Candidate candidate = is_free ? free_one(*pair) : try_one(*pair, turns, {policy, offload}, give_up);
     const double bound = candidate.assignment.lower_bound;  // infinite where nothing fits
     const bool is_of_no_use = bound >= give_up && bound < kInfinity;
     const Verdict verdict = candidate.fits ? Verdict::kFits
                             : is_of_no_use ? Verdict::kNoUse
                                            : Verdict::kTooLarge;
-    pair->tried[{turns, policy}] = verdict;
+    pair->tried[{turns, policy, offload}] = verdict;
     if (candidate.fits) {
       if (candidate.step_seconds < pair->best_seconds) {
         pair->best_seconds = candidate.step_seconds;
@@ -206,7 +214,8 @@ class Planner {
 
   // Whether an assignment of the recorded step that knew of no limit keeps it.
   bool is_plan(const Assignment& free) const {
-    return !pins_.random && !pins_.saved && pins_.zero.value_or(0) < 2 && free.fits &&
+    return !pins_.random && !pins_.saved && pins_.zero.value_or(0) < 2 &&
+           pins_.offload.value_or(Offload::kNone) == Offload::kNone && free.fits &&
            free.bytes <= plans_.memory() && free.seconds - free.lower_bound <= kRoughGap * free.seconds;
   }
 
@@ -272,11 +281,11 @@ class Planner {
   }
 
   // Tries all ways to recompute that may pay at a number of turns; true if one is the pair's best.
-  bool recompute_less(Pair* pair, int32_t turns) {
+  bool recompute_less(Pair* pair, int32_t turns, Offload offload = Offload::kNone) {
     const double before = pair->best_seconds;
     for (const auto policy : kRecomputes) {
       const size_t tried = plan_.candidates.size();
-      const Verdict verdict = attempt(pair, turns, policy);
+      const Verdict verdict = attempt(pair, turns, policy, offload);
       if (verdict == Verdict::kNoUse) break;
       // Where memory does not bind, computing again only adds.
       if (verdict == Verdict::kFits && plan_.candidates.size() > tried &&
@@ -293,6 +302,48 @@ class Planner {
                             });
   }
 
+  void try_offload() {
+    if (pins_.offload || pins_.recompute || pins_.saved || pins_.random || !plans_.has_host()) return;
+    if (best_seconds_ < kInfinity) {
+      Pair* best = nullptr;
+      for (auto& pair : pairs_) {
+        if (best == nullptr || pair.best_seconds < best->best_seconds) best = &pair;
+      }
+      if (memory_binds(*best)) offload_from(best, best->best_turns);
+      return;
+    }
+    std::vector<Pair*> nearest;
+    std::vector<const Candidate*> all;
+    for (const auto& candidate : plan_.candidates) all.push_back(&candidate);
+    std::stable_sort(all.begin(), all.end(),
+                     [](const Candidate* a, const Candidate* b) { return a->peak_bytes < b->peak_bytes; });
+    for (const Candidate* candidate : all) {
+      for (auto& pair : pairs_) {
+        if (pair.is_of(candidate->outer) && std::find(nearest.begin(), nearest.end(), &pair) == nearest.end())
+          nearest.push_back(&pair);
+      }
+    }
+    for (size_t i = 0; i < std::min(kSearchedOn, nearest.size()); ++i)
+      offload_from(nearest[i], plans_.turns_of(*nearest[i]).back());
+  }
+
+  // Something of it was larger than the memory, or had to be split for it.
+  bool memory_binds(const Pair& pair) const {
+    const Candidate& best = *best_so_far();
+    if (best.assignment.rounds > 1 || best.outer.recompute != Recompute::kNone) return true;
+    return std::any_of(pair.tried.begin(), pair.tried.end(),
+                       [](const auto& tried) { return tried.second == Verdict::kTooLarge; });
+  }
+
+  // With activations on the host: at a number of turns, and at fewer as long as that helps.
+  void offload_from(Pair* pair, int32_t turns) {
+    const auto all = plans_.turns_of(*pair);
+    auto at = std::find(all.begin(), all.end(), turns);
+    MOAI_ASSERT(at != all.end(), "no number of turns worth a try: ", turns);
+    recompute_less(pair, *at, Offload::kActivations);
+    while (at != all.begin() && recompute_less(pair, *(at - 1), Offload::kActivations)) --at;
+  }
+
   // Where memory binds, or nothing fits: the best plan, and nothing in the place of sums of whole gradients.
   void try_gradients_at_once() {
     if (pins_.zero || pins_.saved || pins_.random || plan_.tried >= kMostTried) return;
@@ -300,8 +351,8 @@ class Planner {
     if (best == plan_.candidates.end() || (best->fits && best->assignment.rounds <= 1)) return;
     const OuterChoice outer = best->outer;
     const double give_up = best->fits ? kHopeless * best->step_seconds : kInfinity;
-    Candidate candidate =
-        try_one(Evaluator::pair_of(outer), outer.micro_batches, outer.recompute, give_up, Gradients::kAtOnce);
+    Candidate candidate = try_one(Evaluator::pair_of(outer), outer.micro_batches,
+                                  {outer.recompute, outer.offload, Gradients::kAtOnce}, give_up);
     plan_.candidates.push_back(std::move(candidate));
   }
 
@@ -315,7 +366,7 @@ class Planner {
     for (const auto& pair : three_axes(cluster_, outer.stages)) {
       if (pair.sizes[0] != outer.mesh[0] && pair.sizes[2] != outer.mesh[1]) continue;
       if (plan_.tried >= kMostTried) return;
-      Candidate candidate = try_one(pair, outer.micro_batches, outer.recompute, give_up);
+      Candidate candidate = try_one(pair, outer.micro_batches, {outer.recompute, outer.offload}, give_up);
       if (candidate.fits) plan_.candidates.push_back(std::move(candidate));
     }
   }
@@ -347,18 +398,16 @@ class Planner {
 
   // A pair's estimate as a plan.
   Candidate free_one(const Pair& pair) {
-    Candidate out = plans_.candidate_of(pair, 1, Recompute::kNone);
+    Candidate out = plans_.candidate_of(pair, 1, {});
     out.assignment = pair.free;
     out.fits = true;
     plans_.simulate(&out, plans_.mesh_of(pair), plans_.terms_of(pair, 1));
     return out;
   }
 
-  Candidate try_one(const Pair& pair, int32_t turns, Recompute policy, double give_up,
-                    std::optional<Gradients> gradients = {}) {
+  Candidate try_one(const Pair& pair, int32_t turns, const Rewriting& rewriting, double give_up) {
     ++plan_.tried;
-    Candidate out = plans_.candidate_of(pair, turns, policy);
-    out.outer.gradients = gradients.value_or(out.outer.gradients);
+    Candidate out = plans_.candidate_of(pair, turns, rewriting);
     Terms terms = plans_.terms_of(pair, turns);
     terms.enough_gap = kRoughGap;
     terms.proof_gap = kRoughProof;

@@ -300,11 +300,19 @@ std::vector<Cut> find_cuts(const ir::Graph& graph, const Frame& frame) {
   return Chooser(graph, frame).cuts();
 }
 
-Rematerialised rematerialise(const ir::Graph& graph, const Frame& frame, Recompute policy) {
+Rematerialised rematerialise(const ir::Graph& graph, const Frame& frame, Recompute policy,
+                             Checkpoints checkpoints) {
   Chooser chooser(graph, frame);
   std::vector<bool> again(graph.nodes().size(), false);
   if (policy == Recompute::kSelective) again = chooser.selective();
-  if (policy == Recompute::kFull) again = chooser.full(chooser.choose(chooser.cuts()));
+  if (policy == Recompute::kFull) {
+    const auto cuts = chooser.cuts();
+    again = chooser.full(checkpoints == Checkpoints::kAll ? cuts : chooser.choose(cuts));
+  }
+  return repeat(graph, again);
+}
+
+Rematerialised repeat(const ir::Graph& graph, const std::vector<bool>& again) {
   return Repeat(graph, again).run();
 }
 

@@ -20,6 +20,13 @@ enum class Recompute : uint8_t {
 };
 inline constexpr Recompute kRecomputes[] = {Recompute::kNone, Recompute::kSelective, Recompute::kFull};
 
+// At which cuts `kFull` keeps what crosses.
+enum class Checkpoints : uint8_t {
+  kFew,  // as it says
+  kAll,  // all of them: what is kept takes none of the device's memory, so that shorter stretches cost
+         // nothing
+};
+
 const char* recompute_name(Recompute policy);  // "none", "selective", "full"
 // Throws Error(Phase::kConfig) naming the three.
 Recompute parse_recompute(std::string_view name);
@@ -33,7 +40,10 @@ struct Rematerialised {
   ir::Graph graph;
   std::vector<ir::NodeId> original;  // by node: which one of the given graph it is, or computes again
 };
-Rematerialised rematerialise(const ir::Graph& graph, const Frame& frame, Recompute policy);
+Rematerialised rematerialise(const ir::Graph& graph, const Frame& frame, Recompute policy,
+                             Checkpoints checkpoints = Checkpoints::kFew);
+// The same for given nodes of forward.
+Rematerialised repeat(const ir::Graph& graph, const std::vector<bool>& again);
 
 // Places at which forward can be cut: node numbers before which so few bytes cross (values that forward made
 // before and that are used after, in forward) as nowhere near. Ascending, the ends left out.

@@ -38,8 +38,7 @@ Replay replay(const ir::Graph& graph, const Cluster& cluster, const SavedPlan& p
   const OuterChoice& outer = plan.outer;
   Replay out;
   out.step = make_step(graph);
-  if (outer.recompute != Recompute::kNone || outer.gradients != Gradients::kLate)
-    out.step = make_step(out.step, outer.recompute, outer.gradients);
+  if (!(outer.rewriting() == Rewriting{})) out.step = make_step(out.step, outer.rewriting());
   check(outer, cluster, out.step);
   out.turn = frame_of_turn(out.step.frame, out.step.time, outer.micro_batches);
   Terms terms;

@@ -5,6 +5,7 @@
 #include <tuple>
 #include <utility>
 
+#include "ops/host_copies.h"
 #include "plan/split_lists.h"
 
 namespace moai::plan {
@@ -55,6 +56,13 @@ void find_lifetimes(Step& step) {
   for (const auto output : graph.outputs()) step.last_use[step.base[output]] = nodes;
 }
 
+void find_what_is_on_host(Step& step) {
+  step.on_host.assign(step.graph.values().size(), false);
+  for (const auto& node : step.graph.nodes()) {
+    if (node.op == ops::to_host()) step.on_host[node.results[0]] = true;
+  }
+}
+
 void find_uses(Step& step) {
   const ir::Graph& graph = step.graph;
   std::vector<Use> found;  // by first appearance
@@ -95,8 +103,13 @@ void find_uses(Step& step) {
 // Places nodes on the line of forward's stretches; see Step.
 class Placer {
  public:
-  explicit Placer(Step& step, const std::vector<ir::NodeId>& original)
-      : step_(step), graph_(step.graph), original_(original), of_value_(graph_.values().size(), ir::kNone) {}
+  // `original`: by node, of the recorded graph, whose forward ends before `recorded_end`.
+  Placer(Step& step, const std::vector<ir::NodeId>& original, ir::NodeId recorded_end)
+      : step_(step),
+        graph_(step.graph),
+        original_(original),
+        recorded_end_(recorded_end),
+        of_value_(graph_.values().size(), ir::kNone) {}
 
   void run() {
     step_.stretch_of_node.assign(graph_.nodes().size(), ir::kNone);
@@ -116,7 +129,7 @@ class Placer {
   void place_forward() {
     std::vector<bool> has_many(graph_.values().size(), false);
     for (ir::NodeId n = 0; n < step_.roles.forward_end; ++n) {
-      const int32_t stretch = stretch_at(n);
+      const int32_t stretch = stretch_at(original_[n]);
       set(n, stretch);
       for (const auto operand : graph_.node(n).operands) {
         if (graph_.value(operand).producer != ir::kNone) continue;
@@ -133,8 +146,8 @@ class Placer {
 
   void place(ir::NodeId n) {
     const ir::NodeId old = original_[n];
-    if (n < step_.roles.backward_end && old != ir::kNone && old < step_.roles.forward_end) {
-      set(n, stretch_at(old));  // computed again
+    if (n < step_.roles.backward_end && is_repeated(n)) {
+      set(n, stretch_at(old));
       return;
     }
     int32_t saved = ir::kNone, incoming = ir::kNone;
@@ -159,9 +172,8 @@ class Placer {
     }
   }
 
-  bool is_repeated(ir::NodeId n) const {
-    return original_[n] != ir::kNone && original_[n] < step_.roles.forward_end;
-  }
+  // Of backward: it makes what forward had, or brings it back.
+  bool is_repeated(ir::NodeId n) const { return original_[n] != ir::kNone && original_[n] < recorded_end_; }
 
   void set(ir::NodeId n, int32_t stretch) {
     step_.stretch_of_node[n] = stretch;
@@ -189,11 +201,13 @@ class Placer {
   Step& step_;
   const ir::Graph& graph_;
   const std::vector<ir::NodeId>& original_;
+  const ir::NodeId recorded_end_;
   std::vector<int32_t> of_value_;
 };
 
-Step finish(ir::Graph graph, Frame frame, const std::vector<ir::NodeId>& original,
-            const std::vector<Cut>* cuts, std::vector<bool> hands_on) {
+// `recorded`: the step that it is written from; null of that one itself.
+Step finish(ir::Graph graph, Frame frame, const std::vector<ir::NodeId>& original, const Step* recorded,
+            std::vector<bool> hands_on) {
   Step step;
   step.hands_on = std::move(hands_on);
   step.graph = std::move(graph);
@@ -204,12 +218,13 @@ Step finish(ir::Graph graph, Frame frame, const std::vector<ir::NodeId>& origina
     step.time.repeats[n] = step.time.repeats[n] || step.hands_on[n];
   find_nodes_of_sums(step);
   step.fold = fold(step.graph, step.frame, kFoldRounds);
-  step.cuts = cuts != nullptr ? *cuts : find_cuts(step.graph, step.frame);
+  step.cuts = recorded != nullptr ? recorded->cuts : find_cuts(step.graph, step.frame);
   for (size_t n = 0; n < step.graph.nodes().size(); ++n)
     step.loop_ops += step.time.repeats[n] && !step.frame.rules[n].free;
   find_uses(step);
   find_lifetimes(step);
-  Placer(step, original).run();
+  find_what_is_on_host(step);
+  Placer(step, original, recorded != nullptr ? recorded->roles.forward_end : step.roles.forward_end).run();
   return step;
 }
 
@@ -224,11 +239,19 @@ Step make_step(const ir::Graph& given) {
   return finish(std::move(graph), std::move(frame), original, nullptr, hands_on);
 }
 
-Step make_step(const Step& step, Recompute policy, Gradients gradients) {
-  Rematerialised made = rematerialise(step.graph, step.frame, policy);
+Step make_step(const Step& step, const Rewriting& rewriting) {
+  const bool sends = rewriting.offload == Offload::kActivations;
+  Rematerialised made = rematerialise(step.graph, step.frame, rewriting.recompute,
+                                      sends ? Checkpoints::kAll : Checkpoints::kFew);
   Frame frame = make_frame(made.graph);
+  if (sends) {
+    Offloaded moved = offload_activations(made.graph, frame, step.cuts);
+    for (auto& node : moved.original) node = made.original[node];
+    frame = make_frame(moved.graph);
+    made = {std::move(moved.graph), std::move(moved.original)};
+  }
   std::vector<bool> hands_on(made.graph.nodes().size(), false);
-  if (gradients == Gradients::kAtOnce) {
+  if (rewriting.gradients == Gradients::kAtOnce) {
     const Roles roles = find_roles(made.graph, frame);
     HandedOn handed = hand_on_gradients(made.graph, frame, roles, find_time_axis(made.graph, frame, roles));
     hands_on.clear();
@@ -239,7 +262,7 @@ Step make_step(const Step& step, Recompute policy, Gradients gradients) {
     frame = make_frame(handed.graph);
     made = {std::move(handed.graph), std::move(handed.original)};
   }
-  return finish(std::move(made.graph), std::move(frame), made.original, &step.cuts, std::move(hands_on));
+  return finish(std::move(made.graph), std::move(frame), made.original, &step, std::move(hands_on));
 }
 
 }  // namespace moai::plan

@@ -1,11 +1,13 @@
 #pragma once
 
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "plan/fold.h"
 #include "plan/hand_on.h"
 #include "plan/kept_whole.h"
+#include "plan/offload.h"
 #include "plan/rematerialise.h"
 #include "plan/roles.h"
 
@@ -24,8 +26,20 @@ struct Use {
   static constexpr int32_t kUpdates = -1;
 };
 
-// A recorded step made ready for planning, with what no mesh changes: one for each way to recompute, and
-// to reduce gradients.
+// How the graph of a step is written anew before its nodes get their places.
+struct Rewriting {
+  Recompute recompute = Recompute::kNone;
+  Offload offload = Offload::kNone;
+  Gradients gradients = Gradients::kLate;
+
+  bool operator<(const Rewriting& other) const {
+    return std::tie(recompute, offload, gradients) <
+           std::tie(other.recompute, other.offload, other.gradients);
+  }
+  bool operator==(const Rewriting& other) const { return !(*this < other) && !(other < *this); }
+};
+
+// A recorded step made ready for planning, with what no mesh changes: one for each way to write it.
 struct Step {
   ir::Graph graph;  // views canonical, lists split by element
   Frame frame;
@@ -55,6 +69,9 @@ struct Step {
   // By base: the last node that reads it or a view of it; the number of nodes for outputs; -1 for nobody.
   std::vector<ir::NodeId> last_use;
 
+  // By value: it lies on the host.
+  std::vector<bool> on_host;
+
   // Nodes of a turn that take time.
   int32_t loop_ops = 0;
 
@@ -66,7 +83,7 @@ struct Step {
 
 // The step as it was recorded, for the others. Throws Error(Phase::kPlan) on a rule that contradicts its op.
 Step make_step(const ir::Graph& graph);
-// The same step with other values computed again, and gradients at another time.
-Step make_step(const Step& step, Recompute policy, Gradients gradients = Gradients::kLate);
+// The same step written anew.
+Step make_step(const Step& step, const Rewriting& rewriting);
 
 }  // namespace moai::plan

@@ -4,6 +4,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "ops/host_copies.h"
 #include "plan/live_bytes.h"
 #include "plan/moves.h"
 
@@ -14,6 +15,8 @@ Spent& Spent::operator+=(const Spent& other) {
   compute += other.compute;
   communicate += other.communicate;
   exposed += other.exposed;
+  host += other.host;
+  exposed_host += other.exposed_host;
   return *this;
 }
 
@@ -29,6 +32,7 @@ Timeline::Timeline(const Step& step, const Frame& turn, const Mesh& mesh, const 
       mesh_(mesh),
       assignment_(assignment),
       gathers_(gathers),
+      has_copies_(std::find(step.on_host.begin(), step.on_host.end(), true) != step.on_host.end()),
       is_moved_(step.graph.values().size(), false) {
   const auto nodes = static_cast<ir::NodeId>(step.graph.nodes().size());
   before_.resize(nodes);
@@ -65,7 +69,9 @@ Timeline::Timeline(const Step& step, const Frame& turn, const Mesh& mesh, const 
 
 Spent Timeline::run(const std::vector<ir::NodeId>& nodes, bool reduces) const {
   Spent spent;
-  double computed = 0, communicated = 0;      // when each stream is done so far
+  double computed = 0, communicated = 0;  // when each stream is done so far
+  double copied = 0;                      // and the link to the host
+  std::unordered_map<ir::ValueId, double> brought;
   double last_wait = 0, wait_before = 0;      // when the last two nodes that waited for a weight started
   std::unordered_map<int32_t, double> there;  // by target
   std::unordered_map<ir::ValueId, double> made;
@@ -77,7 +83,19 @@ Spent Timeline::run(const std::vector<ir::NodeId>& nodes, bool reduces) const {
     return at->second = communicated;
   };
   for (const auto n : nodes) {
+    if (has_copies_ && ops::is_host_copy(step_.graph.node(n).op)) {
+      copied = std::max(copied, computed) + seconds(n);
+      spent.host += seconds(n);
+      brought[step_.graph.node(n).results[0]] = copied;
+      continue;
+    }
     double begin = computed;
+    for (size_t o = 0; has_copies_ && o < step_.graph.node(n).operands.size(); ++o) {
+      const auto when = brought.find(step_.graph.node(n).operands[o]);
+      if (when != brought.end()) begin = std::max(begin, when->second);
+    }
+    spent.exposed_host += begin - computed;
+    const double ready = begin;
     bool waits_for_weight = false;
     for (const auto& one : before_[n]) {
       const auto it = made.find(one.value);
@@ -100,7 +118,7 @@ Spent Timeline::run(const std::vector<ir::NodeId>& nodes, bool reduces) const {
       wait_before = last_wait;
       last_wait = begin;
     }
-    spent.exposed += begin - computed;
+    spent.exposed += begin - ready;
     computed = begin + seconds(n);
     spent.compute += seconds(n);
     for (const auto result : step_.graph.node(n).results) {
@@ -117,7 +135,10 @@ Spent Timeline::run(const std::vector<ir::NodeId>& nodes, bool reduces) const {
   spent.exposed += std::max(computed, communicated) - computed;
   const double overlap = mesh_.cluster->device(0).overlap;
   spent.exposed += (1 - overlap) * std::max(0.0, spent.communicate - spent.exposed);
-  spent.seconds = spent.compute + spent.exposed;
+  spent.exposed_host += std::max(0.0, copied - std::max(computed, communicated));
+  spent.exposed_host +=
+      (1 - mesh_.cluster->device(0).host_overlap) * std::max(0.0, spent.host - spent.exposed_host);
+  spent.seconds = spent.compute + spent.exposed + spent.exposed_host;
   return spent;
 }
 
@@ -156,7 +177,10 @@ struct Ledger {
     for (const auto result : step.graph.node(n).results) {
       if (step.base[result] != result) continue;
       const auto last = step.last_use[result];
-      if (n < step.roles.forward_end && last >= step.roles.forward_end && last < step.roles.backward_end)
+      if (step.on_host[result]) {
+        to->host += bytes(result);
+      } else if (n < step.roles.forward_end && last >= step.roles.forward_end &&
+                 last < step.roles.backward_end)
         to->activations += bytes(result);
       if (n >= step.roles.forward_end && n < step.roles.backward_end && last >= step.roles.backward_end)
         to->gradients += bytes(result);
@@ -202,7 +226,7 @@ std::vector<Stretch> stretches(const Step& step, const Frame& turn, const Mesh& 
       const auto last = step.last_use[result];
       const bool crosses = (n < step.roles.forward_end && last >= step.roles.forward_end) ||
                            (n >= step.roles.forward_end && last >= step.roles.backward_end);
-      if (step.base[result] != result || !crosses || !step.roles.in_loop(n)) continue;
+      if (step.base[result] != result || step.on_host[result] || !crosses || !step.roles.in_loop(n)) continue;
       kept[n] += ledger.bytes(result);
       if (last + 1 < nodes) kept[last + 1] -= ledger.bytes(result);
     }
@@ -228,6 +252,8 @@ std::vector<Stretch> stretches(const Step& step, const Frame& turn, const Mesh& 
     out[s].update = updated.seconds + std::max(0.0, reduced.seconds - back.seconds);
     out[s].communicate = there.communicate + back.communicate;
     out[s].exposed = there.exposed + back.exposed;
+    out[s].host = there.host + back.host;
+    out[s].exposed_host = there.exposed_host + back.exposed_host;
     out[s].update_communicate = updated.communicate + reduced.communicate - back.communicate;
     out[s].update_exposed = updated.exposed + std::max(0.0, reduced.exposed - back.exposed);
   }

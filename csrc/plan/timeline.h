@@ -11,10 +11,12 @@ namespace moai::plan {
 // How long a part of a step takes on one device.
 struct Spent {
   double seconds = 0;
-  double compute = 0;      // the computing stream is busy
-  double communicate = 0;  // the communicating stream is busy
-  double exposed = 0;      // computing waits for a message: seconds = compute + exposed
-  double ahead = 0;        // of messages put off to the next step's forward, in none of the above
+  double compute = 0;       // the computing stream is busy
+  double communicate = 0;   // the communicating stream is busy
+  double exposed = 0;       // computing waits for a message
+  double host = 0;          // the link to the host is busy
+  double exposed_host = 0;  // computing waits for it: seconds = compute + exposed + exposed_host
+  double ahead = 0;         // of messages put off to the next step's forward, in none of the above
 
   Spent& operator+=(const Spent& other);
 };
@@ -27,8 +29,9 @@ enum class Gathers : uint8_t { kAtOnce, kAhead };
 // a value is brought to where its next user wants it, once for all that want it there. A collective starts
 // when its value is there; that of a weight when the node before the last one that waited for a weight
 // starts, so that two gathered weights lie ready at most; those of gradients as soon as a gradient is made,
-// in the last turn or, of what is handed on, in each. Of what could overlap so, a device hides its `overlap`
-// alone.
+// in the last turn or, of what is handed on, in each. Copies to and from the host are a third stream, each
+// begun at its place in the order and waited for by whoever reads what it brings. Of what could overlap so, a
+// device hides its `overlap` (`host_overlap`) alone.
 class Timeline {
  public:
   // All must outlive it.
@@ -41,7 +44,7 @@ class Timeline {
   // Adds what was put off, of which the device hides its `overlap` as far as `forward_seconds` are long.
   void settle(double forward_seconds, Spent* spent) const;
 
-  // By node, its compute seconds.
+  // By node, its compute seconds, or those of its copy.
   double seconds(ir::NodeId node) const { return assignment_.nodes[node].seconds; }
 
  private:
@@ -60,6 +63,7 @@ class Timeline {
   const Assignment& assignment_;
   Gathers gathers_;
   std::map<std::pair<ir::ValueId, Placement>, int32_t> targets_;
+  bool has_copies_;                        // to the host and from it
   std::vector<bool> is_moved_;             // by value: somebody wants it elsewhere
   std::vector<std::vector<Move>> before_;  // by node: what its operands take
   std::vector<std::vector<Move>> after_;   // by node: what its results are wanted as, after backward
@@ -74,6 +78,7 @@ struct Bytes {
   double activations = 0;  // that wait for backward, all turns on their way
   double scratch = 0;      // of the op that runs at the fullest moment, beside its tensors
   double working = 0;      // else, at that moment
+  double host = 0;         // and on the host, of the activations that wait there
 
   double total() const { return weights + states + data + gradients + activations + scratch + working; }
 };
@@ -89,8 +94,9 @@ struct Stretch {
   // of the update.
   double communicate = 0, exposed = 0;
   double update_communicate = 0, update_exposed = 0;
-  double cut_bytes = 0;    // that a device passes on to the next stretch
-  double cut_seconds = 0;  // until what was passed on in parts is whole there
+  double host = 0, exposed_host = 0;  // the same of the link to the host, of a turn
+  double cut_bytes = 0;               // that a device passes on to the next stretch
+  double cut_seconds = 0;             // until what was passed on in parts is whole there
 };
 
 // How devices of a stage pass on what they hold alike: each all of it, as our programs do, or each a part,

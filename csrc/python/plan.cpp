@@ -56,6 +56,7 @@ py::dict dict_of(const plan::OpCost& cost) {
   out["memory_s"] = cost.memory;
   out["overhead_s"] = cost.overhead;
   out["exchange_s"] = cost.exchange;
+  out["host_s"] = cost.host;
   return out;
 }
 
@@ -121,6 +122,8 @@ py::dict dict_of(const plan::Candidate& candidate, const plan::Explanation& told
   time["communicate_s"] = candidate.spent.communicate;
   time["exposed_communication_s"] = candidate.spent.exposed;
   time["bubble_s"] = candidate.bubble_seconds;
+  time["host_s"] = candidate.spent.host;
+  time["exposed_host_s"] = candidate.spent.exposed_host;
   time["between_stages_s"] = candidate.handed.communicate;
   time["exposed_between_stages_s"] = candidate.handed.exposed;
   const auto& found = candidate.assignment;
@@ -133,6 +136,7 @@ py::dict dict_of(const plan::Candidate& candidate, const plan::Explanation& told
   out["order"] = plan::order_name(candidate.outer.order);
   out["micro_batches"] = candidate.outer.micro_batches;
   out["recompute"] = plan::recompute_name(candidate.outer.recompute);
+  out["offload"] = plan::offload_name(candidate.outer.offload);
   out["stage_begins"] = candidate.stage_begins;
   out["axes"] = axes;
   out["tensors"] = tensors;
@@ -142,6 +146,7 @@ py::dict dict_of(const plan::Candidate& candidate, const plan::Explanation& told
   out["time"] = time;
   out["peak_bytes"] = candidate.peak_bytes;
   out["bytes"] = dict_of(candidate.bytes);
+  out["host_bytes"] = candidate.bytes.host;
   out["variables"] = found.variables;
   out["options"] = found.options;
   out["exact"] = found.exact;

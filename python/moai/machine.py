@@ -45,6 +45,15 @@ def _link(profile: dict) -> dict:
     }
 
 
+def _host(profile: dict, shared: int, is_gpu: bool) -> dict:
+    """The link to the host, and what it has there; nothing of a GPU whose profile is older than these figures."""
+    if is_gpu:
+        return {name: profile[name] for name in ("host_bytes_per_s", "host_memory_bytes") if name in profile}
+    # One memory, of which a copy reads each byte and writes it.
+    rate, memory = profile["memory_bytes_per_s"] / 2, profile["memory_bytes"]
+    return {"host_bytes_per_s": rate / shared, "host_memory_bytes": memory / shared, "host_overlap": 0}
+
+
 def cluster_of(profile: dict, devices: int, hosts: int = 1) -> dict:
     """`hosts` machines like the measured one, each as that many devices, as docs/clusters.md has clusters."""
     best = {name: max(profile[f"products_{name}_flops"].values()) for name in ("fp32", "bf16")}
@@ -65,6 +74,7 @@ def cluster_of(profile: dict, devices: int, hosts: int = 1) -> dict:
         "attention_efficiency": min(1.0, attention / best[usually]),
         "memory_efficiency": 1,
         "overlap": 1 if is_gpu else 0,  # a CPU's cores that would carry messages compute
+        **_host(profile, shared, is_gpu),
     }
     levels = [{**_link(profile), "size": devices}]
     if hosts > 1:

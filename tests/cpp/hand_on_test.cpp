@@ -41,7 +41,7 @@ constexpr const char* kHandedOn =
 TEST_CASE("hand_on: what turns add up is handed to those that read the sum") {
   const Step late = make_step(ir::parse(kRecorded));
   REQUIRE(late.time.obstacle.empty());
-  const Step at_once = make_step(late, Recompute::kNone, Gradients::kAtOnce);
+  const Step at_once = make_step(late, {Recompute::kNone, Offload::kNone, Gradients::kAtOnce});
   ir::verify(at_once.graph);
   CHECK(ir::print(at_once.graph) == ir::print(ir::parse(kHandedOn)));
   for (size_t n = 0; n < at_once.graph.nodes().size(); ++n) {
@@ -57,7 +57,7 @@ TEST_CASE("hand_on: what turns add up is handed to those that read the sum") {
 
 TEST_CASE("hand_on: a device that hands on shards keeps these alone") {
   const Step late = make_step(ir::parse(kRecorded));
-  const Step at_once = make_step(late, Recompute::kNone, Gradients::kAtOnce);
+  const Step at_once = make_step(late, {Recompute::kNone, Offload::kNone, Gradients::kAtOnce});
   const Cluster cluster = parse_cluster("h100:4");
   const Mesh mesh = Mesh::make(cluster, {4}, {role_bit(Role::kBatch)});
   const auto planned = [&](const Step& step, int32_t zero, int32_t turns) {

@@ -339,13 +339,13 @@ TEST_CASE("recomputing leaves what is computed alone, and keeps less") {
     }
     return bytes;
   };
-  const auto full = plan::make_step(step, plan::Recompute::kFull);
+  const auto full = plan::make_step(step, {plan::Recompute::kFull});
   ir::verify(full.graph);
   CHECK(full.graph.outputs().size() == step.graph.outputs().size());
   CHECK(full.graph.nodes().size() > step.graph.nodes().size());
   CHECK(full.graph.nodes().size() < step.graph.nodes().size() * 3 / 2 + 1);
   CHECK(alive(full) < alive(step) / 2);
-  const auto selective = plan::make_step(step, plan::Recompute::kSelective);
+  const auto selective = plan::make_step(step, {plan::Recompute::kSelective});
   ir::verify(selective.graph);
   CHECK(alive(selective) <= alive(step));
 }

@@ -22,7 +22,8 @@ PROFILE = {
 
 def test_devices_share_the_machine() -> None:
     two, four = (cluster_of(PROFILE, n)["kinds"][0] for n in (2, 4))
-    for shared in ("flops_fp32", "flops_bf16", "memory_bytes_per_s", "memory_bytes"):
+    shared_by_all = ("flops_fp32", "flops_bf16", "memory_bytes_per_s", "memory_bytes", "host_bytes_per_s")
+    for shared in (*shared_by_all, "host_memory_bytes"):
         assert two[shared] == 2 * four[shared]
     assert cluster_of(PROFILE, 2, 3)["levels"][1]["size"] == 3
 
@@ -127,6 +128,9 @@ def test_each_device_here_is_a_gpu_where_one_was_measured() -> None:
     assert waits and profile["gpu"] == "a GPU" and "all_reduce_s" not in profile
     one, four = (cluster_of(profile, n)["kinds"][0] for n in (1, 4))
     assert one == four and one["memory_bytes"] == 1 << 30
+    assert one["host_bytes_per_s"] > 0 and one["host_memory_bytes"] > 0
+    old = {name: found for name, found in profile.items() if not name.startswith("host_")}
+    assert "host_bytes_per_s" not in cluster_of(old, 1)["kinds"][0]
     assert cluster_of(profile, 4)["levels"][0]["name"] == "PCIe"
     assert moai._C.cluster(json.dumps(cluster_of(profile, 4, 2)))["devices"] == 8
 

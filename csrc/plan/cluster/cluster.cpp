@@ -90,7 +90,8 @@ bool DeviceKind::operator==(const DeviceKind& other) const {
   const auto fields = [](const DeviceKind& d) {
     return std::tie(d.name, d.memory_bytes, d.flops_fp32, d.flops_tf32, d.flops_bf16, d.flops_fp16,
                     d.flops_fp64, d.flops_fp8, d.memory_bytes_per_s, d.op_overhead_s, d.gemm_efficiency,
-                    d.attention_efficiency, d.memory_efficiency, d.overlap);
+                    d.attention_efficiency, d.memory_efficiency, d.overlap, d.host_bytes_per_s,
+                    d.host_memory_bytes, d.host_overlap);
   };
   return fields(*this) == fields(other);
 }
@@ -131,6 +132,7 @@ Cluster Cluster::evened() const {
   DeviceKind even;
   even.memory_bytes_per_s = std::numeric_limits<double>::infinity();
   even.memory_efficiency = 1;
+  even.host_bytes_per_s = even.host_memory_bytes = std::numeric_limits<double>::infinity();
   auto memory = std::numeric_limits<double>::infinity();
   double reached = 0, attended = 0, rates = 0;
   for (int32_t d = 0; d < device_count(); ++d) {
@@ -141,6 +143,9 @@ Cluster Cluster::evened() const {
         std::min(even.memory_bytes_per_s, kind.memory_bytes_per_s * kind.memory_efficiency / share);
     even.op_overhead_s = std::max(even.op_overhead_s, kind.op_overhead_s);
     even.overlap = std::min(even.overlap, kind.overlap);
+    even.host_bytes_per_s = std::min(even.host_bytes_per_s, kind.host_bytes_per_s / share);
+    even.host_memory_bytes = std::min(even.host_memory_bytes, kind.host_memory_bytes / share);
+    even.host_overlap = std::min(even.host_overlap, kind.host_overlap);
     even.flops_fp32 += kind.flops(ir::DType::kF32) / count;
     even.flops_bf16 += kind.flops(ir::DType::kBF16) / count;
     even.flops_fp16 += kind.flops(ir::DType::kF16) / count;

@@ -28,6 +28,11 @@ struct DeviceKind {
   double memory_efficiency = 1;
   // Which part of the messages that could go on beside computing does, without making it wait or slower.
   double overlap = 1;
+  // The link to the host, in one direction, as copies of pinned memory reach it; 0: nothing is known of it,
+  // and nothing is kept there.
+  double host_bytes_per_s = 0;
+  double host_memory_bytes = 0;  // of its host's, what a device may use
+  double host_overlap = 1;       // as `overlap`, of copies to and from the host
 
   // Peak FLOP/s for inputs of this type. A rate that is not known is taken from the next wider type that
   // is: fp8, then fp16 or bf16, then fp32. fp64 without a figure counts as fp32, which is too fast.

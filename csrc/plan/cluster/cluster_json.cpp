@@ -45,6 +45,9 @@ constexpr Field<DeviceKind> kDeviceFields[] = {
     {"attention_efficiency", &DeviceKind::attention_efficiency, Must::kBeFraction, true},
     {"memory_efficiency", &DeviceKind::memory_efficiency, Must::kBeFraction, true},
     {"overlap", &DeviceKind::overlap, Must::kBePart, true},
+    {"host_bytes_per_s", &DeviceKind::host_bytes_per_s, Must::kNotBeNegative, true},
+    {"host_memory_bytes", &DeviceKind::host_memory_bytes, Must::kNotBeNegative, true},
+    {"host_overlap", &DeviceKind::host_overlap, Must::kBePart, true},
 };
 
 constexpr Field<Level> kLevelFields[] = {

@@ -37,6 +37,12 @@ constexpr double kGemmAssumed = 794.5 / 989.0;
 // Links across hosts of devices for which no usual NIC is known.
 constexpr double kNicGbpsAssumed = 10;
 
+// The link to the host: GB/s as copies of pinned memory reach them, device to host where the two directions
+// differ. A100, H200 and GB200 are measured; others count as what has their link.
+constexpr double kPcie3 = 13, kPcie4 = 26, kPcie5 = 55, kChipToChip = 193;
+// Of its host's memory, for each device: none of these is the device's, and hosts differ.
+constexpr double kHostGbAssumed = 128;
+
 // One row of the hardware table: TFLOP/s, GB, GB/s, Gb/s. 0 where the table has no figure.
 struct Row {
   const char* name;
@@ -112,8 +118,17 @@ Level across(const char* name, double gbps) {
   return level;
 }
 
+double host_link(const std::string& name) {
+  const auto is = [&](const char* family) { return name.rfind(family, 0) == 0; };
+  if (is("v100")) return kPcie3;
+  if (is("gb")) return kChipToChip;
+  return is("h100") || is("h200") || is("b200") || is("b300") || is("mi3") ? kPcie5 : kPcie4;
+}
+
 Profile profile(const Row& row, Level host, const char* network) {
   Profile made{device(row), Level(), std::move(host), across(network, row.nic_gbps)};
+  made.device.host_bytes_per_s = host_link(row.name) * kGiga;
+  made.device.host_memory_bytes = kHostGbAssumed * kGiga;
   made.host.size = row.per_host;
   return made;
 }
@@ -135,6 +150,10 @@ Profile cpu() {
   Profile made = profile({"cpu", 8, 0, 0, 0, 0, 0.1, 0.8, 20, 0.8, 1, 10}, inside("shared memory", 10, 0, 0),
                          "Ethernet");
   made.device.op_overhead_s = 5 * kMicro;
+  // Host and devices are one memory, and the cores that copy do nothing else then.
+  made.device.host_bytes_per_s = 5 * kGiga;
+  made.device.host_memory_bytes = 8 * kGiga;
+  made.device.host_overlap = 0;
   made.host.start_s = 10 * kMicro;
   made.host.latency_s = 2 * kMicro;
   return made;

@@ -19,7 +19,8 @@ __all__ = ["MODELS", "BadPlanInput", "ScriptFailed", "plan", "plan_script"]
 
 # What of the best plan stands in the result under its own name.
 CHOICES = (
-    "mesh", "axes", "tensors", "stages", "chunks", "order", "stage_begins", "micro_batches", "recompute", "time", "bytes",
+    "mesh", "axes", "tensors", "stages", "chunks", "order", "stage_begins", "micro_batches", "recompute", "offload", "time",
+    "bytes", "host_bytes",
 )  # fmt: skip
 
 

@@ -134,6 +134,14 @@ def _memory(on: Subject, budget_s: float) -> float:
     return 5 * on.bytes_moved / _seconds(add, budget_s, on.wait, on.calls)
 
 
+def _host_link(on: Subject, budget_s: float) -> float:
+    """Bytes/s of copies to the host's pinned memory."""
+    here = torch.ones(on.bytes_moved // 4, device=on.device)
+    there = torch.empty(here.shape, pin_memory=torch.cuda.is_available())
+    copy = functools.partial(there.copy_, here, non_blocking=True)
+    return on.bytes_moved / _seconds(copy, budget_s, on.wait, on.calls)
+
+
 def _op_overhead(budget_s: float) -> float:
     """Seconds from one tiny op to the next, inside a step on the device."""
     import moai
@@ -200,7 +208,13 @@ def measure(on: Subject, budget_s: float = 40.0) -> dict:
         "script_op_s": _script_op(each),
     }
     if on.kind == "cuda":
-        return {**profile, "gpu": on.name}
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / max(1, torch.cuda.device_count())
+        return {
+            **profile,
+            "gpu": on.name,
+            "host_bytes_per_s": _host_link(on, each),
+            "host_memory_bytes": memory,
+        }
     devices = max(2, min(4, os.cpu_count() or 2))
     links = {"all_reduce_devices": devices, "all_reduce_s": _links(devices, 15)}
     return {**profile, "cores": os.cpu_count(), **links}

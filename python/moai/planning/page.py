@@ -29,16 +29,17 @@ from .sweep import sweep_charts
 MOST_SPANS = 3000
 COLOURS = {"forward": "--a", "backward": "--b", "weight": "--c", "update": "--d"}
 PART_COLOURS = {
-    "products": "--a", "attention": "--b", "memory": "--c", "op overhead": "--d", "messages": "--e", "other stages": "--f",
+    "products": "--a", "attention": "--b", "memory": "--c", "op overhead": "--d", "messages": "--e", "host link": "--g",
+    "other stages": "--f",
 }  # fmt: skip
 LONG_TEXT = 24
 WIDE, TALL, LEFT = 1000.0, 22.0, 8.0
 
 STYLE = """
 :root { color-scheme: light dark; --bg: #ffffff; --ink: #1c2128; --soft: #59636e; --line: #d1d9e0; --card: #f6f8fa;
-  --a: #2f6fd0; --b: #c4501b; --c: #8250df; --d: #1a7f37; --e: #bf8700; --f: #8c959f; }
+  --a: #2f6fd0; --b: #c4501b; --c: #8250df; --d: #1a7f37; --e: #bf8700; --f: #8c959f; --g: #1b7c83; }
 @media (prefers-color-scheme: dark) { :root { --bg: #0d1117; --ink: #e6edf3; --soft: #9198a1; --line: #3d444d; --card: #151b23;
-  --a: #6ea8fe; --b: #f0883e; --c: #b78bff; --d: #57c46d; --e: #e3b341; --f: #6e7681; } }
+  --a: #6ea8fe; --b: #f0883e; --c: #b78bff; --d: #57c46d; --e: #e3b341; --f: #6e7681; --g: #56d4dd; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 66rem; padding: 1rem; background: var(--bg); color: var(--ink);
   font: 16px/1.5 system-ui, sans-serif; }

@@ -6,7 +6,7 @@ from .report import LEAST_SHARE_DRAWN, gib, parts, rate, seconds
 
 # The page's, on white.
 COLOURS = {"forward": "#2f6fd0", "backward": "#c4501b", "weight": "#8250df", "update": "#1a7f37"}
-PART_COLOURS = ("#2f6fd0", "#c4501b", "#8250df", "#1a7f37", "#bf8700", "#8c959f", "#cf222e")
+PART_COLOURS = ("#2f6fd0", "#c4501b", "#8250df", "#1a7f37", "#bf8700", "#1b7c83", "#8c959f", "#cf222e")
 MOST_STAGES_NAMED = 8
 
 

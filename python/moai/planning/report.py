@@ -18,12 +18,14 @@ ADVICE = {
     "memory": "fused ops, or a larger batch: elementwise ops wait for the memory",
     "op overhead": "a larger batch on each device: most ops are shorter than the gap between two",
     "messages": "faster links, fewer devices for this batch, or a larger batch",
+    "host link": "more memory on each device or more devices, so that less goes to the host; a faster link to it",
     "other stages": "a larger batch (more micro-batches), or fewer pipeline stages",
     "the script": "a larger batch: the script's own thread takes longer than the devices",
 }
 BINDS = {
     "products": "computing", "attention": "computing", "memory": "the devices' memory", "op overhead": "the host and launches",
-    "messages": "the network", "other stages": "the pipeline's bubble", "the script": "the host",
+    "messages": "the network", "host link": "the link to the host", "other stages": "the pipeline's bubble",
+    "the script": "the host",
 }  # fmt: skip
 
 
@@ -83,6 +85,7 @@ def parts(found: dict) -> dict[str, float]:
     total = sum(shares.values()) or 1
     out = {name: time["compute_s"] * share / total for name, share in shares.items()}
     out["messages"] = time["exposed_communication_s"]
+    out["host link"] = time["exposed_host_s"]
     out["other stages"] = time["bubble_s"]
     out["the script"] = time["script_s"]
     return out
@@ -250,6 +253,11 @@ def _fitting(found: dict, out: _Lines) -> None:
     bound = binds(found)
     out.add("binds", f"{BINDS[bound]} ({bound})")
     out.add("memory", ", ".join(f"{n} {gib(b)}" for n, b in found["bytes"].items() if b >= 0.005 * peak))
+    if found["host_bytes"] > 0:
+        out.add(
+            "on the host",
+            f"{gib(found['host_bytes'])} of each device's activations; its link is busy {seconds(found['time']['host_s'])}",
+        )
     out.add(
         "bound",
         f"nothing overlapping, {seconds(found['sum_s'])}; no plan below {seconds(found['lower_bound'])}, so at most "
