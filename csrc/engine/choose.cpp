@@ -139,6 +139,7 @@ void Chooser::correct(const Correction& correction) {
     for (auto* rate : {&kind.gemm_efficiency, &kind.attention_efficiency, &kind.memory_efficiency})
       *rate /= correction.compute;
     kind.op_overhead_s *= correction.compute;
+    kind.host_bytes_per_s /= correction.compute;  // waiting for it is measured as computing
   }
   for (auto& level : cluster_.levels) {
     for (auto* seconds : {&level.latency_s, &level.start_s}) *seconds *= correction.communicate;
@@ -249,7 +250,7 @@ Choice Chooser::planned(const ir::Graph& graph) {
   shape_ = {best.outer.stages, best.outer.mesh};
   Prediction predicted;
   predicted.step_seconds = best.step_seconds;
-  predicted.compute_seconds = best.spent.compute;
+  predicted.compute_seconds = best.spent.compute + best.spent.exposed_host;
   predicted.communicate_seconds = best.spent.communicate;
   predicted.wait_seconds = best.bubble_seconds;
   predicted.peak_bytes = best.peak_bytes;

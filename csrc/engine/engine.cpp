@@ -198,8 +198,12 @@ void Engine::execute(Launch launch, runtime::Run& run) {
   for (const auto& cell : run.inputs) gather(cell);
   if (status_) status_->begin_run(0);
   const Timed timed([this](int64_t took) { publish(0, took, 0); });
+  const auto start = Clock::now();
   program->executables[0]->run(run.inputs, run.numbers, outputs);
   timed.succeeded();
+  if (program->predicted)
+    measurements_->add(program->layout, program->predicted,
+                       {static_cast<double>(ns_since(start)) * 1e-9, 0, 0});
   let_go(old);
   // Interpreted once: the next time there will be a plan, and many traces never come back.
   if (!program->programs[0]->has_arena) trace.programs.clear();
@@ -230,11 +234,17 @@ runtime::MemoryStats Engine::memory_stats() const {
 }
 
 void Engine::reset_peak_memory() {
-  for (const auto& device : devices_) device->memory.reset_peak();
+  for (const auto& device : devices_) {
+    device->memory.reset_peak();
+    device->host_memory.reset_peak();
+  }
 }
 
 void Engine::trim_memory() {
-  for (const auto& device : devices_) device->memory.trim();
+  for (const auto& device : devices_) {
+    device->memory.trim();
+    device->host_memory.trim();
+  }
   host_memory_.trim();
 }
 

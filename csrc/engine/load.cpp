@@ -67,11 +67,13 @@ std::vector<int32_t> offsets_in(const ir::Graph& graph) {
   return found;
 }
 
-// The most that a program takes of its device: its arena, what it takes in and what it gives out.
+// The most that a program takes of its device: its arena, what it takes in and what it gives out; what lies
+// on the host is none of it.
 int64_t bytes_of(const compile::Program& program) {
   int64_t bytes = runtime::MemoryPool::size_of(program.arena_bytes);
   for (const auto& buffer : program.buffers) {
-    if (buffer.home != compile::Buffer::Home::kArena) bytes += runtime::MemoryPool::size_of(buffer.bytes);
+    if (buffer.home == compile::Buffer::Home::kInput || buffer.home == compile::Buffer::Home::kOutput)
+      bytes += runtime::MemoryPool::size_of(buffer.bytes);
   }
   return bytes;
 }
@@ -132,7 +134,10 @@ Loader::Loader(const Settings& settings, bool is_apart,
       is_apart_(is_apart),
       memory_bytes_(settings.memory_bytes),
       chunk_bytes_(settings.chunk_bytes) {
-  if (settings.devices > 1) chooser_ = std::make_unique<Chooser>(settings);
+  // One device has nothing to share, but may be asked for turns, or for what is computed again or kept on the
+  // host.
+  const bool is_asked = !settings.plan.empty() && settings.plan != "fastest";
+  if (settings.devices > 1 || is_asked) chooser_ = std::make_unique<Chooser>(settings);
 }
 
 LoadedProgram* Loader::find(Trace& trace, const std::vector<ir::ValueId>& wanted,
@@ -264,7 +269,11 @@ LoadedProgram Loader::lowered(const Trace& trace, const Choice& choice) const {
   for (const auto& graph : compile::merge_into_buckets(in_chunks(trace, choice, local.graphs), mesh)) {
     auto& program = known[graph.get()];
     if (program == nullptr) {
-      auto made = std::make_shared<compile::Program>(compile::lower(*graph, {trace.donated}));
+      ir::Graph local_graph = *graph;
+      if (backends_.size() == 1 && backends_[0]->fuses())
+        local_graph = compile::fuse_groups(compile::fuse_lists(std::move(local_graph)));
+      auto made =
+          std::make_shared<compile::Program>(compile::lower(std::move(local_graph), {trace.donated}));
       made->mesh = mesh;
       compile::place_waits(*made);
       compile::plan_memory(*made);

@@ -57,7 +57,16 @@ struct Engine::Shared {
 
 Surroundings Engine::surroundings(const runtime::Run& run) const {
   Surroundings found;
-  if (!is_apart_) return found;
+  if (!is_apart_) {
+    if (!has_limit_) return found;
+    found.other_bytes =
+        devices_[0]->memory.stats().live_bytes - runtime::MemoryPool::size_of(backends_[0]->arena_bytes());
+    for (const auto& cell : run.inputs) {
+      if (cell != nullptr && cell->block != nullptr)
+        found.other_bytes -= runtime::MemoryPool::size_of(cell->bytes);
+    }
+    return found;
+  }
   for (const auto& cell : run.inputs)
     found.lie.push_back(cell == nullptr || cell->parts.empty() ? nullptr : cell->sharding);
   if (!has_limit_) return found;

@@ -119,6 +119,7 @@ py::list device_stats() {
     one["name"] = device->name;
     one["live_bytes"] = memory.live_bytes;
     one["peak_bytes"] = memory.peak_bytes;
+    one["host_peak_bytes"] = device->host_memory.stats().peak_bytes;
     if (device->name.rfind("cuda:", 0) == 0) {
       const auto state = library().state(number_of(*device));
       one["gpu"] = state.name;

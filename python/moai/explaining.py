@@ -20,7 +20,7 @@ def plan_lines(explained: dict, devices: int) -> list[tuple[str, str]]:
     device, `gap` (by which share of its own sum a plan on the same mesh might be cheaper), seconds to plan.
     """
     return [
-        ("plan", f"{devices} devices: {explained['layout']}"),
+        ("plan", f"{devices} devices: {explained['layout']}" if devices > 1 else explained["layout"]),
         (
             "predicted",
             f"{explained['step_time_s']:.4f} s a step (compute {explained['compute_s']:.4f}, communication "
@@ -60,5 +60,8 @@ def explanation(explained: dict | None, devices: list[dict]) -> str:
         rows += part_lines(explained)
     peaks = ", ".join(f"{device['name']} {device['peak_bytes'] / 2**20:.1f}" for device in devices)
     rows.append(("peak memory", f"{peaks} MiB"))
+    if any(device["host_peak_bytes"] for device in devices):
+        away = ", ".join(f"{device['name']} {device['host_peak_bytes'] / 2**20:.1f}" for device in devices)
+        rows.append(("on the host", f"{away} MiB"))
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)

@@ -41,8 +41,8 @@ OPTIONS = (
         "plan",
         "MOAI_PLAN",
         "fastest",
-        "How several devices share a step: `fastest`, pins as `dp=2,tp=2` (see `moai plan --pin`), `random:SEED` "
-        "(any valid plan), or the path of a saved plan (`moai plan --save`).",
+        "How several devices share a step: `fastest`, pins as `dp=2,tp=2` (see `moai plan --pin`; one device takes such as "
+        "`micro=4,offload=activations`), `random:SEED` (any valid plan), or the path of a saved plan (`moai plan --save`).",
     ),
     Option(
         "cache",

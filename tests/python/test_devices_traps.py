@@ -388,7 +388,11 @@ def test_a_value_that_was_not_kept_is_made_when_it_is_read() -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("plan", ["dp=2,zero=0", "dp=2,zero=3", "tp=2", "dp=2,micro=4", "pp=2,micro=4"])
+@pytest.mark.parametrize(
+    "plan",
+    ["dp=2,zero=0", "dp=2,zero=3", "tp=2", "dp=2,micro=4", "pp=2,micro=4", "dp=2,offload=activations",
+     "dp=2,micro=4,recompute=full,offload=activations"],
+)  # fmt: skip
 def test_devices_hold_no_more_than_was_said(plan: str) -> None:
     """However many steps are recorded ahead of the one that runs."""
     with devices(2, plan):

@@ -139,6 +139,10 @@ class DeviceGraph {
   // is received before it.
   void write_barrier() {
     mail_.finish(b_);
+    const auto& axes = step_.mesh.axes;
+    const bool is_alone =
+        std::all_of(axes.begin(), axes.end(), [](const plan::Axis& a) { return a.size == 1; });
+    if (is_alone && step_.stages.groups == 1) return;
     ir::Node node;
     node.op = ir::Symbol::intern("moai.barrier");
     b_.graph().add_node(std::move(node), {});
