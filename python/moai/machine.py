@@ -7,25 +7,15 @@ each of N is one like it.
 from __future__ import annotations
 
 import json
-import os
 import re
 import statistics
-from pathlib import Path
 
-from .options import Devices, value
+from .options import Devices, profile_path
 
 # Across hosts nothing was measured: ten gigabits a second, as of the profiles without a usual NIC.
 NETWORK = {"name": "Ethernet", "latency_s": 1e-5, "bytes_per_s": 10e9 / 8 * 0.94, "start_s": 2e-5}
 # Nor is it between GPUs: what PCIe 4 gives, as of the profiles of GPUs that have no other link.
 PCIE = {"name": "PCIe", "latency_s": 1.5e-6, "bytes_per_s": 20e9, "start_s": 2e-5}
-
-
-def profile_path() -> Path:
-    """Where the profile is kept: MOAI_PROFILE, or moai/machine.json among the user's settings."""
-    named = value("profile")
-    if named:
-        return Path(named)
-    return Path(os.environ.get("XDG_CONFIG_HOME", Path.home() / ".config")) / "moai" / "machine.json"
 
 
 def _link(profile: dict) -> dict:
@@ -118,7 +108,7 @@ def resolved(cluster: str) -> str:
         ) from error
 
 
-def engine_cluster(devices: Devices) -> str:
+def measured_cluster(devices: Devices) -> str:
     """What these devices are to the engine, as JSON: empty where no profile that can be read is of such."""
     try:
         profile = json.loads(profile_path().read_text())

@@ -203,6 +203,23 @@ def value(name: str) -> str:
     return _overridden.get(name, os.environ.get(option.variable, option.default))
 
 
+def profile_path() -> Path:
+    """Where the profile is kept: MOAI_PROFILE, or moai/machine.json among the user's settings."""
+    named = value("profile")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CONFIG_HOME", Path.home() / ".config")) / "moai" / "machine.json"
+
+
+def engine_cluster(devices: Devices) -> str:
+    """Return what the engine's devices reach as JSON, empty where it was not measured."""
+    if not profile_path().is_file():
+        return ""
+    from .machine import measured_cluster  # which an import of torch need not wait for
+
+    return measured_cluster(devices)
+
+
 def override(values: dict[str, str]) -> None:
     """Let :func:`value` return these, by name."""
     _overridden.update(values)
@@ -217,8 +234,6 @@ def parse_engine(changed: dict[str, str]) -> tuple[str, int, tuple[int, ...], in
 
     def text(name: str) -> str:
         return changed.get(name, value(name))
-
-    from .machine import engine_cluster
 
     devices = parse_devices("MOAI_DEVICES", text("devices"))
     return (

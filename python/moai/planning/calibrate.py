@@ -19,8 +19,7 @@ from pathlib import Path
 
 import torch
 
-from ..machine import profile_path
-from ..options import parse_devices, value
+from ..options import parse_devices, profile_path, value
 
 BAD_INPUT = 2
 COLLECTIVE_BYTES = (1 << 12, 1 << 16, 1 << 20, 1 << 24)
