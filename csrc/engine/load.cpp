@@ -272,8 +272,7 @@ LoadedProgram Loader::lowered(const Trace& trace, const Choice& choice) const {
       ir::Graph local_graph = *graph;
       if (backends_.size() == 1 && backends_[0]->fuses())
         local_graph = compile::fuse_groups(compile::fuse_lists(std::move(local_graph)));
-      auto made =
-          std::make_shared<compile::Program>(compile::lower(std::move(local_graph), {trace.donated}));
+      auto made = std::make_shared<compile::Program>(compile::lower(std::move(local_graph), {trace.donated}));
       made->mesh = mesh;
       compile::place_waits(*made);
       compile::plan_memory(*made);

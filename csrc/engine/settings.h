@@ -21,7 +21,7 @@ struct Settings {
   std::string kind = "cpu";  // as `configure` names it; empty: the best that is found, else the CPU
   int64_t chunk_bytes = -1;  // a loss's values that are larger go in chunks (compile/chunk); < 0: none do
   std::vector<int> indices = {};  // which of the machine's; empty: all of them. Of kinds other than the CPU
-  std::string cluster = {};  // JSON of what the devices reach, as measured; empty: what is usual
+  std::string cluster = {};       // JSON of what the devices reach, as measured; empty: what is usual
 
   // The part of `cache` for one kind of things; empty: nowhere.
   std::string cache_of(const char* things) const { return cache.empty() ? "" : cache + "/" + things; }
