@@ -21,7 +21,7 @@ from common import Figure, write
 BOUND = 0.15
 MODELS = {"tiny": 150, "mini": 25, "small": 12, "gpt2-tiny": 150, "gpt2-small": 12}  # and how many steps
 DEVICES = (1, 2, 4)
-ROUNDS = 3
+ROUNDS = 2
 # The job that `moai bench` runs, as a script of a user's.
 SCRIPT = "import sys\nfrom moai.cli import main\nsys.exit(main(['bench', *sys.argv[1:]]))\n"
 
@@ -80,7 +80,7 @@ def main() -> None:
                 off = [abs(math.log(says / seconds)) for seconds in taken]
                 figures.append(
                     Figure(
-                        f"{model} on {devices}: |log(predicted / measured)|",
+                        f"{model} on {devices}: prediction off, log ratio",
                         statistics.median(off),
                         BOUND,
                         "lower",
