@@ -180,7 +180,8 @@ class Lowering {
     instruction.results.assign(node.results.size(), kNone);
     std::vector<std::pair<int32_t, int32_t>> written;  // operand, access
     times_used_.clear();
-    if (!node.tied.empty()) {
+    in_place_ = in_place_of_bucket(graph, id);
+    if (!node.tied.empty() || !in_place_.empty()) {
       for (const ValueId operand : node.operands) {
         if (operand != ir::kNone) ++times_used_[roots_.root[operand]];
       }
@@ -225,11 +226,9 @@ class Lowering {
         if (can_become(id, operand, type) && !is_seen_otherwise(node, operand)) return place_[operand];
       }
     }
-    if (is_in_place(graph, id, result)) {
+    if (!in_place_.empty() && in_place_[result]) {
       const ValueId operand = node.operands[result];
-      const auto times = std::count_if(node.operands.begin(), node.operands.end(),
-                                       [&](ValueId v) { return roots_.root[v] == roots_.root[operand]; });
-      if (times == 1 && can_become(id, operand, type)) return place_[operand];
+      if (times_used_.at(roots_.root[operand]) == 1 && can_become(id, operand, type)) return place_[operand];
     }
     if (is_output_[node.results[result]] && type.bytes() >= kSmallestReused) {
       const int32_t buffer = dead_input(type.bytes(), id);
@@ -332,6 +331,7 @@ class Lowering {
   const Roots roots_;
   std::vector<int32_t> place_;                      // by value, and by root: access
   std::unordered_map<RootId, int32_t> times_used_;  // of the node being lowered
+  std::vector<bool> in_place_;                      // likewise, of a bucket
   NodeId last_raising_ = kNone;
   std::vector<bool> is_output_;                                // by value
   std::unordered_map<int64_t, std::vector<ValueId>> donated_;  // by bytes: inputs, and not yet given away

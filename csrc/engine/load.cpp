@@ -166,12 +166,12 @@ LoadedProgram& Loader::make(Trace& trace, const std::vector<ir::ValueId>& wanted
 }
 
 // The graph, which has strided views, with its losses in chunks. `offsets`: what it holds for.
-ir::Graph Loader::in_chunks(Trace& trace, const ir::Graph& graph, const std::vector<runtime::Number>& numbers,
+ir::Graph Loader::in_chunks(Trace& trace, ir::Graph graph, const std::vector<runtime::Number>& numbers,
                             std::vector<std::pair<int32_t, int64_t>>* offsets) const {
   if (chunk_bytes_ < 0 || !compile::has_large_loss(graph, chunk_bytes_)) return graph;
   note_varying_offsets(trace, numbers);
   compile::ChunkReport report;
-  const ir::Graph chunked = compile::chunk_losses(
+  ir::Graph chunked = compile::chunk_losses(
       compile::slice_hidden(graph, chunk_bytes_, integers(numbers), trace.varying_offsets, offsets),
       chunk_bytes_, &report);
   count_chunks(trace, report);

@@ -48,7 +48,7 @@ class Loader {
   static ir::Graph canonical(Trace& trace, const std::vector<ir::ValueId>& wanted,
                              const std::vector<runtime::Number>& numbers,
                              std::vector<std::pair<int32_t, int64_t>>* offsets);
-  ir::Graph in_chunks(Trace& trace, const ir::Graph& graph, const std::vector<runtime::Number>& numbers,
+  ir::Graph in_chunks(Trace& trace, ir::Graph graph, const std::vector<runtime::Number>& numbers,
                       std::vector<std::pair<int32_t, int64_t>>* offsets) const;
   compile::DeviceGraphs in_chunks(const Trace& trace, const Choice& choice,
                                   const compile::DeviceGraphs& graphs) const;

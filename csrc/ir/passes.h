@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "ir/graph.h"
@@ -17,6 +18,8 @@ namespace moai::ir {
 // Drops nodes none of whose results is used. One without results is there for its effect, which is to
 // raise, and stays.
 Graph eliminate_dead_code(const Graph& graph);
+// The same, where nodes that are there for more than their results are those that `stays` says.
+Graph eliminate_dead_code_but(const Graph& graph, const std::function<bool(const Node&)>& stays);
 
 // Merges nodes that compute the same from the same operands. Never merges across the start of
 // backward, except views, which cost nothing; nor a node with tied results. Random ops need no

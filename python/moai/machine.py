@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import statistics
+from dataclasses import dataclass
 
 from .options import Devices, profile_path
 
@@ -87,17 +88,38 @@ def _here(cluster: str) -> tuple[int, int] | None:
     return None
 
 
-def resolved(cluster: str) -> str:
-    """A cluster's text, `here:N` and `here:NxH` replaced by the calibrated machine's JSON.
+@dataclass(frozen=True)
+class Resolved:
+    """A cluster's text, `here:N` and `here:NxH` replaced by the calibrated machine's JSON, and what the script costs."""
+
+    text: str
+    script_op_s: float = 0.0  # of the script's own thread; of clusters elsewhere the host is not known
+    waits_for_script: bool = (
+        True  # virtual devices compute on the cores that the script needs, GPUs run beside it
+    )
+
+    def script_seconds(self, ops: int, device_s: float) -> float:
+        """What the script adds to a step of so many ops, which takes the devices so long."""
+        taken = ops * self.script_op_s
+        return taken if self.waits_for_script else max(0.0, taken - device_s)
+
+
+def resolved(cluster: str) -> Resolved:
+    """Read a cluster's text.
 
     Raises ValueError where there is no profile, or it cannot be read.
     """
     here = _here(cluster)
     if here is None:
-        return cluster
+        return Resolved(cluster)
     path = profile_path()
     try:
-        return json.dumps(cluster_of(json.loads(path.read_text()), *here))
+        profile = json.loads(path.read_text())
+        return Resolved(
+            json.dumps(cluster_of(profile, *here)),
+            profile.get("script_op_s", 0.0),
+            profile.get("devices") != "cuda",
+        )
     except FileNotFoundError:
         raise ValueError(
             f"cluster `{cluster}` needs this machine's profile, and {path} is not there\n  would work: moai calibrate"
@@ -116,16 +138,3 @@ def measured_cluster(devices: Devices) -> str:
         return json.dumps(cluster_of(profile, count)) if profile.get("devices") == devices.kind else ""
     except (OSError, KeyError, TypeError, AttributeError, ValueError):
         return ""  # `moai plan --cluster here:N` says what is wrong with it
-
-
-def script_seconds(cluster: str, ops: int, device_s: float) -> float:
-    """What the script's own thread adds to a step of so many ops, which takes the devices so long.
-
-    Virtual devices compute on the cores that the script needs; a GPU only waits for a script that is slower than it is.
-    Of other clusters the host is not known, and nothing is added.
-    """
-    if _here(cluster) is None:
-        return 0.0
-    profile = json.loads(profile_path().read_text())
-    taken = ops * profile.get("script_op_s", 0.0)
-    return max(0.0, taken - device_s) if profile.get("devices") == "cuda" else taken

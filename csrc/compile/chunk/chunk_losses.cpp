@@ -10,9 +10,8 @@
 #include "compile/chunk/row_group.h"
 #include "compile/chunk/target_weights.h"
 #include "compile/fuse/regroup.h"
-#include "compile/local/verify_local_graphs.h"
 #include "ir/error.h"
-#include "ir/rewrite.h"
+#include "ir/passes.h"
 #include "ops/traits.h"
 
 namespace moai::compile {
@@ -23,21 +22,6 @@ using ir::Graph;
 using ir::Node;
 using ir::NodeId;
 using ir::ValueId;
-
-// Whether a way leads from the group out of it and back.
-bool needs_itself(const Graph& graph, const NodeGroups& groups) {
-  std::vector<bool> follows(graph.nodes().size(), false);  // others that follow from it
-  for (size_t n = 0; n < graph.nodes().size(); ++n) {
-    const bool is_member = groups.of[n] != ir::kNone;
-    for (const ValueId operand : graph.nodes()[n].operands) {
-      const NodeId producer = operand == ir::kNone ? ir::kNone : graph.value(operand).producer;
-      if (producer == ir::kNone) continue;
-      if (is_member && follows[producer]) return true;
-      if (!is_member && (follows[producer] || groups.of[producer] != ir::kNone)) follows[n] = true;
-    }
-  }
-  return false;
-}
 
 bool is_large_softmax(const Graph& graph, const Node& node, int64_t most_bytes) {
   return node.op.str() == "aten._log_softmax" && graph.type(node.results[0]).bytes() > most_bytes;
@@ -65,7 +49,10 @@ std::optional<Graph> chunk_one(const Graph& whole, int64_t most_bytes, ChunkRepo
       groups.of[read.id] = 0;
       groups.members[0].push_back(read.id);
     }
-    if (needs_itself(graph, groups)) {
+    const auto needs_group = [&](NodeId id) {
+      return comes_back(graph, groups, 0, id, groups.members[0].front(), graph.nodes().size());
+    };
+    if (std::any_of(groups.members[0].begin(), groups.members[0].end(), needs_group)) {
       report->why_not.emplace_back("its backward needs what is made of its forward by other ops");
       continue;
     }
@@ -80,23 +67,8 @@ std::optional<Graph> chunk_one(const Graph& whole, int64_t most_bytes, ChunkRepo
 // Without what nobody reads, as each look for a loss leaves weights of targets. A loss that is not read still
 // refuses targets that are no words.
 Graph without_unread(const Graph& graph) {
-  std::vector<bool> is_read(graph.values().size(), false);
-  for (const ValueId output : graph.outputs()) is_read[output] = true;
-  std::vector<bool> stays(graph.nodes().size(), false);
-  for (size_t n = graph.nodes().size(); n-- > 0;) {
-    const Node& node = graph.nodes()[n];
-    stays[n] = node.results.empty() || ops::traits(node.op).can_raise ||
-               std::any_of(node.results.begin(), node.results.end(), [&](ValueId v) { return is_read[v]; });
-    if (!stays[n]) continue;
-    for (const ValueId operand : node.operands) {
-      if (operand != ir::kNone) is_read[operand] = true;
-    }
-  }
-  ir::Rewrite rewrite(graph);
-  for (size_t n = 0; n < graph.nodes().size(); ++n) {
-    if (stays[n]) rewrite.keep(static_cast<NodeId>(n));
-  }
-  return rewrite.finish();
+  return ir::eliminate_dead_code_but(
+      graph, [](const Node& node) { return node.results.empty() || ops::traits(node.op).can_raise; });
 }
 
 }  // namespace

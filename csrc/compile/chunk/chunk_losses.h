@@ -1,10 +1,10 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <vector>
 
+#include "compile/local/verify_local_graphs.h"
 #include "ir/graph.h"
 
 namespace moai::compile {
@@ -23,8 +23,6 @@ struct ChunkReport {
 //
 // Half-precision sums over chunks are added up in f32. Nodes change their order as in `regroup`.
 ir::Graph chunk_losses(const ir::Graph& graph, int64_t most_bytes, ChunkReport* report);
-
-using DeviceGraphs = std::vector<std::shared_ptr<const ir::Graph>>;
 
 // The same in the graphs of several devices of a mesh, of which each of `groups` has an equal part, one after
 // the other. Devices of a group must do it with the same losses, and all must still meet: else the graphs

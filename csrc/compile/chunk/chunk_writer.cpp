@@ -4,6 +4,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "compile/call_node.h"
 #include "ir/error.h"
 
 namespace moai::compile {
@@ -72,15 +73,9 @@ class ChunkWriter {
     }
   }
 
-  // The arguments name the operands in order, then `more`.
-  ValueId add(const char* op, std::vector<ValueId> operands, std::vector<Arg> more, Type result,
+  ValueId add(const char* op, std::vector<ValueId> operands, const std::vector<Arg>& more, Type result,
               std::vector<int32_t> tied = {}) {
-    Node node;
-    node.op = ir::Symbol::intern(op);
-    for (size_t o = 0; o < operands.size(); ++o)
-      node.args.emplace_back(ir::OperandRef{static_cast<int32_t>(o)});
-    node.args.insert(node.args.end(), more.begin(), more.end());
-    node.operands = std::move(operands);
+    Node node = call_node(op, std::move(operands), more);
     node.tied = std::move(tied);
     return add(std::move(node), {std::move(result)})[0];
   }
@@ -104,9 +99,7 @@ class ChunkWriter {
     Type type = out_.type(value);
     if (type.dtype == dtype) return value;
     type.dtype = dtype;
-    const Arg none = ir::NoneArg{};
-    return add("aten._to_copy", {value}, {static_cast<int64_t>(dtype), none, none, none, false, none},
-               std::move(type));
+    return add("aten._to_copy", {value}, to_dtype_args(dtype), std::move(type));
   }
 
   ValueId add_to(ValueId sum, ValueId part) {

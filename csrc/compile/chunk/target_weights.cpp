@@ -3,6 +3,7 @@
 #include <utility>
 #include <vector>
 
+#include "compile/call_node.h"
 #include "ir/rewrite.h"
 
 namespace moai::compile {
@@ -50,15 +51,10 @@ class Weighing {
     return node.operands[std::get<ir::OperandRef>(node.args[arg]).operand];
   }
 
-  ValueId add(const char* op, std::vector<ValueId> operands, std::vector<Arg> more, Type result) {
-    Node node;
+  ValueId add(const char* op, std::vector<ValueId> operands, const std::vector<Arg>& more, Type result) {
+    Node node = call_node(op, std::move(operands), more);
     node.section = source_->section;
     node.origin = source_->origin;
-    node.op = ir::Symbol::intern(op);
-    for (size_t o = 0; o < operands.size(); ++o)
-      node.args.emplace_back(ir::OperandRef{static_cast<int32_t>(o)});
-    node.args.insert(node.args.end(), more.begin(), more.end());
-    node.operands = std::move(operands);
     return rewrite_.add(std::move(node), std::move(result));
   }
 
@@ -66,9 +62,7 @@ class Weighing {
     Type type = rewrite_.to().type(value);
     if (type.dtype == dtype) return value;
     type.dtype = dtype;
-    const Arg none = ir::NoneArg{};
-    return add("aten._to_copy", {value}, {static_cast<int64_t>(dtype), none, none, none, false, none},
-               std::move(type));
+    return add("aten._to_copy", {value}, to_dtype_args(dtype), std::move(type));
   }
 
   ValueId weigh(const Node& loss) {

@@ -4,11 +4,11 @@
 #include <limits>
 #include <map>
 #include <numeric>
+#include <set>
 #include <unordered_map>
 #include <utility>
 
 #include "compile/local/collective.h"
-#include "compile/local/verify_local_graphs.h"
 #include "ir/rewrite.h"
 #include "ir/view_nodes.h"
 
@@ -164,10 +164,9 @@ Graph merged(const Graph& graph, const std::vector<Bucket>& buckets) {
 
 }  // namespace
 
-std::vector<std::shared_ptr<const Graph>> merge_into_buckets(
-    const std::vector<std::shared_ptr<const Graph>>& graphs, const std::vector<int32_t>& mesh,
-    const BucketLimits& limits) {
-  std::vector<std::shared_ptr<const Graph>> distinct;
+DeviceGraphs merge_into_buckets(const DeviceGraphs& graphs, const std::vector<int32_t>& mesh,
+                                const BucketLimits& limits) {
+  DeviceGraphs distinct;
   std::vector<size_t> graph_of_device;
   for (const auto& graph : graphs) {
     const auto at = std::find(distinct.begin(), distinct.end(), graph);
@@ -175,13 +174,13 @@ std::vector<std::shared_ptr<const Graph>> merge_into_buckets(
     if (at == distinct.end()) distinct.push_back(graph);
   }
   std::vector<Calls> calls;
-  std::map<Axes, bool> all_axes;
+  std::set<Axes> all_axes;
   for (const auto& graph : distinct) {
     calls.push_back(calls_of(*graph));
-    for (const auto& [axes, of_group] : calls.back()) all_axes[axes] = true;
+    for (const auto& [axes, of_group] : calls.back()) all_axes.insert(axes);
   }
   std::vector<std::vector<Bucket>> buckets(distinct.size());
-  for (const auto& [axes, used] : all_axes) {
+  for (const Axes& axes : all_axes) {
     for (const auto& set : joined_by(graph_of_device, distinct.size(), mesh, axes)) {
       std::vector<const std::vector<Call>*> of_set;
       for (const size_t g : set) of_set.push_back(&calls[g][axes]);
@@ -200,7 +199,7 @@ std::vector<std::shared_ptr<const Graph>> merge_into_buckets(
   for (size_t g = 0; g < distinct.size(); ++g) {
     if (!buckets[g].empty()) distinct[g] = std::make_shared<const Graph>(merged(*distinct[g], buckets[g]));
   }
-  std::vector<std::shared_ptr<const Graph>> out;
+  DeviceGraphs out;
   for (const size_t g : graph_of_device) out.push_back(distinct[g]);
   verify(out, mesh);
   return out;

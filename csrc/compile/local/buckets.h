@@ -1,10 +1,9 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <vector>
 
-#include "ir/graph.h"
+#include "compile/local/verify_local_graphs.h"
 
 namespace moai::compile {
 
@@ -23,10 +22,9 @@ struct BucketLimits {
   int64_t together = int64_t{4} << 20;
 };
 
-// Merges the collectives of these graphs (by device of the mesh; devices that run the same share one), and
-// verifies the graphs. Throws Error(Phase::kCompile): see verify_local_graphs.h.
-std::vector<std::shared_ptr<const ir::Graph>> merge_into_buckets(
-    const std::vector<std::shared_ptr<const ir::Graph>>& graphs, const std::vector<int32_t>& mesh,
-    const BucketLimits& limits = {});
+// Merges the collectives of these graphs, and verifies them. Throws Error(Phase::kCompile): see
+// verify_local_graphs.h.
+DeviceGraphs merge_into_buckets(const DeviceGraphs& graphs, const std::vector<int32_t>& mesh,
+                                const BucketLimits& limits = {});
 
 }  // namespace moai::compile

@@ -132,9 +132,11 @@ ir::Node bucket_of(const ir::Graph& graph, const std::vector<ir::NodeId>& collec
   return node;
 }
 
-bool is_in_place(const ir::Graph& graph, ir::NodeId id, size_t operand) {
-  if (graph.node(id).op != bucket()) return false;
-  return read_collectives(graph, id)[operand].kind == K::kAllReduce;
+std::vector<bool> in_place_of_bucket(const ir::Graph& graph, ir::NodeId id) {
+  std::vector<bool> all;
+  if (graph.node(id).op != bucket()) return all;
+  for (const Collective& one : read_collectives(graph, id)) all.push_back(one.kind == K::kAllReduce);
+  return all;
 }
 
 std::vector<int32_t> coordinates_of(const std::vector<int32_t>& mesh, int32_t device) {

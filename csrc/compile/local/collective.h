@@ -49,8 +49,8 @@ std::vector<Collective> read_collectives(const ir::Graph& graph, ir::NodeId node
 // One node that does what these do, none of which is a bucket; its operands and results are theirs, in order.
 ir::Node bucket_of(const ir::Graph& graph, const std::vector<ir::NodeId>& collectives);
 
-// Whether the memory of a node's operand may be that of its result at the same place.
-bool is_in_place(const ir::Graph& graph, ir::NodeId node, size_t operand);
+// By operand of a bucket, whether its memory may be its result's; nothing of other nodes.
+std::vector<bool> in_place_of_bucket(const ir::Graph& graph, ir::NodeId node);
 
 // A device's coordinates on a mesh of these sizes.
 std::vector<int32_t> coordinates_of(const std::vector<int32_t>& mesh, int32_t device);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "compile/call_node.h"
 #include "ir/error.h"
 #include "ir/view.h"
 
@@ -62,37 +63,28 @@ Type dense_like(const Type& like, Dims sizes) {
   return type;
 }
 
-ValueId LocalBuilder::add(const char* op, std::vector<ValueId> operands, std::vector<ir::Arg> more,
+ValueId LocalBuilder::add(const char* op, std::vector<ValueId> operands, const std::vector<ir::Arg>& more,
                           Type result) {
-  std::vector<ir::Arg> args;
-  for (size_t o = 0; o < operands.size(); ++o) args.emplace_back(ir::OperandRef{static_cast<int32_t>(o)});
-  args.insert(args.end(), more.begin(), more.end());
-  return add_call(op, std::move(operands), std::move(args), std::move(result));
-}
-
-ir::Node LocalBuilder::node_of(const char* op, std::vector<ValueId> operands,
-                               std::vector<ir::Arg> args) const {
-  ir::Node node;
-  node.section = section_;
-  node.origin = origin_;
-  node.op = ir::Symbol::intern(op);
-  node.operands = std::move(operands);
-  node.args = std::move(args);
-  return node;
+  return add_node(call_node(op, std::move(operands), more), {std::move(result)}).results[0];
 }
 
 ValueId LocalBuilder::add_call(const char* op, std::vector<ValueId> operands, std::vector<ir::Arg> args,
                                Type result) {
-  ir::Node node = node_of(op, std::move(operands), std::move(args));
-  std::vector<Type> types;
-  types.push_back(std::move(result));
-  return graph_.node(graph_.add_node(std::move(node), std::move(types))).results[0];
+  ir::Node node;
+  node.op = ir::Symbol::intern(op);
+  node.operands = std::move(operands);
+  node.args = std::move(args);
+  return add_node(std::move(node), {std::move(result)}).results[0];
 }
 
-void LocalBuilder::add_without_result(const char* op, ValueId operand, std::vector<ir::Arg> more) {
-  std::vector<ir::Arg> args{ir::OperandRef{0}};
-  args.insert(args.end(), more.begin(), more.end());
-  graph_.add_node(node_of(op, {operand}, std::move(args)), {});
+void LocalBuilder::add_without_result(const char* op, ValueId operand, const std::vector<ir::Arg>& more) {
+  add_node(call_node(op, {operand}, more), {});
+}
+
+const ir::Node& LocalBuilder::add_node(ir::Node node, std::vector<Type> results) {
+  node.section = section_;
+  node.origin = origin_;
+  return graph_.node(graph_.add_node(std::move(node), std::move(results)));
 }
 
 ValueId LocalBuilder::pointwise(const char* op, std::vector<ValueId> operands, std::vector<ir::Arg> more) {
@@ -146,10 +138,7 @@ ValueId LocalBuilder::dense(ValueId x, const Dims& order) {
 
 ValueId LocalBuilder::to_dtype(ValueId x, ir::DType dtype) {
   if (type(x).dtype == dtype) return x;
-  return pointwise(
-      "aten._to_copy", {x},
-      {static_cast<int64_t>(dtype), ir::NoneArg{}, ir::NoneArg{}, ir::NoneArg{}, false, ir::NoneArg{}},
-      dtype);
+  return pointwise("aten._to_copy", {x}, to_dtype_args(dtype), dtype);
 }
 
 ValueId LocalBuilder::full(ir::DType dtype, const Dims& sizes, double value) {

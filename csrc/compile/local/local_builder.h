@@ -26,12 +26,12 @@ class LocalBuilder {
   const ir::Type& type(ir::ValueId value) const { return graph_.type(value); }
 
   // The arguments name the operands in order, then `more`.
-  ir::ValueId add(const char* op, std::vector<ir::ValueId> operands, std::vector<ir::Arg> more,
+  ir::ValueId add(const char* op, std::vector<ir::ValueId> operands, const std::vector<ir::Arg>& more,
                   ir::Type result);
   // The arguments name the operands themselves.
   ir::ValueId add_call(const char* op, std::vector<ir::ValueId> operands, std::vector<ir::Arg> args,
                        ir::Type result);
-  void add_without_result(const char* op, ir::ValueId operand, std::vector<ir::Arg> more);
+  void add_without_result(const char* op, ir::ValueId operand, const std::vector<ir::Arg>& more);
   // An op whose result is of the first operand's sizes, laid out as that one is but dense.
   ir::ValueId pointwise(const char* op, std::vector<ir::ValueId> operands, std::vector<ir::Arg> more = {});
   ir::ValueId pointwise(const char* op, std::vector<ir::ValueId> operands, std::vector<ir::Arg> more,
@@ -60,7 +60,7 @@ class LocalBuilder {
   ir::ValueId collective(ir::ValueId x, const Collective& collective, size_t own);
 
  private:
-  ir::Node node_of(const char* op, std::vector<ir::ValueId> operands, std::vector<ir::Arg> args) const;
+  const ir::Node& add_node(ir::Node node, std::vector<ir::Type> results);
 
   int64_t outer_axes_;
   ir::Graph graph_;

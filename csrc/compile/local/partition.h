@@ -1,10 +1,10 @@
 #pragma once
 
-#include <memory>
 #include <vector>
 
 #include "compile/local/loop.h"
 #include "compile/local/stages.h"
+#include "compile/local/verify_local_graphs.h"
 #include "ir/graph.h"
 #include "plan/assign.h"
 #include "plan/atoms.h"
@@ -14,9 +14,8 @@ namespace moai::compile {
 
 // What each device of a mesh runs.
 struct LocalGraphs {
-  // By device, in row-major order of coordinates on mesh_of; devices that run the same share one. They take
-  // the whole graph's inputs, numbers and outputs, each as its placement has it.
-  std::vector<std::shared_ptr<const ir::Graph>> graphs;
+  // On mesh_of. They take the whole graph's inputs, numbers and outputs, each as its placement has it.
+  DeviceGraphs graphs;
   std::vector<plan::Placement> outputs;  // replicated or sharded; what updates an input lies where that does
 };
 

@@ -29,7 +29,7 @@ bool lies_alike(const ir::Type& a, const ir::Type& b) {
 
 class Verifier {
  public:
-  Verifier(const std::vector<std::shared_ptr<const ir::Graph>>& graphs, const std::vector<int32_t>& mesh)
+  Verifier(const DeviceGraphs& graphs, const std::vector<int32_t>& mesh)
       : graphs_(graphs),
         mesh_(mesh),
         waits_at_(graphs.size(), 0),
@@ -258,7 +258,7 @@ class Verifier {
     return graph(device).type(graph(device).node(waits_at_[device]).operands[c]);
   }
 
-  const std::vector<std::shared_ptr<const ir::Graph>>& graphs_;
+  const DeviceGraphs& graphs_;
   const std::vector<int32_t>& mesh_;
   std::vector<ir::NodeId> waits_at_;              // by device: its next collective
   std::vector<std::vector<Collective>> calls_;    // by device: that one, or the bucket; nothing at the end
@@ -268,7 +268,7 @@ class Verifier {
 
 }  // namespace
 
-void verify(const std::vector<std::shared_ptr<const ir::Graph>>& graphs, const std::vector<int32_t>& mesh) {
+void verify(const DeviceGraphs& graphs, const std::vector<int32_t>& mesh) {
   int64_t devices = 1;
   for (const auto size : mesh) devices *= size;
   MOAI_ASSERT(devices == static_cast<int64_t>(graphs.size()), graphs.size(), " graphs for ", devices,

@@ -11,7 +11,7 @@ import time
 import torch
 
 from .. import _C, dry_run
-from ..machine import resolved, script_seconds
+from ..machine import resolved
 from .models import MODELS, PlanModel
 from .script import RecordedStep, ScriptFailed, record_script
 
@@ -91,7 +91,7 @@ def plan(model: str, batch: int, seq: int, cluster: str, pin: str = "", saved: s
         raise BadPlanInput(f"unknown model '{model}': choose from {', '.join(MODELS)}")
     if batch < 1 or seq < 2:
         raise BadPlanInput(f"a step needs a sequence of two tokens at least, not {batch} x {seq}")
-    _C.cluster(resolved(cluster))  # a mistake in it is known before anything is recorded
+    _C.cluster(resolved(cluster).text)  # a mistake in it is known before anything is recorded
     start = time.perf_counter()
     graph, parameters = record_step(MODELS[model], batch, seq)
     recorded = time.perf_counter() - start
@@ -135,11 +135,11 @@ def plan_graph(
     `rounds`: of forward and backward over a batch each, that the step itself goes through.
     """
     start = time.perf_counter()
-    text = resolved(cluster)
-    where = _C.cluster(text)
-    found = _C.plan_step(graph, text, pin, saved)
+    on, ops = resolved(cluster), ops_in(graph)
+    where = _C.cluster(on.text)
+    found = _C.plan_step(graph, on.text, pin, saved)
     for candidate in found["candidates"]:
-        script_s = script_seconds(cluster, ops_in(graph), candidate["step_time_s"])
+        script_s = on.script_seconds(ops, candidate["step_time_s"])
         candidate["time"]["script_s"] = script_s
         candidate["step_time_s"] += script_s
     best = found["candidates"][0]

@@ -139,7 +139,7 @@ def with_memory(cluster: str, memory: int) -> str:
     from .. import _C
     from ..machine import resolved
 
-    described = json.loads(_C.cluster(resolved(cluster))["json"])
+    described = json.loads(_C.cluster(resolved(cluster).text)["json"])
     for kind in described["kinds"]:
         kind["memory_bytes"] = memory
     return json.dumps(described)
