@@ -59,6 +59,17 @@ TEST_CASE("op_cost: a product counts at its type's rate, views at none") {
   CHECK(whole.memory == Approx(2 * half.memory));
 }
 
+TEST_CASE("op_cost: a grouped product counts at its factors' rate, not at its offsets'") {
+  const OpCost plain = cost_of_last(
+      "graph(%a: bf16[512,512], %b: bf16[512,512]) { %c: bf16[512,512] = aten.mm(%a, %b) return %c }",
+      "h100:1");
+  const OpCost grouped = cost_of_last(
+      "graph(%a: bf16[512,512], %b: bf16[8,512,512], %e: i32[8]) { %c: bf16[512,512] = "
+      "aten._grouped_mm(%a, %b, %e, none, none) return %c }",
+      "h100:1");
+  CHECK(grouped.product == Approx(plain.product));
+}
+
 TEST_CASE("op_cost: what kernels work on beside their tensors, and less of it where a part has less") {
   struct Row {
     const char* text;
