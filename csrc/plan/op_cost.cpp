@@ -83,14 +83,14 @@ class Cost {
 
  private:
   // The type of what is multiplied. A product's last operand is a factor (its first may be a bias), but for
-  // the offsets of groups; attention's first is one (the last of its backward are sums of rows, in fp32).
+  // what every part has whole: offsets of groups. Attention's first is one (the last of its backward are sums
+  // of rows, in fp32).
   ir::DType multiplied(bool attends) const {
     if (node_.operands.empty()) return ir::DType::kF32;
-    if (attends) return graph_.type(node_.operands.front()).dtype;
-    const auto from_behind = [&](size_t o) {
-      return graph_.type(node_.operands[node_.operands.size() - o]).dtype;
-    };
-    return node_.operands.size() > 2 && from_behind(1) == ir::DType::kI32 ? from_behind(2) : from_behind(1);
+    size_t o = attends ? 0 : node_.operands.size() - 1;
+    const auto& whole = rule_.replicated;
+    while (o > 0 && std::find(whole.begin(), whole.end(), static_cast<int32_t>(o)) != whole.end()) --o;
+    return graph_.type(node_.operands[o]).dtype;
   }
 
   // Of the frame's sizes, which may be a part of what the rule was made for.

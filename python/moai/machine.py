@@ -94,9 +94,8 @@ class Resolved:
 
     text: str
     script_op_s: float = 0.0  # of the script's own thread; of clusters elsewhere the host is not known
-    waits_for_script: bool = (
-        True  # virtual devices compute on the cores that the script needs, GPUs run beside it
-    )
+    # Virtual devices compute on the cores that the script needs; GPUs run beside it.
+    waits_for_script: bool = True
 
     def script_seconds(self, ops: int, device_s: float) -> float:
         """What the script adds to a step of so many ops, which takes the devices so long."""
