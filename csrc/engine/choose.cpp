@@ -11,7 +11,7 @@
 #include "plan/plan_file.h"
 #include "plan/random_plan.h"
 #include "plan/replay.h"
-#include "plan/split_lists.h"
+#include "plan/prepare.h"
 #include "plan/step.h"
 
 namespace moai::engine {
@@ -216,7 +216,7 @@ Choice Chooser::at_random(const ir::Graph& graph) const {
   const uint64_t seed = *pins_.random;
   const Shape& shape = shapes[seed % shapes.size()];
   Choice choice;
-  choice.graph = plan::split_lists(graph);
+  choice.graph = plan::prepare(graph);
   choice.frame = plan::make_frame(choice.graph);
   choice.mesh = plan::Mesh::make(cluster_, shape.mesh);
   plan::SplitCounts counts;

@@ -54,6 +54,8 @@ enum class DType : int8_t {
   kF4E2M1FNX2 = 45,  // two in a byte
 };
 
+constexpr bool is_integer(DType dtype) { return dtype <= DType::kI64; }
+
 // Bytes of one element; 0 for a type this backend does not know.
 int64_t element_bytes(DType dtype);
 // "f32", "bf16", "i64", "bool", …; the names the text form uses.

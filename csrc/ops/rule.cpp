@@ -25,6 +25,7 @@ const RuleTable& table() {
     add_creation(*made);
     add_optimizers(*made);
     add_host_copies(*made);
+    add_routed_rows(*made);
     return made;
   }();
   return *rules;

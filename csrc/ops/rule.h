@@ -79,6 +79,8 @@ struct Factor {
   int64_t size = 1;
   // Must lie whole on every device.
   bool whole = false;
+  // And so must, in every node, the dims that are made of it.
+  bool indivisible = false;
   // The local op has to know where its part starts: indices are compared with a position along this
   // factor (a lookup in a table that is split, a range, a triangle).
   bool positional = false;

@@ -30,7 +30,7 @@ bool is_real(ir::DType dtype) {
          dtype == ir::DType::kF64;
 }
 
-bool is_integer(ir::DType dtype) { return dtype <= ir::DType::kI64; }
+using ir::is_integer;
 
 // Whether parts in one type, converted to another, still add up to the whole: truncated ones do not, nor do
 // bools, whose sum says no more than that one of them is true.
@@ -300,6 +300,10 @@ void RuleBuilder::whole(const std::string& name, const std::string& why) {
     rule_.factors[f].whole = true;
     if (!why.empty()) rule_.why_whole = why;
   }
+}
+
+void RuleBuilder::indivisible(const std::string& name) {
+  for (const auto f : factors(name)) rule_.factors[f].whole = rule_.factors[f].indivisible = true;
 }
 
 void RuleBuilder::positional(const std::string& name, Position how, int32_t at, int32_t to) {

@@ -61,6 +61,8 @@ class RuleBuilder {
   const TensorFactors& result_factors(size_t result) const { return rule_.results[result]; }
 
   void whole(const std::string& name, const std::string& why = "");
+  // No node of the graph may split it.
+  void indivisible(const std::string& name);
   void positional(const std::string& name, Position how, int32_t at = ir::kNone, int32_t to = ir::kNone);
   // Says through which window a factor sees another: it may be split, and the other one with it alone.
   void window(int32_t factor, const Window& window);
@@ -138,5 +140,6 @@ void add_pointwise(RuleTable& table);
 std::vector<std::string> pointwise_rules();  // the names that it adds
 void add_optimizers(RuleTable& table);
 void add_host_copies(RuleTable& table);
+void add_routed_rows(RuleTable& table);
 
 }  // namespace moai::ops

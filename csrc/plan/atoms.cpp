@@ -3,13 +3,15 @@
 #include <algorithm>
 
 #include "ir/arg.h"
+#include "ops/routed_rows.h"
 #include "plan/rules_of_graph.h"
 
 namespace moai::plan {
 
-int32_t Atoms::add(int64_t size) {
+int32_t Atoms::add(int64_t size, bool opaque) {
   const auto id = static_cast<int32_t>(atoms_.size());
   atoms_.push_back({size, id});
+  atoms_[id].opaque = opaque;
   return id;
 }
 
@@ -142,6 +144,32 @@ Repeated<LeafSizes> sizes_of(const Atoms& atoms, const std::vector<std::vector<D
   return sizes;
 }
 
+// An order goes with the factors of its rows, until an op puts them back.
+std::vector<int32_t> own_orders(const ir::Graph& graph, const Repeated<ops::Rule>& rules) {
+  std::vector<int32_t> order(graph.values().size(), -1);
+  for (size_t n = 0; n < graph.nodes().size(); ++n) {
+    const ir::Node& node = graph.nodes()[n];
+    if (node.op == ops::routed_rows().sort) {
+      for (const auto result : node.results) order[result] = 0;
+    }
+    if (ops::ends_order(node.op)) continue;
+    for (size_t o = 0; o < node.operands.size(); ++o) {
+      const int32_t dim = order[node.operands[o]];
+      if (dim < 0 || rules[n].operands[o][dim].empty()) continue;
+      const std::vector<int32_t>& rows = rules[n].operands[o][dim];
+      for (size_t r = 0; r < node.results.size(); ++r) {
+        const ops::TensorFactors& result = rules[n].results[r];
+        const auto has_rows = [&](const std::vector<int32_t>& of_dim) {
+          return std::find(of_dim.begin(), of_dim.end(), rows[0]) != of_dim.end();
+        };
+        const auto at = std::find_if(result.begin(), result.end(), has_rows);
+        if (at != result.end()) order[node.results[r]] = static_cast<int32_t>(at - result.begin());
+      }
+    }
+  }
+  return order;
+}
+
 }  // namespace
 
 Frame Frame::resized(int32_t atom, int64_t size) const {
@@ -163,7 +191,7 @@ Frame make_frame(const ir::Graph& graph) {
   for (size_t n = 0; n < graph.nodes().size(); ++n) {
     const ir::Node& node = graph.nodes()[n];
     const ops::Rule& rule = rules[n];
-    for (const auto& factor : rule.factors) factors[n].push_back({frame.atoms.add(factor.size)});
+    for (const auto& factor : rule.factors) factors[n].push_back({frame.atoms.add(factor.size, factor.indivisible)});
     const auto unify = [&](const ops::TensorFactors& tensor, ir::ValueId value) {
       for (size_t d = 0; d < tensor.size(); ++d) {
         Dim of_rule;
@@ -181,6 +209,7 @@ Frame make_frame(const ir::Graph& graph) {
   };
   resolve(dims);
   resolve(factors);
+  frame.own_order = own_orders(graph, rules);
   frame.rules = std::move(rules);
   frame.value_dims = std::move(dims);
   frame.node_factors = std::move(factors);

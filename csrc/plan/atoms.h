@@ -22,7 +22,7 @@ using Dim = std::vector<int32_t>;
 // to the next common boundary become opaque: no split passes.
 class Atoms {
  public:
-  int32_t add(int64_t size);
+  int32_t add(int64_t size, bool opaque = false);
   void unify(const Dim& a, const Dim& b);
 
   // The atoms that these have been split into, as representatives.
@@ -79,6 +79,8 @@ struct Frame {
   Shared<std::vector<std::vector<Dim>>> node_factors;  // by node and factor of its rule: leaves
   Shared<std::vector<std::vector<Dim>>> value_dims;    // by value and dim: leaves
   Shared<Repeated<LeafSizes>> value_sizes;             // of these
+  // By value: the dim whose rows are in an order that each part has of its own (Note [Routed rows]), or -1.
+  Shared<std::vector<int32_t>> own_order;
 
   // The same graph with an atom of another size.
   Frame resized(int32_t atom, int64_t size) const;

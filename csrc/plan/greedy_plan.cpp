@@ -49,8 +49,8 @@ Assignment greedy_assignment(const ir::Graph& graph, const Frame& frame, const M
       if (!may) continue;
       double cost = option.seconds;
       for (size_t o = 0; o < operands.size(); ++o)
-        cost += convert_seconds(graph.type(operands[o]), leaf_sizes(frame, operands[o]),
-                                out.placement(graph, operands[o]), option.operands[o], mesh, true);
+        cost += convert_seconds(graph, frame, operands[o], out.placement(graph, operands[o]),
+                                option.operands[o], mesh, true);
       if (cost >= least) continue;
       least = cost;
       best = std::move(option);

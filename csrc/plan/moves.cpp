@@ -9,7 +9,7 @@ const Moves::Known& Moves::known(size_t edge, const Placement& from, const Place
   const ir::ValueId value = step_.uses[use].value;
   const ir::Type& type = step_.graph.type(value);
   const LeafSizes& sizes = turn_.value_sizes[value];
-  const double seconds = convert_seconds(type, sizes, from, to, mesh_, merged);
+  const double seconds = plan::convert_seconds(step_.graph, turn_, value, from, to, mesh_, merged);
   one = {from, to, merged, seconds, seconds > 0 ? local_bytes(type, sizes, to, mesh_) : 0};
   return one;
 }

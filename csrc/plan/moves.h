@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "plan/mesh.h"
+#include "plan/options.h"
 #include "plan/step.h"
 
 namespace moai::plan {

@@ -82,14 +82,13 @@ class Cost {
   }
 
  private:
-  // The type of what is multiplied. A product's last operand is a factor (its first may be a bias), but for
-  // what every part has whole: offsets of groups. Attention's first is one (the last of its backward are sums
-  // of rows, in fp32).
+  // The type of what is multiplied. A product's last operand of real numbers is a factor (its first may be a
+  // bias, and integers say where groups end). Attention's first is one (the last of its backward are sums of
+  // rows, in fp32).
   ir::DType multiplied(bool attends) const {
     if (node_.operands.empty()) return ir::DType::kF32;
     size_t o = attends ? 0 : node_.operands.size() - 1;
-    const auto& whole = rule_.replicated;
-    while (o > 0 && std::find(whole.begin(), whole.end(), static_cast<int32_t>(o)) != whole.end()) --o;
+    while (o > 0 && ir::is_integer(graph_.type(node_.operands[o]).dtype)) --o;
     return graph_.type(node_.operands[o]).dtype;
   }
 

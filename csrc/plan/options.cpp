@@ -1,6 +1,7 @@
 #include "plan/options.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "plan/op_cost.h"
 
@@ -170,6 +171,22 @@ class Enumerate {
 std::vector<Option> options_of(const ir::Graph& graph, const Frame& frame, ir::NodeId node, const Mesh& mesh,
                                const Roles* roles) {
   return Enumerate(graph, frame, node, mesh, roles).all();
+}
+
+bool keeps_order(const Frame& frame, ir::ValueId value, const Placement& from, const Placement& to) {
+  const int32_t dim = frame.own_order[value];
+  if (dim < 0) return true;
+  const auto cuts_rows = [&](const Split& split) { return split.kind == K::kShard && split.dim == dim; };
+  for (size_t a = 0; a < from.size(); ++a) {
+    if (from[a] != to[a] && (cuts_rows(from[a]) || cuts_rows(to[a]))) return false;
+  }
+  return true;
+}
+
+double convert_seconds(const ir::Graph& graph, const Frame& frame, ir::ValueId value, const Placement& from,
+                       const Placement& to, const Mesh& mesh, bool merged) {
+  if (!keeps_order(frame, value, from, to)) return std::numeric_limits<double>::infinity();
+  return convert_seconds(graph.type(value), leaf_sizes(frame, value), from, to, mesh, merged);
 }
 
 std::vector<Placement> input_placements(const Frame& frame, ir::ValueId value, const Mesh& mesh) {

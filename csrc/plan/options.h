@@ -37,6 +37,15 @@ struct Option {
 
 inline const LeafSizes& leaf_sizes(const Frame& frame, ir::ValueId value) { return frame.value_sizes[value]; }
 
+// Whether a value's rows are where they were before it is brought from one placement to another: rows in an
+// order of their own cannot go elsewhere (Note [Routed rows]).
+bool keeps_order(const Frame& frame, ir::ValueId value, const Placement& from, const Placement& to);
+
+// Seconds for bringing a value from one placement to another, as mesh.h has it; infinite, too, where its
+// order is not kept.
+double convert_seconds(const ir::Graph& graph, const Frame& frame, ir::ValueId value, const Placement& from,
+                       const Placement& to, const Mesh& mesh, bool merged = false);
+
 // Every way that the rules allow, the whole one first: for each axis a splittable atom at least as large as
 // the axis, a linear set, or nothing. Axes that split the same atom must fit it together. With `roles` a node
 // of forward or backward splits along an axis only what the axis is for.

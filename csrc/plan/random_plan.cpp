@@ -67,6 +67,7 @@ class Draw {
     const auto& operands = graph_.node(node).operands;
     for (size_t o = 0; o < operands.size(); ++o) {
       const Placement& from = out_.placement(graph_, operands[o]);
+      if (!keeps_order(frame_, operands[o], from, option.operands[o])) return false;
       for (size_t a = 0; a < from.size(); ++a) {
         if (change_of(from[a], option.operands[o][a]) == Change::kImpossible) return false;
       }
@@ -80,8 +81,8 @@ class Draw {
       if (!can_have(node, option)) continue;
       (is_split(option) ? split : whole).push_back(std::move(option));
     }
-    MOAI_ASSERT(!whole.empty(), "a node that cannot be whole");
-    const bool splits = !split.empty() && random_.uniform() < kSplit;
+    MOAI_ASSERT(!whole.empty() || !split.empty(), "a node that can lie nowhere");
+    const bool splits = whole.empty() || (!split.empty() && random_.uniform() < kSplit);
     auto& among = splits ? split : whole;
     std::vector<double> weights;
     double total = 0;

@@ -4,6 +4,7 @@
 #include <map>
 
 #include "ir/error.h"
+#include "ops/routed_rows.h"
 
 namespace moai::plan {
 
@@ -103,7 +104,7 @@ Roles find_roles(const ir::Graph& graph, const Frame& frame) {
       if (roles.backward_end == 0) roles.forward_end = n;
       roles.backward_end = n + 1;
     }
-    if (node.op.str() == kGroupedProduct) {
+    if (node.op.str() == kGroupedProduct || node.op == ops::routed_rows().grouped_mm) {
       for (const auto operand : node.operands) {
         const auto& dims = frame.value_dims[operand];
         if (dims.size() != 3) continue;
@@ -159,17 +160,7 @@ enum class Over : uint8_t {
   kAfter,  // is only known after the last turn
 };
 
-bool is_integer(ir::DType dtype) {
-  switch (dtype) {
-    case ir::DType::kBool:
-    case ir::DType::kU8:
-    case ir::DType::kI8:
-    case ir::DType::kI16:
-    case ir::DType::kI32:
-    case ir::DType::kI64: return true;
-    default: return false;
-  }
-}
+bool is_whole(ir::DType dtype) { return ir::is_integer(dtype) || dtype == ir::DType::kBool; }
 
 // nll_loss's second result counts its targets' weights.
 bool is_count(const ir::Node& node, size_t result) {
@@ -202,7 +193,7 @@ TimeAxis find_time_axis(const ir::Graph& graph, const Frame& frame, const Roles&
   };
 
   std::vector<bool> of_integers(graph.values().size(), false);  // what it comes from is
-  for (const auto input : graph.inputs()) of_integers[input] = is_integer(graph.type(input).dtype);
+  for (const auto input : graph.inputs()) of_integers[input] = is_whole(graph.type(input).dtype);
   std::vector<Over> over(graph.values().size(), Over::kSame);
   std::vector<ir::NodeId> origin(graph.values().size(), ir::kNone);  // of a sum: who added up
   for (const auto input : graph.inputs()) {

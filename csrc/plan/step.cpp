@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "ops/host_copies.h"
-#include "plan/split_lists.h"
+#include "plan/prepare.h"
 
 namespace moai::plan {
 
@@ -231,7 +231,7 @@ Step finish(ir::Graph graph, Frame frame, const std::vector<ir::NodeId>& origina
 }  // namespace
 
 Step make_step(const ir::Graph& given) {
-  ir::Graph graph = split_lists(given);
+  ir::Graph graph = prepare(given);
   Frame frame = make_frame(graph);
   std::vector<ir::NodeId> original(graph.nodes().size());
   for (size_t n = 0; n < original.size(); ++n) original[n] = static_cast<ir::NodeId>(n);

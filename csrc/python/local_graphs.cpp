@@ -12,7 +12,7 @@
 #include "ir/error.h"
 #include "plan/greedy_plan.h"
 #include "plan/random_plan.h"
-#include "plan/split_lists.h"
+#include "plan/prepare.h"
 #include "python/bindings.h"
 
 namespace py = pybind11;
@@ -27,7 +27,7 @@ using plan::Split;
 // A step, its frame, and a mesh of devices that are all alike.
 struct Whole {
   Whole(const std::string& text, const std::vector<int32_t>& mesh_sizes)
-      : graph(plan::split_lists(ir::parse(text))), sizes(mesh_sizes) {
+      : graph(plan::prepare(ir::parse(text))), sizes(mesh_sizes) {
     ir::verify(graph);
     frame = plan::make_frame(graph);
     cluster = plan::parse_cluster(concat("h100:", compile::places_of(sizes).size(), "x1"));

@@ -8,7 +8,7 @@
 #include "ops/rule_builder.h"
 #include "plan/atoms.h"
 #include "plan/kept_whole.h"
-#include "plan/split_lists.h"
+#include "plan/prepare.h"
 #include "python/bindings.h"
 
 namespace py = pybind11;
@@ -96,7 +96,7 @@ void bind_rules(py::module_& m) {
   m.def("ops_with_rules", &ops::ops_with_rules);
   m.def("pointwise_rules", &ops::pointwise_rules);
   m.def("kept_whole", [](const std::string& text) {
-    const ir::Graph graph = plan::split_lists(ir::parse(text));
+    const ir::Graph graph = plan::prepare(ir::parse(text));
     ir::verify(graph);
     const auto report = plan::kept_whole(graph, plan::make_frame(graph));
     py::list ops;
@@ -109,7 +109,7 @@ void bind_rules(py::module_& m) {
   });
   // Each value's dims as lists of (atom, size), and the graph that they belong to.
   m.def("dims", [](const std::string& text) {
-    const ir::Graph graph = plan::split_lists(ir::parse(text));
+    const ir::Graph graph = plan::prepare(ir::parse(text));
     const auto frame = plan::make_frame(graph);
     py::list out;
     for (const auto& dims : frame.value_dims.all()) {

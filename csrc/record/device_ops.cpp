@@ -228,6 +228,17 @@ at::Tensor histc(const at::Tensor& self, int64_t bins, const at::Scalar& min, co
   return recorded(op, self.to(at::kDouble), bins, min, max).to(self.scalar_type());
 }
 
+// What indices are divided by says what they point to: a number that is structure, so that the planner can
+// tell tokens from the rows that they became (plan/route_rows.h).
+at::Tensor floor_divide(const at::Tensor& self, const at::Tensor& other) {
+  static const OpSchema& tensor = schema_of("aten::floor_divide", "");
+  static const OpSchema& scalar = schema_of("aten::floor_divide", "Scalar");
+  const bool is_integer = other.unsafeGetTensorImpl()->is_wrapped_number() && other.device().is_cpu() &&
+                          at::isIntegralType(other.scalar_type(), /*includeBool=*/false) &&
+                          at::isIntegralType(self.scalar_type(), /*includeBool=*/false);
+  return is_integer && is_moai(self) ? recorded(scalar, self, other.item()) : recorded(tensor, self, other);
+}
+
 bool is_set_to(const at::Tensor& self, const at::Tensor& tensor) {
   return self.storage().unsafeGetStorageImpl() == tensor.storage().unsafeGetStorageImpl() &&
          self.storage_offset() == tensor.storage_offset() && self.sizes() == tensor.sizes() &&
@@ -303,6 +314,7 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("set_.source_Storage_storage_offset", set_storage);
   m.impl("set_.source_Tensor", set_source_tensor);
   m.impl("histc", histc);
+  m.impl("floor_divide", floor_divide);
   m.impl("is_set_to", is_set_to);
   m.impl("is_same_size", TORCH_FN(at::native::is_same_size));
   m.impl("_has_same_storage_numel", TORCH_FN(at::native::_has_same_storage_numel));

@@ -104,6 +104,8 @@ const std::vector<Correction>& corrections() {
       {"_foreach_norm.Scalar", H::kRecord, {}, true, false, "the order says how parts combine"},
       {"arange.*", H::kRecord, {}, true, false, "the ends decide the size"},
       {"range.*", H::kRecord, {}, true, false, "the ends decide the size"},
+      {"histc", H::kRecord, {}, true, false, "the ends say what is counted"},
+      {"floor_divide.Scalar", H::kRecord, {}, true, false, "see device_ops.cpp"},
       {"linspace.*", H::kRecord, {}, true, false, "part of a constant"},
       {"logspace.*", H::kRecord, {}, true, false, "part of a constant"},
       // Samplers. kernels/aten/random.cpp has one entry for each.

@@ -25,6 +25,7 @@ const std::set<std::string>& own_kernels() {
                                            "aten::_unsafe_view",
                                            "aten::_efficientzerotensor",
                                            "aten::histc",
+                                           "aten::floor_divide",
                                            "aten::_thnn_fused_lstm_cell",
                                            "aten::_thnn_fused_gru_cell",
                                            "aten::view.dtype",

@@ -38,6 +38,15 @@ TEXT = {
         "num_hidden_layers": 2, "hidden_size": 24, "intermediate_size": 32, "num_attention_heads": 4,
         "num_key_value_heads": 2, "vocab_size": 101, "num_local_experts": 4, "output_router_logits": True,
     }),
+    "mixtral, routed": ("MixtralForCausalLM", {
+        "num_hidden_layers": 2, "hidden_size": 24, "intermediate_size": 32, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "vocab_size": 101, "num_local_experts": 4, "output_router_logits": True,
+    }),
+    "qwen3 experts, routed": ("Qwen3MoeForCausalLM", {
+        "num_hidden_layers": 2, "hidden_size": 24, "intermediate_size": 40, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 6, "vocab_size": 101, "num_experts": 6, "num_experts_per_tok": 3,
+        "moe_intermediate_size": 16, "norm_topk_prob": True,
+    }),
     "bert": ("BertForMaskedLM", {
         "num_hidden_layers": 2, "hidden_size": 24, "intermediate_size": 40, "num_attention_heads": 4,
         "vocab_size": 101, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
@@ -57,8 +66,11 @@ def text_model(name: str) -> nn.Module:
     made = getattr(transformers, model_type).config_class(**config)
     if name == "mixtral":
         made._experts_implementation = "batched_mm"
+    if name.endswith("routed"):
+        made._experts_implementation = "grouped_mm"
     torch.manual_seed(0)
-    return getattr(transformers, model_type)(made).double()
+    model = getattr(transformers, model_type)(made)
+    return model if name.endswith("routed") else model.double()  # _grouped_mm knows no fp64
 
 
 def train_text(device: str, name: str) -> Results:

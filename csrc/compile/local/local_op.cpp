@@ -6,9 +6,11 @@
 
 #include "compile/local/grouped_product.h"
 #include "compile/local/halo_exchange.h"
+#include "compile/local/routed_rows.h"
 #include "compile/local/row_exchange.h"
 #include "ir/error.h"
 #include "ir/view_nodes.h"
+#include "ops/routed_rows.h"
 #include "ops/traits.h"
 
 namespace moai::compile {
@@ -41,7 +43,9 @@ class WriteLocal {
                               op_.whole.type(op_.node.results[0]).dtype)};
       if (op_.rule.factors[f].position == Position::kOnlyPosition) return cut_whole();
     }
-    if (op_.node.op.str() == "aten._grouped_mm") return {grouped()};
+    if (op_.node.op.str() == "aten._grouped_mm") return {grouped(op_.node)};
+    if (op_.node.op == ops::routed_rows().grouped_mm) return {grouped_rows()};
+    if (ops::is_routed_rows(op_.node.op)) return routed_rows(b_, op_.node, operands_, result_types());
     for (size_t f = 0; f < op_.rule.factors.size(); ++f) {
       if (op_.turn.leaf_of(op_.factors[f]) < 0 || is_split(f)) continue;
       if (op_.rule.factors[f].position == Position::kOnlyPosition) return cut_whole();
@@ -216,10 +220,14 @@ class WriteLocal {
     } else if (node.kind == ir::NodeKind::kView && !base_is_whole) {
       fail("its operand is laid out otherwise");
     }
+    node.operands = operands_;
+    return b_.graph().node(b_.graph().add_node(std::move(node), result_types())).results;
+  }
+
+  std::vector<Type> result_types() const {
     std::vector<Type> types;
     for (size_t r = 0; r < op_.node.results.size(); ++r) types.push_back(result_type(r));
-    node.operands = operands_;
-    return b_.graph().node(b_.graph().add_node(std::move(node), std::move(types))).results;
+    return types;
   }
 
   // --- Halos --------------------------------------------------------------------------------------
@@ -388,12 +396,20 @@ class WriteLocal {
     b_.graph().add_node(std::move(node), std::move(types));
   }
 
-  ValueId grouped() {
+  // Its groups end where the sorted ids of its own rows say.
+  ValueId grouped_rows() {
+    ir::Node node = op_.node;
+    node.op = ir::Symbol::intern("aten._grouped_mm");
+    operands_[2] = group_ends(b_, operands_[2], std::get<int64_t>(node.args[3]));
+    args_ = {ir::OperandRef{0}, ir::OperandRef{1}, ir::OperandRef{2}, ir::NoneArg{}, ir::NoneArg{}};
+    return grouped(std::move(node));
+  }
+
+  ValueId grouped(ir::Node node) {
     std::optional<Part> groups;
     for (size_t f = 0; f < op_.rule.factors.size(); ++f) {
       if (is_split(f) && op_.rule.factors[f].position == Position::kGroups) groups = run_of(f);
     }
-    ir::Node node = op_.node;
     node.args = args_;
     return grouped_product(b_, std::move(node), operands_, result_type(0), groups);
   }

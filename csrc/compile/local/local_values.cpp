@@ -60,7 +60,7 @@ ValueId LocalValues::bring(ValueId value, const Placement& to) {
   for (const auto& place : there) {
     if (place.scope != kForever && place.scope != scope()) continue;
     if (place.placement == to) return place.local;
-    const double cost = plan::convert_seconds(whole_.type(value), sizes, place.placement, to, step_.mesh);
+    const double cost = plan::convert_seconds(whole_, step_.frame, value, place.placement, to, step_.mesh);
     if (cost >= least) continue;
     least = cost;
     best = &place;
@@ -68,7 +68,10 @@ ValueId LocalValues::bring(ValueId value, const Placement& to) {
   if (best == nullptr) {
     const auto producer = whole_.value(value).producer;
     Error error(moai::Phase::kCompile,
-                concat("the plan reduces %", value, " otherwise than by a sum, and asks for a sum"));
+                concat("the plan asks for %", value,
+                       step_.frame.own_order[value] < 0
+                           ? " as a partial sum, and reduces it otherwise"
+                           : ", whose rows are in an order of their own, where these rows are not"));
     if (producer != ir::kNone) error.detail(ir::print(whole_, producer));
     throw Error(error);
   }

@@ -1,0 +1,59 @@
+#include "compile/local/routed_rows.h"
+
+#include "ir/error.h"
+#include "ops/routed_rows.h"
+
+namespace moai::compile {
+
+namespace {
+
+using ir::Type;
+using ir::ValueId;
+
+ValueId count_up(LocalBuilder& b, int64_t size) {
+  return b.add(
+      "aten.arange", {},
+      {size, static_cast<int64_t>(ir::DType::kI64), ir::NoneArg{}, ir::NoneArg{}, ir::NoneArg{}},
+      Type::contiguous(ir::DType::kI64, {size}));
+}
+
+ir::Arg operand(int32_t number) { return ir::OperandRef{number}; }
+ir::Arg index(int32_t number) { return ir::OperandListRef{{number}}; }
+
+}  // namespace
+
+std::vector<ValueId> routed_rows(LocalBuilder& b, const ir::Node& node, const std::vector<ValueId>& operands,
+                                 const std::vector<Type>& results) {
+  const ops::RoutedRows& all = ops::routed_rows();
+  ir::Node local;
+  local.section = node.section;
+  local.origin = node.origin;
+  local.operands = operands;
+  if (node.op == all.sort) {
+    local.op = ir::Symbol::intern("aten.sort.stable");
+    local.args = {operand(0), true, int64_t{0}, false};
+  } else if (node.op == all.inverse) {
+    const int64_t rows = b.type(operands[0]).sizes[0];
+    local.op = ir::Symbol::intern("aten.scatter.src");
+    local.operands = {b.full(ir::DType::kI64, {rows}, 0), operands[0], count_up(b, rows)};
+    local.args = {operand(0), int64_t{0}, operand(1), operand(2)};
+  } else if (node.op == all.put) {
+    local.op = ir::Symbol::intern(node.tied.empty() ? "aten.index_put" : "aten.index_put_");
+    local.args = {operand(0), index(1), operand(2), std::get<bool>(node.args[3])};
+    local.tied = node.tied;
+  } else {
+    MOAI_ASSERT(node.op == all.take || node.op == all.give_back, "no op of routed rows: ", node.op.str());
+    local.op = ir::Symbol::intern("aten.index.Tensor");
+    local.args = {operand(0), index(1)};
+  }
+  return b.graph().node(b.graph().add_node(std::move(local), results)).results;
+}
+
+ValueId group_ends(LocalBuilder& b, ValueId sorted_ids, int64_t groups) {
+  // (sorted sequence, values, out_int32, right, side, sorter)
+  return b.add_call("aten.searchsorted.Tensor", {sorted_ids, count_up(b, groups)},
+                    {operand(0), operand(1), true, true, ir::NoneArg{}, ir::NoneArg{}},
+                    Type::contiguous(ir::DType::kI32, {groups}));
+}
+
+}  // namespace moai::compile
