@@ -9,9 +9,9 @@
 #include "ir/error.h"
 #include "plan/pairs.h"
 #include "plan/plan_file.h"
+#include "plan/prepare.h"
 #include "plan/random_plan.h"
 #include "plan/replay.h"
-#include "plan/prepare.h"
 #include "plan/step.h"
 
 namespace moai::engine {

@@ -32,12 +32,21 @@ void index_select(RuleBuilder& b) {
   b.linear({0});
 }
 
+// Each part adds what it has of `name` to zeros, and one of them to what was there.
+void adds_up(RuleBuilder& b, const std::string& name) {
+  b.additive(0);
+  // Of bools a sum is no more than whether one of them is true.
+  if (b.dtype(0) == ir::DType::kBool) b.whole(name, kByData);
+}
+
 void index_add(RuleBuilder& b) {
   const size_t rank = b.sizes(0).size();
   const int64_t dim = b.wrap(b.integer(1), rank);
-  b.line(dims_but(rank, dim) + ", ., " + dims_but(rank, dim) + " -> " + dims_but(rank, dim, "v"), {0, 2, 3});
+  const std::string into = dims_but(rank, dim, "v");
+  const char* index = b.sizes(b.operand(2)).empty() ? "" : "i";
+  b.line(into + ", " + index + ", " + dims_but(rank, dim, "i") + " -> " + into, {0, 2, 3});
   b.whole("v", kByData);
-  b.why_whole(kByData);
+  adds_up(b, "i");
 }
 
 // self, dim, index[, src]: dims that are as long in all tensors go together; the others lie whole.
@@ -113,7 +122,20 @@ void index(RuleBuilder& b, bool writes) {
     else term += "c" + std::to_string(last + d - first - width) + " ";
   }
   b.line(line + ", " + (term.empty() ? "1*" : term) + " -> " + before + indexed + after);
-  for (size_t d = 0; d < width; ++d) b.whole("i" + std::to_string(d), kByData);
+  const bool adds = b.flag(3) && values != ir::kNone;
+  for (size_t d = 0; d < width; ++d) {
+    if (adds) adds_up(b, "i" + std::to_string(d));
+    else b.whole("i" + std::to_string(d), kByData);
+  }
+}
+
+// Counts between ends that the call says add up; others are the data's.
+void histc(RuleBuilder& b) {
+  b.why_whole(kByData);
+  const auto low = b.number(2), high = b.number(3);
+  if (!low || !high || *low == *high) return;
+  b.count("i", b.sizes(0).size());
+  b.line("i* -> .");
 }
 
 }  // namespace
@@ -128,7 +150,8 @@ void add_indexing(RuleTable& table) {
   table["index.Tensor"] = table["_unsafe_index.Tensor"] = [](RuleBuilder& b) { index(b, false); };
   table["index_put"] = table["_unsafe_index_put"] =
       table["_index_put_impl"] = [](RuleBuilder& b) { index(b, true); };
-  table["histc"] = table["bincount"] = [](RuleBuilder& b) { b.why_whole(kByData); };
+  table["histc"] = histc;
+  table["bincount"] = [](RuleBuilder& b) { b.why_whole(kByData); };
 }
 
 }  // namespace moai::ops

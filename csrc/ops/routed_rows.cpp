@@ -66,9 +66,10 @@ void grouped_rows_mm(RuleBuilder& b) {
 }  // namespace
 
 const RoutedRows& routed_rows() {
-  static const RoutedRows all{ir::Symbol::intern("moai.sort_rows"),   ir::Symbol::intern("moai.inverse_rows"),
-                              ir::Symbol::intern("moai.take_rows"),   ir::Symbol::intern("moai.grouped_rows_mm"),
-                              ir::Symbol::intern("moai.return_rows"), ir::Symbol::intern("moai.put_rows")};
+  static const RoutedRows all{
+      ir::Symbol::intern("moai.sort_rows"),   ir::Symbol::intern("moai.inverse_rows"),
+      ir::Symbol::intern("moai.take_rows"),   ir::Symbol::intern("moai.grouped_rows_mm"),
+      ir::Symbol::intern("moai.return_rows"), ir::Symbol::intern("moai.put_rows")};
   return all;
 }
 

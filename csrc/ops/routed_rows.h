@@ -16,7 +16,7 @@ namespace moai::ops {
 //   moai.take_rows(x, at)              -> x[at]; `at` of rows, or of tokens (order // choices)
 //   moai.grouped_rows_mm(a, b, ids, groups)   `_grouped_mm` with runs of equal sorted ids for groups
 //   moai.return_rows(y, inverse)       -> y[inverse]                                it ends
-//   moai.put_rows(self, at, y, adds)   -> self with y at these rows                 it ends
+//   moai.put_rows(self, at, y, adds[, times])  -> self with y at these rows         it ends
 //
 // A value whose rows are in such an order stays with the part that it was made on: gathered, its parts would
 // not be the whole's order (plan::Frame::own_order). A choice of one token is nothing without the others, so

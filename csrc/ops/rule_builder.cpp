@@ -83,6 +83,13 @@ int64_t RuleBuilder::integer(size_t arg, int64_t fallback) const {
   return value ? *value : fallback;
 }
 
+std::optional<double> RuleBuilder::number(size_t arg) const {
+  if (arg >= node_.args.size()) return std::nullopt;
+  if (const auto* real = std::get_if<double>(&node_.args[arg])) return *real;
+  const auto* integer = std::get_if<int64_t>(&node_.args[arg]);
+  return integer == nullptr ? std::nullopt : std::optional<double>(static_cast<double>(*integer));
+}
+
 bool RuleBuilder::flag(size_t arg, bool fallback) const {
   if (arg >= node_.args.size()) return fallback;
   const auto* value = std::get_if<bool>(&node_.args[arg]);

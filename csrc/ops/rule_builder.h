@@ -3,6 +3,7 @@
 #include <functional>
 #include <initializer_list>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -33,6 +34,8 @@ class RuleBuilder {
   int32_t operand(size_t arg) const;
   std::vector<int32_t> operand_list(size_t arg) const;
   int64_t integer(size_t arg, int64_t fallback = 0) const;
+  // Nothing where it is absent, or a number of the step.
+  std::optional<double> number(size_t arg) const;
   bool flag(size_t arg, bool fallback = false) const;
   std::vector<int64_t> integers(size_t arg) const;
   const ir::Dims& sizes(int32_t operand) const;

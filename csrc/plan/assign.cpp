@@ -250,8 +250,7 @@ class Assigner {
 
   // On the host a part of a value can be seen, but devices exchange none there.
   double conversion(ir::ValueId value, const Placement& from, const Placement& to, bool merged) const {
-    const double seconds =
-        convert_seconds(graph_, frame_, value, from, to, mesh_, merged);
+    const double seconds = convert_seconds(graph_, frame_, value, from, to, mesh_, merged);
     return step_.on_host[value] && seconds > 0 ? std::numeric_limits<double>::infinity() : seconds;
   }
 

@@ -191,7 +191,8 @@ Frame make_frame(const ir::Graph& graph) {
   for (size_t n = 0; n < graph.nodes().size(); ++n) {
     const ir::Node& node = graph.nodes()[n];
     const ops::Rule& rule = rules[n];
-    for (const auto& factor : rule.factors) factors[n].push_back({frame.atoms.add(factor.size, factor.indivisible)});
+    for (const auto& factor : rule.factors)
+      factors[n].push_back({frame.atoms.add(factor.size, factor.indivisible)});
     const auto unify = [&](const ops::TensorFactors& tensor, ir::ValueId value) {
       for (size_t d = 0; d < tensor.size(); ++d) {
         Dim of_rule;

@@ -29,8 +29,7 @@ struct Role {
     kOrder,    // holds where rows were before
     kTokens,   // the same, divided by the choices of a token
     kInverse,  // by row before the sort: where it went
-    kCounts,   // rows of each expert
-    kEnds,     // where the rows of each expert end
+    kIsOf,     // by row in that order and expert: whether the one is the other's
   };
   Kind kind = Kind::kRows;
   size_t dim = 0;
@@ -65,9 +64,10 @@ class Route {
   Rewritten find() {
     if (!begins()) return {};
     for (NodeId n = sort_ + 1; n < static_cast<NodeId>(graph_.nodes().size()); ++n) {
-      const auto& operands = graph_.node(n).operands;
+      const Node& node = graph_.node(n);
       const auto is_role = [&](ValueId v) { return roles_.count(v) != 0; };
-      if (std::any_of(operands.begin(), operands.end(), is_role) && !follow(n)) return {};
+      if (std::any_of(node.operands.begin(), node.operands.end(), is_role) && !follow(n)) return {};
+      find_ends(node);
     }
     const auto& outputs = graph_.outputs();
     if (std::any_of(outputs.begin(), outputs.end(), [&](ValueId v) { return roles_.count(v) != 0; }))
@@ -98,7 +98,8 @@ class Route {
     const ir::Dims& among = graph_.type(choice.operands[0]).sizes;
     const auto rank = static_cast<int64_t>(among.size());
     const bool is_top = choice.op.str() == "aten.topk" && graph_.value(from).index == 1;
-    const bool is_most = choice.op.str() == "aten.argmax" && !std::holds_alternative<ir::NoneArg>(choice.args[1]);
+    const bool is_most =
+        choice.op.str() == "aten.argmax" && !std::holds_alternative<ir::NoneArg>(choice.args[1]);
     if (!is_top && !is_most) return false;
     const int64_t dim = arg_or<int64_t>(choice, is_top ? 2 : 1, -1);
     if (rank == 0 || (dim != -1 && dim != rank - 1)) return false;
@@ -115,7 +116,7 @@ class Route {
   bool is(ValueId value, Kind kind) const { return role(value) != nullptr && role(value)->kind == kind; }
   bool is_in_order(ValueId value, size_t dim) const {
     const Role* of = role(value);
-    return of != nullptr && (of->kind == Kind::kRows || of->kind == Kind::kIds) && of->dim == dim;
+    return of != nullptr && !points(*of) && of->dim == dim;
   }
 
   // An op of ours in the place of a node, whose arguments name its operands in order.
@@ -125,7 +126,8 @@ class Route {
     node.origin = graph_.node(at).origin;
     node.op = op;
     node.operands = std::move(operands);
-    for (size_t o = 0; o < node.operands.size(); ++o) node.args.emplace_back(ir::OperandRef{static_cast<int32_t>(o)});
+    for (size_t o = 0; o < node.operands.size(); ++o)
+      node.args.emplace_back(ir::OperandRef{static_cast<int32_t>(o)});
     return node;
   }
 
@@ -135,16 +137,30 @@ class Route {
     if (node.kind != ir::NodeKind::kOp || node.results.empty()) return false;
     const ValueId first = node.operands[0];
     if (op == "aten.floor_divide.Scalar" && is(first, Kind::kOrder)) return divide(n);
-    if (op == "aten._to_copy" && role(first)->kind >= Kind::kCounts) return keep(n, *role(first));
     if (op == "aten._to_copy" && is(first, Kind::kIds)) return keep(n, *role(first));
-    if (op == "aten.histc" && is(first, Kind::kIds)) return count(n);
-    if (op == "aten.cumsum" && is(first, Kind::kCounts)) return keep(n, {Kind::kEnds, 0});
     if (op == "aten._grouped_mm") return multiply(n);
-    if (is_any(op, {"aten.index.Tensor", "aten._unsafe_index.Tensor"}) && looks_up_rows(node)) return look_up(n);
+    if (is_any(op, {"aten.index.Tensor", "aten._unsafe_index.Tensor"}) && looks_up_rows(node))
+      return look_up(n);
     if (is_any(op, {"aten.index_put", "aten.index_put_", "aten._index_put_impl", "aten._index_put_impl_"}) &&
         looks_up_rows(node))
-      return put(n);
+      return put(n, node.operands[index_of(node)], 2);
+    if (op == "aten.index_select" && is_along_rows(node)) return look_up(n);
+    if (is_any(op, {"aten.index_add", "aten.index_add_"}) && is_along_rows(node))
+      return put(n, at_of(node), 3);
     return treats_rows_alike(n);
+  }
+
+  // How many rows each expert has adds up over parts; where they end, a part knows from its own ids.
+  void find_ends(const Node& node) {
+    if (node.operands.empty() || node.results.empty()) return;
+    const std::string op = node.op.str();
+    const ValueId first = node.operands[0], result = node.results[0];
+    if (op == "aten.histc" && is(first, Kind::kIds) && has_a_bin_for_each(node)) counts_.insert(result);
+    if (op == "aten.sum.dim_IntList" && is(first, Kind::kIsOf) && graph_.type(result).sizes.size() == 1)
+      counts_.insert(result);
+    if (op == "aten._to_copy" && counts_.count(first) != 0) counts_.insert(result);
+    if (op == "aten._to_copy" && ends_.count(first) != 0) ends_.insert(result);
+    if (op == "aten.cumsum" && counts_.count(first) != 0) ends_.insert(result);
   }
 
   bool keep(NodeId n, Role as) {
@@ -159,17 +175,14 @@ class Route {
     return keep(n, {Kind::kTokens, 0});
   }
 
-  // One bin for each expert, however they are told apart.
-  bool count(NodeId n) {
-    const Node& node = graph_.node(n);
+  bool has_a_bin_for_each(const Node& node) const {
     const auto bins = arg_or<int64_t>(node, 1, 0);
-    const bool is_each = bins >= experts_ && number(node, 2) == 0 && number(node, 3) == static_cast<double>(bins - 1);
-    return is_each && keep(n, {Kind::kCounts, 0});
+    return bins >= experts_ && number(node, 2) == 0 && number(node, 3) == static_cast<double>(bins - 1);
   }
 
   bool multiply(NodeId n) {
     const Node& node = graph_.node(n);
-    if (node.operands.size() != 3 || !is(node.operands[2], Kind::kEnds)) return false;
+    if (node.operands.size() != 3 || ends_.count(node.operands[2]) == 0) return false;
     const ValueId a = node.operands[0], b = node.operands[1];
     const bool a_3d = graph_.type(a).sizes.size() == 3, b_3d = graph_.type(b).sizes.size() == 3;
     const auto is_fine = [&](ValueId x, bool is_3d, size_t dim) {
@@ -193,11 +206,27 @@ class Route {
     return list->operands[0];
   }
 
+  // (self, dim, index[, source, alpha])
+  static ValueId at_of(const Node& node) {
+    const auto* at = arg(node, 2) == nullptr ? nullptr : std::get_if<ir::OperandRef>(arg(node, 2));
+    return at == nullptr ? ir::kNone : node.operands[at->operand];
+  }
+  bool is_along_rows(const Node& node) const {
+    const Role* of = role(at_of(node));
+    const auto dim = arg_or<int64_t>(node, 1, -1);
+    const auto rank = static_cast<int64_t>(graph_.type(node.operands[0]).sizes.size());
+    return of != nullptr && points(*of) && (dim == 0 || dim == -rank);
+  }
+
+  static bool points(const Role& role) {
+    return role.kind == Kind::kOrder || role.kind == Kind::kTokens || role.kind == Kind::kInverse;
+  }
+
   // Ids are data as any other: what they look up is not of rows.
   bool looks_up_rows(const Node& node) const {
     const int32_t at = index_of(node);
     const Role* of = at == ir::kNone ? nullptr : role(node.operands[at]);
-    return of != nullptr && (of->kind == Kind::kOrder || of->kind == Kind::kTokens || of->kind == Kind::kInverse);
+    return of != nullptr && points(*of);
   }
 
   // Whether rows of `value` are what an index of this kind points into.
@@ -208,7 +237,8 @@ class Route {
 
   bool look_up(NodeId n) {
     const Node& node = graph_.node(n);
-    const ValueId self = node.operands[0], at = node.operands[index_of(node)];
+    const ValueId self = node.operands[0];
+    const ValueId at = node.op.str() == "aten.index_select" ? at_of(node) : node.operands[index_of(node)];
     const Kind kind = role(at)->kind;
     if (!points_into(kind, self)) return false;
     if (kind == Kind::kInverse) {
@@ -230,22 +260,28 @@ class Route {
     return !with_zeros && is_any(op, {"moai.undefined", "aten.full", "aten.ones", "aten.fill_.Scalar"});
   }
 
-  bool counts_up(ValueId value) const {
-    const auto producer = graph_.value(value).producer;
-    return producer != ir::kNone && graph_.node(producer).op.str() == "aten.arange" &&
-           arg_or<int64_t>(graph_.node(producer), 0, -1) == rows_ && graph_.type(value).dtype == ir::DType::kI64;
+  // 0, 1, … below how much; -1 where it does not.
+  int64_t counts_up(ValueId value) const {
+    auto producer = graph_.value(value).producer;
+    while (producer != ir::kNone && graph_.node(producer).op.str() == "moai.reshape")
+      producer = graph_.value(graph_.node(producer).operands[0]).producer;
+    if (producer == ir::kNone || graph_.node(producer).op.str() != "aten.arange") return -1;
+    return graph_.type(value).dtype == ir::DType::kI64 ? arg_or<int64_t>(graph_.node(producer), 0, -1) : -1;
   }
 
-  bool put(NodeId n) {
+  // Rows of the argument `values_at` go to those that `at` says: (self, [at], values, adds) or (self, dim,
+  // at, values, times).
+  bool put(NodeId n, ValueId at, size_t values_at) {
     const Node& node = graph_.node(n);
-    const auto* values_at = arg(node, 2) == nullptr ? nullptr : std::get_if<ir::OperandRef>(arg(node, 2));
-    if (values_at == nullptr) return false;
-    const ValueId self = node.operands[0], at = node.operands[index_of(node)],
-                  values = node.operands[values_at->operand];
+    const auto* ref =
+        arg(node, values_at) == nullptr ? nullptr : std::get_if<ir::OperandRef>(arg(node, values_at));
+    if (ref == nullptr) return false;
+    const ValueId self = node.operands[0], values = node.operands[ref->operand];
     const Kind kind = role(at)->kind;
-    const bool adds = arg_or<bool>(node, 3, false);
+    const bool is_scaled = values_at == 3;
+    const bool adds = is_scaled || arg_or<bool>(node, 3, false);
     if (role(self) != nullptr || !points_into(kind, self)) return false;
-    if (kind == Kind::kOrder && !adds && counts_up(values)) {
+    if (kind == Kind::kOrder && !adds && counts_up(values) == rows_) {
       rewritten_.emplace(n, made(n, ops::routed_rows().inverse, {at}));
       return keep(n, {Kind::kInverse, 0});
     }
@@ -254,13 +290,14 @@ class Route {
     if (graph_.type(values).sizes != sizes) return false;
     if (kind == Kind::kInverse) {
       // Each row goes where it went before: what the sort takes there.
-      if (role(values) != nullptr || (adds && !is_filled(self, true))) return false;
+      if (role(values) != nullptr || is_scaled || (adds && !is_filled(self, true))) return false;
       rewritten_.emplace(n, made(n, ops::routed_rows().take, {values, graph_.node(sort_).results[1]}));
       return keep(n, {Kind::kRows, 0});
     }
     if (!is_in_order(values, 0) || (kind == Kind::kTokens && !adds)) return false;
     Node put = made(n, ops::routed_rows().put, {self, at, values});
     put.args.emplace_back(adds);
+    if (is_scaled && arg(node, 4) != nullptr) put.args.push_back(*arg(node, 4));
     put.tied = node.tied;
     rewritten_.emplace(n, std::move(put));
     return true;
@@ -274,14 +311,15 @@ class Route {
     for (size_t o = 0; o < node.operands.size(); ++o) {
       const Role* of = role(node.operands[o]);
       if (of == nullptr) continue;
-      if (of->kind != Kind::kRows && of->kind != Kind::kIds) return false;
+      if (points(*of)) return false;
       const auto& factors = rule.operands[o][of->dim];
       if (factors.size() != 1 || (rows != -1 && factors[0] != rows)) return false;
       rows = factors[0];
     }
     if (rows < 0 || !rule.splittable(rows)) return false;
     const ops::Factor& factor = rule.factors[rows];
-    if (factor.position != ops::Position::kNone || factor.window.over >= 0 || factor.exchanges > 0) return false;
+    if (factor.position != ops::Position::kNone || factor.window.over >= 0 || factor.exchanges > 0)
+      return false;
     for (size_t o = 0; o < node.operands.size(); ++o) {
       const std::optional<size_t> dim = dim_of(rule.operands[o], rows);
       if (dim && !is_in_order(node.operands[o], *dim) && !is_filled(node.operands[o], false)) return false;
@@ -290,9 +328,22 @@ class Route {
       const std::optional<size_t> dim = dim_of(rule.results[r], rows);
       if (!dim) continue;
       if (rule.results[r][*dim].size() != 1) return false;
-      roles_[node.results[r]] = {Kind::kRows, *dim};
+      roles_[node.results[r]] = {kind_of_result(node), *dim};
     }
     return true;
+  }
+
+  // Of an op that treats rows alike.
+  Kind kind_of_result(const Node& node) const {
+    const std::string op = node.op.str();
+    if (op == "moai.reshape" && is(node.operands[0], Kind::kIds)) return Kind::kIds;
+    if (op != "aten.eq.Tensor") return Kind::kRows;
+    for (const size_t ids : {0, 1}) {
+      const ValueId experts = node.operands[1 - ids];
+      if (is(node.operands[ids], Kind::kIds) && role(experts) == nullptr && counts_up(experts) >= experts_)
+        return Kind::kIsOf;
+    }
+    return Kind::kRows;
   }
 
   static std::optional<size_t> dim_of(const ops::TensorFactors& tensor, int32_t factor) {
@@ -308,6 +359,8 @@ class Route {
   int64_t experts_ = 0;  // that the ids tell apart
   int64_t choices_ = 0;  // of a token; 0 while nothing speaks of tokens
   std::unordered_map<ValueId, Role> roles_;
+  std::set<ValueId> counts_;  // rows of each expert
+  std::set<ValueId> ends_;    // where the rows of each expert end
   Rewritten rewritten_;
 };
 

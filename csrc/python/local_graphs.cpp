@@ -11,8 +11,8 @@
 #include "compile/local/verify_local_graphs.h"
 #include "ir/error.h"
 #include "plan/greedy_plan.h"
-#include "plan/random_plan.h"
 #include "plan/prepare.h"
+#include "plan/random_plan.h"
 #include "python/bindings.h"
 
 namespace py = pybind11;

@@ -146,9 +146,9 @@ PARALLEL = {
         ),
         [([3072, 1024], 0), ([1024, 1024], 1)], 16,
     ),
-    "mixtral: experts": (
+    "mixtral: features of experts": (
         lambda: transformer("MixtralForCausalLM", **WIDE, num_local_experts=8, experts="grouped_mm"),
-        [([8, 5632, 1024], 0), ([8, 1024, 2816], 0)], 8,
+        [([8, 5632, 1024], 1), ([8, 1024, 2816], 2)], 2816,
     ),
     "t5: heads": (
         lambda: transformer(

@@ -60,8 +60,15 @@ def test_a_long_context_is_split_along_the_sequence() -> None:
     assert "sequence" in names(found), found["layout"]
 
 
+def test_experts_rows_go_in_turns() -> None:
+    found = moai.plan("mixtral-8x7b", 64, 1024, "h100:8")
+    assert found["fits"] and not found["no_micro_batches"] and found["micro_batches"] > 1, found["layout"]
+    split = moai.plan("mixtral-8x7b", 64, 1024, "h100:8x2", pin="dp=16,micro=1,pp=1")
+    assert max(axis["data"] for axis in split["axes"]) > 0.9, split["layout"]
+
+
 def test_experts_can_go_to_devices_of_their_own() -> None:
-    # Left alone the planner splits their features: rows that are routed lie whole so far.
+    # Left alone the planner splits their features, as long as all rows go to whoever has some of the experts.
     found = moai.plan("mixtral-8x7b", 16, 1024, "h100:8", pin="ep=8,pp=1")
     assert found["fits"], found["excess"]
     assert max(axis["expert"] for axis in found["axes"]) > 0.3, found["layout"]

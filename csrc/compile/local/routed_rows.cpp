@@ -1,5 +1,8 @@
 #include "compile/local/routed_rows.h"
 
+#include <string>
+#include <utility>
+
 #include "ir/error.h"
 #include "ops/routed_rows.h"
 
@@ -11,10 +14,9 @@ using ir::Type;
 using ir::ValueId;
 
 ValueId count_up(LocalBuilder& b, int64_t size) {
-  return b.add(
-      "aten.arange", {},
-      {size, static_cast<int64_t>(ir::DType::kI64), ir::NoneArg{}, ir::NoneArg{}, ir::NoneArg{}},
-      Type::contiguous(ir::DType::kI64, {size}));
+  return b.add("aten.arange", {},
+               {size, static_cast<int64_t>(ir::DType::kI64), ir::NoneArg{}, ir::NoneArg{}, ir::NoneArg{}},
+               Type::contiguous(ir::DType::kI64, {size}));
 }
 
 ir::Arg operand(int32_t number) { return ir::OperandRef{number}; }
@@ -38,9 +40,16 @@ std::vector<ValueId> routed_rows(LocalBuilder& b, const ir::Node& node, const st
     local.operands = {b.full(ir::DType::kI64, {rows}, 0), operands[0], count_up(b, rows)};
     local.args = {operand(0), int64_t{0}, operand(1), operand(2)};
   } else if (node.op == all.put) {
-    local.op = ir::Symbol::intern(node.tied.empty() ? "aten.index_put" : "aten.index_put_");
-    local.args = {operand(0), index(1), operand(2), std::get<bool>(node.args[3])};
+    const bool is_scaled = node.args.size() > 4;
+    std::string op = is_scaled ? "aten.index_add" : "aten.index_put";
+    if (!node.tied.empty()) op += '_';
+    local.op = ir::Symbol::intern(op);
     local.tied = node.tied;
+    if (is_scaled) {
+      local.args = {operand(0), int64_t{0}, operand(1), operand(2), node.args[4]};
+    } else {
+      local.args = {operand(0), index(1), operand(2), std::get<bool>(node.args[3])};
+    }
   } else {
     MOAI_ASSERT(node.op == all.take || node.op == all.give_back, "no op of routed rows: ", node.op.str());
     local.op = ir::Symbol::intern("aten.index.Tensor");

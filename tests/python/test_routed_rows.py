@@ -1,0 +1,224 @@
+"""Mixtures of experts whose rows are split as their tokens are: the same numbers, and only where that can be proven."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from moai import _C
+from sampling import is_chosen
+from test_devices import devices
+from test_partition import recorded
+from torch import nn
+
+VOCAB, WIDTH, INNER, EXPERTS, CHOICES = 17, 12, 8, 5, 3
+BATCH, LENGTH = 6, 4
+
+Route = Callable[["Layer", torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def ends_by_bins(expert: torch.Tensor) -> torch.Tensor:
+    counts = torch.histc(expert.float(), bins=EXPERTS, min=0, max=EXPERTS - 1)
+    return counts.cumsum(0).to(torch.int32)
+
+
+def ends_by_comparison(expert: torch.Tensor) -> torch.Tensor:
+    each = expert[:, None] == torch.arange(EXPERTS, device=expert.device)
+    return each.sum(0).cumsum(0, dtype=torch.int32)
+
+
+class Layer(nn.Module):
+    """Each token goes through the experts that its router likes best."""
+
+    def __init__(self, route: Route, push: float = 0.0) -> None:
+        super().__init__()
+        self.route = route
+        self.router = nn.Linear(WIDTH, EXPERTS)
+        with torch.no_grad():
+            self.router.bias[1] += push  # everyone's choice, or nobody's
+        self.up = nn.Parameter(torch.randn(EXPERTS, WIDTH, INNER) / 4)
+        self.bias = nn.Parameter(torch.randn(EXPERTS, INNER) / 4)
+        self.down = nn.Parameter(torch.randn(EXPERTS, WIDTH, INNER) / 4)
+
+    def experts(self, rows: torch.Tensor, expert: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+        inner = F.grouped_mm(rows, self.up, offs=ends) + self.bias[expert]
+        return F.grouped_mm(F.silu(inner), self.down.mT, offs=ends)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight, chosen = self.router(x).softmax(-1).topk(CHOICES)
+        return x + self.route(self, x, weight, chosen)
+
+
+def by_inverse(layer: Layer, x: torch.Tensor, weight: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """As transformers does it."""
+    expert, order = chosen.reshape(-1).sort()
+    y = layer.experts(x[order // CHOICES], expert, ends_by_bins(expert)) * weight.reshape(-1)[
+        order
+    ].unsqueeze(-1)
+    inverse = torch.empty_like(order)
+    inverse[order] = torch.arange(order.numel(), device=x.device)
+    return y[inverse].view(-1, CHOICES, WIDTH).sum(1)
+
+
+def by_sum(layer: Layer, x: torch.Tensor, weight: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """Rows are picked and added up where their tokens are."""
+    expert, order = chosen.flatten().sort(stable=True)
+    token = order // CHOICES
+    y = layer.experts(x.index_select(0, token), expert, ends_by_comparison(expert))
+    y = y * weight.flatten()[order, None]
+    return torch.zeros_like(x).index_add(0, token, y)
+
+
+def by_row(layer: Layer, x: torch.Tensor, weight: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """Tokens are repeated first, and rows go back to where they were."""
+    expert, order = chosen.reshape(-1).sort(dim=0)
+    rows = x.repeat_interleave(CHOICES, 0)[order]
+    y = layer.experts(rows, expert, ends_by_bins(expert))
+    back = torch.zeros_like(y).index_put([order], y, accumulate=True)
+    return (back.view(-1, CHOICES, WIDTH) * weight.unsqueeze(-1)).sum(1)
+
+
+def by_the_best(layer: Layer, x: torch.Tensor, weight: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """One expert a token."""
+    expert, order = layer.router(x).argmax(-1).sort()
+    y = layer.experts(x[order], expert, ends_by_comparison(expert))
+    return torch.zeros_like(x).index_put((order,), y) * weight[:, :1]
+
+
+ROUTES = {route.__name__: route for route in (by_inverse, by_sum, by_row, by_the_best)}
+
+
+class Model(nn.Module):
+    def __init__(self, route: Route, push: float = 0.0) -> None:
+        super().__init__()
+        self.tokens, self.head = nn.Embedding(VOCAB, WIDTH), nn.Linear(WIDTH, VOCAB)
+        self.layers = nn.Sequential(Layer(route, push), Layer(route, push))
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        x = self.layers(self.tokens(ids).flatten(0, 1))
+        return F.cross_entropy(self.head(x), ids.roll(1, 1).flatten())
+
+
+def train(device: str, route: Route, push: float) -> list[torch.Tensor]:
+    torch.manual_seed(0)
+    model = Model(route, push).to(device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    losses = []
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss = model(torch.randint(0, VOCAB, (BATCH, LENGTH)).to(device))
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    return [t.detach().cpu() for t in [*losses, *gradients, *model.parameters()]]
+
+
+def graph_of(route: Route) -> str:
+    """Of a training step, as the planner sees it."""
+    ids = torch.zeros(BATCH, LENGTH, dtype=torch.long).to("moai")
+    return _C.dims(recorded(lambda: Model(route), lambda m: m(ids))[0])[0]
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_every_way_there_and_back_is_understood(route: str) -> None:
+    text = graph_of(ROUTES[route])
+    assert text.count("moai.sort_rows") == 2
+    assert "aten.sort" not in text and "aten._grouped_mm" not in text and "histc" not in text
+
+
+PLANS = [
+    *[(2, plan) for plan in ("dp=2", "tp=2", "dp=2,micro=3", "dp=2,micro=3,recompute=full", "dp=2,zero=3")],
+    (3, "dp=3"), (4, "dp=2,tp=2"), (2, "ep=2"), (4, "dp=2,ep=2"), (2, "pp=2,micro=2"), (1, "micro=3"),
+    *[(count, f"random:{seed}") for count in (2, 3, 4) for seed in range(8)],
+]  # fmt: skip
+PUSHES = {"balanced": 0.0, "all to one": 30.0, "none to one": -30.0}
+TABLE = [(route, push, plan) for route in ROUTES for push in PUSHES for plan in PLANS]
+
+
+@pytest.mark.parametrize(("route", "push", "plan"), [row for row in TABLE if is_chosen(row, 8)], ids=str)
+def test_plans_give_the_cpus_numbers(route: str, push: str, plan: tuple[int, str]) -> None:
+    expected = train("cpu", ROUTES[route], PUSHES[push])
+    with devices(*plan):
+        got = train("moai", ROUTES[route], PUSHES[push])
+    for ours, theirs in zip(got, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=2e-5, atol=2e-5)
+
+
+# --- What cannot be proven stays whole -----------------------------------------------------------
+
+
+def keeps_a_row(layer: Layer, x: torch.Tensor, weight: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    expert, order = chosen.reshape(-1).sort()
+    y = layer.experts(x[order // CHOICES], expert, ends_by_bins(expert))
+    first = y[:1]  # of the whole order
+    return torch.zeros_like(x).index_add(0, order // CHOICES, y) + first
+
+
+def counts_places(layer: Layer, x: torch.Tensor, weight: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    expert, order = chosen.reshape(-1).sort()
+    place = torch.arange(order.numel(), device=x.device) * 0.01
+    y = layer.experts(x[order // CHOICES], expert, ends_by_bins(expert)) * place[:, None]
+    return torch.zeros_like(x).index_add(0, order // CHOICES, y)
+
+
+def goes_down(layer: Layer, x: torch.Tensor, weight: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    expert, order = chosen.reshape(-1).sort(descending=True)
+    y = x[order // CHOICES] * layer.bias[expert, :1]
+    return torch.zeros_like(x).index_add(0, order // CHOICES, y)
+
+
+def sorts_by_weight(
+    layer: Layer, x: torch.Tensor, weight: torch.Tensor, chosen: torch.Tensor
+) -> torch.Tensor:
+    best, order = weight.reshape(-1).sort()
+    return torch.zeros_like(x).index_add(
+        0, order // CHOICES, x[order // CHOICES] * best[:, None].cumsum(0) / 50
+    )
+
+
+def drops_what_is_late(
+    layer: Layer, x: torch.Tensor, weight: torch.Tensor, chosen: torch.Tensor
+) -> torch.Tensor:
+    """Experts of limited capacity: who comes first is a matter of the whole order."""
+    expert, order = chosen.reshape(-1).sort()
+    place = torch.arange(order.numel(), device=x.device) - (ends_by_comparison(expert).roll(1) * 1)[expert]
+    y = layer.experts(x[order // CHOICES], expert, ends_by_comparison(expert)) * (place < 4)[:, None]
+    return torch.zeros_like(x).index_add(0, order // CHOICES, y)
+
+
+WHOLE = {
+    route.__name__: route
+    for route in (keeps_a_row, counts_places, goes_down, sorts_by_weight, drops_what_is_late)
+}
+
+
+@pytest.mark.parametrize("route", WHOLE)
+def test_rows_whose_order_is_seen_lie_whole(route: str) -> None:
+    assert "moai.sort_rows" not in graph_of(WHOLE[route])
+    expected = train("cpu", WHOLE[route], 0.0)
+    with devices(2, "dp=2"):
+        got = train("moai", WHOLE[route], 0.0)
+    for ours, theirs in zip(got, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=2e-5, atol=2e-5)
+
+
+def test_counts_are_still_the_wholes() -> None:
+    """Where rows of an expert end is known part by part; how many it has, when asked for, is of all."""
+
+    def balanced(layer: Layer, x: torch.Tensor, weight: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        expert, order = chosen.reshape(-1).sort()
+        counts = torch.histc(expert.float(), bins=EXPERTS, min=0, max=EXPERTS - 1)
+        y = layer.experts(x[order // CHOICES], expert, counts.cumsum(0).to(torch.int32))
+        return torch.zeros_like(x).index_add(0, order // CHOICES, y) * counts.square().mean() / 200
+
+    text = graph_of(balanced)
+    assert "moai.sort_rows" in text and "aten.histc" in text
+    expected = train("cpu", balanced, 0.0)
+    for plan in ("dp=2", "random:1", "random:2", "random:3"):
+        with devices(2, plan):
+            got = train("moai", balanced, 0.0)
+        for ours, theirs in zip(got, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=2e-5, atol=2e-5)
