@@ -117,6 +117,7 @@ Chooser::Chooser(const Settings& settings)
   }
   pins_.solver_steps = kSolverSteps;
   pins_.solver_branches = kSolverBranches;
+  if (!pins_.axes.empty()) plan::pinned_pair(pins_, cluster_);  // throws where the devices are not as many
   for (const auto& axis : pins_.axes) shape_.mesh.push_back(axis.size);
   if (shape_.mesh.empty()) shape_.mesh = {settings.devices};
 }

@@ -42,10 +42,11 @@ void adds_up(RuleBuilder& b, const std::string& name) {
 void index_add(RuleBuilder& b) {
   const size_t rank = b.sizes(0).size();
   const int64_t dim = b.wrap(b.integer(1), rank);
-  const std::string into = dims_but(rank, dim, "v");
   const char* index = b.sizes(b.operand(2)).empty() ? "" : "i";
-  b.line(into + ", " + index + ", " + dims_but(rank, dim, "i") + " -> " + into, {0, 2, 3});
-  b.whole("v", kByData);
+  // What it is added to is often zeros that other sums begin with, over other dims of this size.
+  b.line(dims_but(rank, dim) + ", " + index + ", " + dims_but(rank, dim, "i") + " -> " + dims_but(rank, dim),
+         {0, 2, 3});
+  b.why_whole(kByData);
   adds_up(b, "i");
 }
 

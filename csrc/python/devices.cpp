@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/choose.h"
 #include "engine/engine.h"
 #include "engine/log.h"
 #include "ir/error.h"
@@ -162,6 +163,14 @@ void bind_devices(py::module_& m) {
       py::arg("kind"), py::arg("count"), py::arg("indices"), py::arg("memory_bytes"), py::arg("plan"),
       py::arg("cache") = "", py::arg("status") = "", py::arg("cluster") = "", py::arg("chunk_bytes") = -1,
       py::arg("build") = "");
+  // Raises where so many devices can have no such plan, whatever the step. `cluster` as above.
+  m.def("check_plan", [](int count, const std::string& plan, const std::string& cluster) {
+    engine::Settings settings;
+    settings.devices = count;
+    settings.plan = plan;
+    settings.cluster = cluster;
+    const engine::Chooser checked(settings);
+  });
   // Why no GPU can be had here; empty where one can.
   m.def("why_no_gpu", [] {
     engine::Settings settings;

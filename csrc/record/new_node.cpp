@@ -176,6 +176,11 @@ std::unique_ptr<TraceNode> new_node(const OpSchema& op, at::ArrayRef<at::IValue>
     node->uses[node->writes[w].use].resized = inferred.resized[w];
   }
   node->returns = std::move(inferred.returns);
+  // What the default dtype was when the call was made: it may be another one when the op runs.
+  if (op.factory_dtype >= 0 && std::holds_alternative<ir::NoneArg>(node->args[op.factory_dtype])) {
+    if (const Layout* made = node->returns[0].layout)
+      node->args[op.factory_dtype] = static_cast<int64_t>(made->type.dtype);
+  }
   node->value_count = static_cast<int32_t>(node->writes.size()) + count_fresh(node->returns);
   return node;
 }

@@ -294,6 +294,10 @@ OpSchema::OpSchema(const c10::OperatorHandle& handle_in) : handle(handle_in) {
     alias.push_back(arg.alias_info());
     if (args.back() == ArgKind::kOther) fail_to_at_once("takes an argument that a graph does not hold");
   }
+  const bool takes_tensors = std::any_of(args.begin(), args.end(), [](ArgKind kind) {
+    return kind == ArgKind::kTensor || kind == ArgKind::kTensorList;
+  });
+  if (!takes_tensors) factory_dtype = schema.argumentIndexWithName("dtype").value_or(-1);
   for (const auto& ret : schema.returns()) {
     const auto& type = *ret.type();
     const bool tensor = type.kind() == c10::TypeKind::TensorType;

@@ -60,8 +60,9 @@ struct OpSchema {
   bool bumps_versions = false;
   bool asks_cpu = false;
   bool writes_any = false;
-  bool is_out = false;  // has an `out` argument, which it may resize
-  std::string why;      // of kAtOnce and kRefuse
+  int32_t factory_dtype = -1;  // of an op without tensors: the argument that is its result's dtype
+  bool is_out = false;         // has an `out` argument, which it may resize
+  std::string why;             // of kAtOnce and kRefuse
 };
 
 }  // namespace moai::record

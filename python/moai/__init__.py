@@ -42,11 +42,12 @@ def configure(
 
     What is left out stays.
 
-    Runs what is recorded first. Values keep what they hold.
+    Runs what is recorded first; where that fails, its error is raised when the change is made. Values keep what they
+    hold.
 
     >>> moai.configure(devices="cpu:4", plan="dp=2,tp=2")
 
-    Raises ValueError that names what is wrong.
+    Raises ValueError that names what is wrong with the arguments; everything then stays as it was.
     """
     from moai import options
 
@@ -59,10 +60,21 @@ def configure(
     }
     chosen = {name: text for name, text in changed.items() if text is not None}
     parsed = options.parse_engine(chosen)
-    _C.synchronize()
+    _, count, _, _, planned, _, _, reached, _ = parsed
+    _C.check_plan(count, planned, reached)
+    failed = None
+    try:
+        _C.synchronize()
+    except (
+        ValueError,
+        RuntimeError,
+    ) as error:  # of what was recorded: it must not keep what it was recorded under
+        failed = error
     _C.shut_down()
-    options.override(chosen)
     _C.configure_devices(*parsed, _build())
+    options.override(chosen)
+    if failed is not None:
+        raise failed
 
 
 def stats() -> dict:

@@ -54,3 +54,20 @@ def test_a_failed_step_leaves_weights_and_optimizer(make: Callable, plan: str) -
         with pytest.raises(IndexError, match="index out of range in self"):
             step(model, optimizer, [1, 99, 2]).item()
         torch.testing.assert_close(state_of(model, optimizer), before, rtol=0, atol=0)
+
+
+def test_a_plan_that_cannot_be_leaves_things_as_they_were() -> None:
+    with devices(2, "dp=2"):
+        with pytest.raises(ValueError, match="take 3 devices, and cpu:2 has 2"):
+            moai.configure(plan="dp=3")
+        assert (torch.ones(4, 4, device="moai") @ torch.ones(4, 4, device="moai")).sum().item() == 64
+
+
+def test_what_fails_under_a_plan_does_not_keep_it() -> None:
+    """A pin that no step of the script can have: what is recorded fails, and the next plan is taken."""
+    with devices(2, "dp=2"):
+        weight = torch.ones(4, 4, device="moai", requires_grad=True)
+        (weight @ weight).sum().backward()
+        with pytest.raises(RuntimeError, match="dp=2 splits nothing"):
+            moai.configure(plan="fastest")
+        assert (torch.ones(4, 4, device="moai") @ torch.ones(4, 4, device="moai")).sum().item() == 64

@@ -396,6 +396,23 @@ def devices_are_told(device):
 
 
 @scenario
+def a_default_dtype_that_has_changed_when_work_runs(device):
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        made = [
+            torch.ones(3, device=device),
+            torch.full((3,), 0.1, device=device),
+            torch.linspace(0, 1, 3, device=device),
+            torch.eye(2, device=device),
+            torch.arange(0.0, 0.3, 0.1, device=device),
+        ]
+    finally:
+        torch.set_default_dtype(before)
+    return [(t.dtype, t.tolist()) for t in made]
+
+
+@scenario
 def a_default_dtype_that_changes(device):
     before = torch.get_default_dtype()
     seen = []
