@@ -436,7 +436,7 @@ class Planner {
       const bool is_near = rough.step_seconds <= (1 + kRoughGap) * plan_.candidates[0].step_seconds;
       if (!rough.assignment.exact && is_near && !pins_.random) {
         plans_.solve(&better, plans_.terms_of(Evaluator::pair_of(rough.outer), rough.outer.micro_batches));
-        if (better.fits && better.step_seconds <= rough.step_seconds) plan_.candidates[i] = better;
+        take_better(&plan_.candidates[i], better);
       }
       if (rough.outer.stages > 1) try_orders(plan_.candidates[i], &refined);
     }
@@ -460,7 +460,16 @@ class Planner {
       return;
     Candidate better = best;
     plans_.solve(&better, plans_.terms_of(Evaluator::pair_of(best.outer), best.outer.micro_batches));
-    if (better.fits && better.step_seconds <= best.step_seconds) best = std::move(better);
+    take_better(&best, better);
+  }
+
+  // Both answer the same question: what bounds the one bounds the other. Times of plans whose sums are the same
+  // differ by roundings.
+  static void take_better(Candidate* known, const Candidate& other) {
+    if (!other.fits) return;
+    const double bound = std::max(known->assignment.lower_bound, other.assignment.lower_bound);
+    if (other.step_seconds <= known->step_seconds * (1 + 1e-9)) *known = other;
+    known->assignment.lower_bound = std::min(bound, known->assignment.seconds);
   }
 
   // The same stages in other orders.

@@ -137,7 +137,8 @@ class Route {
     if (node.kind != ir::NodeKind::kOp || node.results.empty()) return false;
     const ValueId first = node.operands[0];
     if (op == "aten.floor_divide.Scalar" && is(first, Kind::kOrder)) return divide(n);
-    if (op == "aten._to_copy" && is(first, Kind::kIds)) return keep(n, *role(first));
+    if (op == "aten._to_copy" && is(first, Kind::kIds) && counts_exactly(node.results[0]))
+      return keep(n, *role(first));
     if (op == "aten._grouped_mm") return multiply(n);
     if (is_any(op, {"aten.index.Tensor", "aten._unsafe_index.Tensor"}) && looks_up_rows(node))
       return look_up(n);
@@ -155,6 +156,7 @@ class Route {
     if (node.operands.empty() || node.results.empty()) return;
     const std::string op = node.op.str();
     const ValueId first = node.operands[0], result = node.results[0];
+    if (role(result) != nullptr || !counts_exactly(result)) return;
     if (op == "aten.histc" && is(first, Kind::kIds) && has_a_bin_for_each(node)) counts_.insert(result);
     if (op == "aten.sum.dim_IntList" && is(first, Kind::kIsOf) && graph_.type(result).sizes.size() == 1)
       counts_.insert(result);
@@ -173,6 +175,13 @@ class Route {
     if (by < 1 || rows_ % by != 0 || (choices_ != 0 && choices_ != by)) return false;
     choices_ = by;
     return keep(n, {Kind::kTokens, 0});
+  }
+
+  // Ids and counts come out of other types rounded.
+  bool counts_exactly(ValueId value) const {
+    const ir::DType dtype = graph_.type(value).dtype;
+    return dtype == ir::DType::kI32 || dtype == ir::DType::kI64 || dtype == ir::DType::kF32 ||
+           dtype == ir::DType::kF64;
   }
 
   bool has_a_bin_for_each(const Node& node) const {

@@ -60,8 +60,9 @@ def configure(
     }
     chosen = {name: text for name, text in changed.items() if text is not None}
     parsed = options.parse_engine(chosen)
-    _, count, _, _, planned, _, _, reached, _ = parsed
-    _C.check_plan(count, planned, reached)
+    kind, count, indices, _, planned, _, _, reached, _ = parsed
+    if kind == "cpu" or indices:  # else who looks for GPUs will know how many there are
+        _C.check_plan(len(indices) or count, planned, reached)
     failed = None
     try:
         _C.synchronize()

@@ -63,6 +63,15 @@ def test_a_plan_that_cannot_be_leaves_things_as_they_were() -> None:
         assert (torch.ones(4, 4, device="moai") @ torch.ones(4, 4, device="moai")).sum().item() == 64
 
 
+def test_gpus_are_counted_by_their_numbers() -> None:
+    try:
+        moai.configure(devices="cuda:0-3", plan="dp=4")  # looked for when they are first used
+        with pytest.raises(ValueError, match="take 3 devices, and cpu:4 has 4"):
+            moai.configure(plan="dp=3")
+    finally:
+        moai.configure(devices="cpu", plan="fastest")
+
+
 def test_what_fails_under_a_plan_does_not_keep_it() -> None:
     """A pin that no step of the script can have: what is recorded fails, and the next plan is taken."""
     with devices(2, "dp=2"):
