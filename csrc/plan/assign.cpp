@@ -46,6 +46,7 @@ class Assigner {
       options.enough_gap = terms_.enough_gap;
       options.rounds = terms_.rounds;
       options.give_up = terms_.give_up;
+      options.halvings = terms_.halvings;
       options.solve.direct_steps = kDirectSteps;
       options.solve.exact_steps = terms_.steps;
       options.solve.search_steps = terms_.steps;

@@ -22,6 +22,7 @@ struct Terms {
   int32_t rounds = 24;       // of prices on memory, at most
   double steps = 8e9;        // of the solver, for a proof in each round
   int32_t branches = 200;    // of it, where eliminations do not fit
+  int32_t halvings = 3;      // levels of halves in which a gap that memory leaves is narrowed
   // Seconds that an assignment must stay below to be of use: where none does, any or none may come back.
   double give_up = std::numeric_limits<double>::infinity();
   // Whether every contraction that can be split along an axis must be.

@@ -30,6 +30,7 @@ struct Candidate {
   OuterChoice outer;
   Assignment assignment;
   bool fits = false;
+  bool is_refined = false;    // nothing more would be found by asking with all effort
   std::string excess;         // where it does not: what is exceeded, and by which op
   double step_seconds = 0;    // simulated: what can overlap does
   Spent spent;                // of the fullest stage's devices

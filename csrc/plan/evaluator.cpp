@@ -76,6 +76,7 @@ Terms Evaluator::terms_of(const Pair& pair, int32_t turns) const {
   Terms terms;
   terms.steps = pins_.solver_steps;
   terms.branches = pins_.solver_branches;
+  if (pins_.solver_steps < Terms{}.steps) terms.halvings = 0;
   terms.memory_bytes = memory_;
   terms.stages = pair.stages;
   terms.turns = turns;

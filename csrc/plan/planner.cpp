@@ -412,6 +412,7 @@ class Planner {
     terms.enough_gap = kRoughGap;
     terms.proof_gap = kRoughProof;
     terms.rounds = kRoughRounds;
+    terms.halvings = 0;
     terms.give_up = give_up;
     plans_.solve(&out, terms);
     return out;
@@ -451,11 +452,11 @@ class Planner {
     plan_.turn = plans_.turn(best.outer);
   }
 
-  // A best plan of which only a rough proof is known.
+  // A best plan of which only a rough proof is known: one of another order, say, than what was refined.
   void prove_best() {
     Candidate& best = plan_.candidates.front();
     const double enough = Terms{}.enough_gap;
-    if (!best.fits || pins_.random ||
+    if (!best.fits || pins_.random || best.is_refined ||
         best.assignment.seconds - best.assignment.lower_bound <= enough * best.assignment.seconds)
       return;
     Candidate better = best;
@@ -463,13 +464,15 @@ class Planner {
     take_better(&best, better);
   }
 
-  // Both answer the same question: what bounds the one bounds the other. Times of plans whose sums are the same
-  // differ by roundings.
+  // Both answer the same question: what bounds the one bounds the other. Times of plans whose sums are the
+  // same differ by roundings.
   static void take_better(Candidate* known, const Candidate& other) {
-    if (!other.fits) return;
-    const double bound = std::max(known->assignment.lower_bound, other.assignment.lower_bound);
-    if (other.step_seconds <= known->step_seconds * (1 + 1e-9)) *known = other;
-    known->assignment.lower_bound = std::min(bound, known->assignment.seconds);
+    if (other.fits) {
+      const double bound = std::max(known->assignment.lower_bound, other.assignment.lower_bound);
+      if (other.step_seconds <= known->step_seconds * (1 + 1e-9)) *known = other;
+      known->assignment.lower_bound = std::min(bound, known->assignment.seconds);
+    }
+    known->is_refined = true;
   }
 
   // The same stages in other orders.

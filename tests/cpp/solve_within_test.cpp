@@ -48,6 +48,34 @@ TEST_CASE("bounded_problems_keep_their_limits") {
   CHECK(missed == 0);
 }
 
+// Few choices that use much: prices alone leave a gap, which halves close by and by.
+TEST_CASE("halves_of_what_a_variable_uses_bound_the_whole") {
+  double open = 0, halved = 0;
+  for (const Shape shape : {Shape::kTree, Shape::kCycle, Shape::kDense}) {
+    for (uint32_t seed = 0; seed < 200; ++seed) {
+      RandomGraph random(seed);
+      const FactorGraph graph = random.make(shape, 3 + random.below(4), 4, 10 * random.below(2));
+      const Resources resources = random.resources(graph);
+      const double least = exhaustive(graph, &resources);
+      WithinOptions options;
+      options.enumerate_steps = 0;
+      const WithinSolution priced = solve_within(graph, resources, options);
+      options.halvings = 4;
+      const WithinSolution within = solve_within(graph, resources, options);
+      INFO("shape " << static_cast<int>(shape) << ", seed " << seed);
+      check(graph, within.solution, least);
+      REQUIRE(within.solution.feasible() == priced.solution.feasible());
+      if (!priced.solution.feasible()) continue;
+      CHECK(within.solution.lower_bound >= priced.solution.lower_bound);
+      CHECK(within.solution.cost <= priced.solution.cost);
+      open += priced.solution.cost - priced.solution.lower_bound;
+      halved += within.solution.cost - within.solution.lower_bound;
+    }
+  }
+  CHECK(open > 0);
+  CHECK(halved < 0.5 * open);
+}
+
 TEST_CASE("a_limit_that_nothing_keeps_is_named") {
   FactorGraph graph;
   graph.add_variable({1, 0}, 1, "exp_avg");

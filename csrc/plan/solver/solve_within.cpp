@@ -20,6 +20,7 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kTolerance = 1e-9;
 constexpr size_t kPromising = 6;    // choices improved at length in the end
 constexpr double kFirstRise = 0.5;  // of the bound, in the first step
+constexpr double kWide = 0.01;      // gaps from here on are halved
 constexpr double kStalled = 0.1;    // of the gap: less than this from asking again at the same prices is none
 
 double least_use(const FactorGraph& graph, const Resources& resources, int32_t variable, size_t resource) {
@@ -59,10 +60,13 @@ int32_t exceeded_anyway(const FactorGraph& graph, const Resources& resources) {
   return -1;
 }
 
-}  // namespace
+struct Priced {
+  WithinSolution found;
+  std::vector<int32_t> over;  // the last choice that was best at some prices and exceeds a limit
+};
 
-WithinSolution solve_within(const FactorGraph& graph, const Resources& resources,
-                            const WithinOptions& options, const std::vector<int32_t>& start) {
+Priced solve_by_prices(const FactorGraph& graph, const Resources& resources, const WithinOptions& options,
+                       const std::vector<int32_t>& start) {
   const size_t count = resources.limits.size();
   MOAI_ASSERT(resources.uses.size() == static_cast<size_t>(graph.variables()), "uses of ",
               resources.uses.size(), " variables, of ", graph.variables());
@@ -76,12 +80,13 @@ WithinSolution solve_within(const FactorGraph& graph, const Resources& resources
     scale.push_back(limit > 0 ? limit : 1);
   }
 
-  WithinSolution result;
+  Priced priced;
+  WithinSolution& result = priced.found;
   result.multipliers.assign(count, 0);
   result.blocked = exceeded_anyway(graph, resources);
   if (result.blocked >= 0) {
     result.solution = {{}, kInfinity, kInfinity, true};
-    return result;
+    return priced;
   }
 
   std::vector<std::vector<double>> loops;
@@ -177,6 +182,7 @@ WithinSolution solve_within(const FactorGraph& graph, const Resources& resources
     last = solved.choice;
     repair.set(solved.choice);
     const double cost = repair.cost();
+    if (repair.excess() > 0) priced.over = solved.choice;
     std::vector<double> slope(count);
     for (size_t k = 0; k < count; ++k) slope[k] = (repair.used()[k] - resources.limits[k]) / scale[k];
     consider(solved.choice);
@@ -211,6 +217,86 @@ WithinSolution solve_within(const FactorGraph& graph, const Resources& resources
     best.exact = best.exact || found.is_complete;
   }
   if (best.exact) best.lower_bound = best.cost;
+  return priced;
+}
+
+// Options of one variable that use little of a resource, and the others.
+struct Cut {
+  int32_t variable = -1;
+  size_t resource = 0;
+  double most = 0;  // that the first ones use
+};
+
+// Where a choice that exceeds a limit by most uses most more than one that keeps it.
+Cut widest_cut(const FactorGraph& graph, const Resources& resources, const std::vector<int32_t>& over,
+               const std::vector<int32_t>& within) {
+  const size_t count = resources.limits.size();
+  const auto use = [&](int32_t v, int32_t option, size_t k) {
+    return resources.uses[v].empty() ? 0 : resources.uses[v][static_cast<size_t>(option) * count + k];
+  };
+  Cut cut;
+  double most_excess = 0;
+  for (size_t k = 0; k < count; ++k) {
+    double excess = -resources.limits[k];
+    for (int32_t v = 0; v < graph.variables(); ++v) excess += use(v, over[v], k);
+    if (resources.limits[k] > 0) excess /= resources.limits[k];
+    if (excess <= most_excess) continue;
+    most_excess = excess;
+    cut.resource = k;
+  }
+  double widest = 0;
+  for (int32_t v = 0; v < graph.variables(); ++v) {
+    const double low = use(v, within[v], cut.resource), high = use(v, over[v], cut.resource);
+    if (high - low <= widest) continue;
+    widest = high - low;
+    cut.variable = v;
+    cut.most = low + widest / 2;
+  }
+  return cut;
+}
+
+}  // namespace
+
+WithinSolution solve_within(const FactorGraph& graph, const Resources& resources,
+                            const WithinOptions& options, const std::vector<int32_t>& start) {
+  Priced priced = solve_by_prices(graph, resources, options, start);
+  WithinSolution& result = priced.found;
+  Solution& best = result.solution;
+  const bool is_open =
+      best.feasible() && !best.exact && best.lower_bound < options.give_up &&
+      best.lower_bound < best.cost - std::max(options.enough_gap, kWide) * std::fabs(best.cost);
+  if (options.halvings == 0 || !is_open || priced.over.empty()) return result;
+  const Cut cut = widest_cut(graph, resources, priced.over, best.choice);
+  if (cut.variable < 0) return result;
+  double bound = kInfinity;  // of both halves
+  for (const bool is_low : {true, false}) {
+    FactorGraph half = graph;
+    std::vector<double> costs = graph.total_costs(cut.variable);
+    const auto is_in = [&](size_t option) {
+      const auto& uses = resources.uses[cut.variable];
+      return (uses[option * resources.limits.size() + cut.resource] <= cut.most) == is_low;
+    };
+    for (size_t i = 0; i < costs.size(); ++i) {
+      if (!is_in(i)) costs[i] = kInfinity;
+    }
+    half.set_total_costs(cut.variable, std::move(costs));
+    WithinOptions less = options;
+    less.halvings = options.halvings - 1;
+    less.give_up = std::min(options.give_up, best.cost);
+    const bool has_best = is_in(static_cast<size_t>(best.choice[cut.variable]));
+    const WithinSolution found =
+        solve_within(half, resources, less, has_best ? best.choice : std::vector<int32_t>{});
+    result.rounds += found.rounds;
+    best.steps += found.solution.steps;
+    bound = std::min(bound, found.solution.lower_bound);
+    if (found.solution.feasible() && found.solution.cost < best.cost) {
+      best.choice = found.solution.choice;
+      best.cost = found.solution.cost;
+      result.used = found.used;
+    }
+  }
+  best.lower_bound = std::max(best.lower_bound, std::min(bound, best.cost));
+  best.exact = best.lower_bound >= best.cost - kTolerance * std::fabs(best.cost);
   return result;
 }
 

@@ -25,6 +25,7 @@ struct WithinOptions {
   double give_up = std::numeric_limits<double>::infinity();  // stop when nothing below this is left
   double enumerate_steps = 1e6;  // options looked at to close the gap that prices leave; 0: none
   int32_t improvements = 64;     // moves forced, and repaired after, for each of the best few choices
+  int32_t halvings = 0;          // levels of a search that halves what a variable may use
 };
 
 struct WithinSolution {
@@ -42,8 +43,10 @@ struct WithinSolution {
 // exceeds a limit, at least cost per excess, and improved by moves that keep to the limits. The bound
 // may stay below the best cost even when every round is exact (the duality gap, at most what about as
 // many variables as there are binding limits can cost). Where that leaves few choices they are gone through
-// one by one (enumerate.h); `solution.exact` says when nothing cheaper is left. Deterministic. Limits are
-// kept up to 1e-9 of them.
+// one by one (enumerate.h); `solution.exact` says when nothing cheaper is left. A variable that stands for
+// many may leave a wide gap: options that use little and those that use much are then solved each by
+// themselves, and the lower of their bounds is the whole's. Deterministic. Limits are kept up to 1e-9 of
+// them.
 WithinSolution solve_within(const FactorGraph& graph, const Resources& resources,
                             const WithinOptions& options = {}, const std::vector<int32_t>& start = {});
 
