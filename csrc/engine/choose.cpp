@@ -28,6 +28,8 @@ constexpr int32_t kSolverBranches = 4;
 plan::Cluster cluster_of(const Settings& settings) {
   const bool measured = !settings.cluster.empty();
   plan::Cluster cluster = plan::parse_cluster(measured ? settings.cluster : concat("cpu:", settings.devices));
+  if (!measured && !settings.indices.empty())
+    cluster.name = concat("cuda:", settings.indices.front(), "-", settings.indices.back());
   if (settings.memory_bytes >= 0) {
     for (auto& kind : cluster.kinds) kind.memory_bytes = settings.memory_bytes;
   }

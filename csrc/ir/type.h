@@ -54,6 +54,7 @@ enum class DType : int8_t {
   kF4E2M1FNX2 = 45,  // two in a byte
 };
 
+// Of those that graphs hold: bools and packed bits are none.
 constexpr bool is_integer(DType dtype) { return dtype <= DType::kI64; }
 
 // Bytes of one element; 0 for a type this backend does not know.

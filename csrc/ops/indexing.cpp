@@ -32,11 +32,12 @@ void index_select(RuleBuilder& b) {
   b.linear({0});
 }
 
-// Each part adds what it has of `name` to zeros, and one of them to what was there.
-void adds_up(RuleBuilder& b, const std::string& name) {
+// Each part adds what it has of these names to zeros, and one of them to what was there.
+void adds_up(RuleBuilder& b, const std::vector<std::string>& names) {
   b.additive(0);
-  // Of bools a sum is no more than whether one of them is true.
-  if (b.dtype(0) == ir::DType::kBool) b.whole(name, kByData);
+  for (const auto& name : names) {
+    if (b.dtype(0) == ir::DType::kBool) b.whole(name, "of bools a sum says no more than that one is true");
+  }
 }
 
 void index_add(RuleBuilder& b) {
@@ -47,7 +48,7 @@ void index_add(RuleBuilder& b) {
   b.line(dims_but(rank, dim) + ", " + index + ", " + dims_but(rank, dim, "i") + " -> " + dims_but(rank, dim),
          {0, 2, 3});
   b.why_whole(kByData);
-  adds_up(b, "i");
+  adds_up(b, {"i"});
 }
 
 // self, dim, index[, src]: dims that are as long in all tensors go together; the others lie whole.
@@ -124,10 +125,10 @@ void index(RuleBuilder& b, bool writes) {
   }
   b.line(line + ", " + (term.empty() ? "1*" : term) + " -> " + before + indexed + after);
   const bool adds = b.flag(3) && values != ir::kNone;
-  for (size_t d = 0; d < width; ++d) {
-    if (adds) adds_up(b, "i" + std::to_string(d));
-    else b.whole("i" + std::to_string(d), kByData);
-  }
+  std::vector<std::string> names;
+  for (size_t d = 0; d < width; ++d) names.push_back("i" + std::to_string(d));
+  if (adds) return adds_up(b, names);
+  for (const auto& name : names) b.whole(name, kByData);
 }
 
 // Counts between ends that the call says add up; others are the data's.

@@ -9,6 +9,8 @@ namespace moai::ops {
 
 namespace {
 
+using ir::is_integer;
+
 std::vector<std::string_view> split(std::string_view text, std::string_view by) {
   std::vector<std::string_view> parts;
   for (;;) {
@@ -29,8 +31,6 @@ bool is_real(ir::DType dtype) {
   return dtype == ir::DType::kF16 || dtype == ir::DType::kBF16 || dtype == ir::DType::kF32 ||
          dtype == ir::DType::kF64;
 }
-
-using ir::is_integer;
 
 // Whether parts in one type, converted to another, still add up to the whole: truncated ones do not, nor do
 // bools, whose sum says no more than that one of them is true.

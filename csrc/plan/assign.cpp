@@ -46,7 +46,6 @@ class Assigner {
       options.enough_gap = terms_.enough_gap;
       options.rounds = terms_.rounds;
       options.give_up = terms_.give_up;
-      options.halvings = terms_.halvings;
       options.solve.direct_steps = kDirectSteps;
       options.solve.exact_steps = terms_.steps;
       options.solve.search_steps = terms_.steps;
@@ -62,7 +61,14 @@ class Assigner {
       const auto most = std::max_element(live.begin(), live.end());
       best.bytes = live.empty() ? 0 : *most;
       best.scratch_bytes = live.empty() ? 0 : best.nodes[most - live.begin()].scratch_bytes;
-      if (best.bytes <= terms_.memory_bytes * (1 + 1e-9)) return best;
+      if (best.bytes <= terms_.memory_bytes * (1 + 1e-9)) {
+        options.halvings = terms_.halvings;
+        if (options.halvings > 0 && is_wide(found, options)) {
+          const WithinSolution halved = solve_within(problem_, resources, options, found.solution.choice);
+          best.lower_bound = std::max(best.lower_bound, std::min(halved.solution.lower_bound, best.seconds));
+        }
+        return best;
+      }
       if (round == kMoreMoments || !add_moment(static_cast<ir::NodeId>(most - live.begin()), best)) {
         best.fits = false;
         best.excess = concat("memory at ", graph_.node(static_cast<ir::NodeId>(most - live.begin())).op.str(),

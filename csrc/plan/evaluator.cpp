@@ -76,7 +76,7 @@ Terms Evaluator::terms_of(const Pair& pair, int32_t turns) const {
   Terms terms;
   terms.steps = pins_.solver_steps;
   terms.branches = pins_.solver_branches;
-  if (pins_.solver_steps < Terms{}.steps) terms.halvings = 0;
+  if (pins_.solver_steps < Terms{}.steps) terms.halvings = 0;  // a step waits: proofs can do without
   terms.memory_bytes = memory_;
   terms.stages = pair.stages;
   terms.turns = turns;
@@ -153,9 +153,12 @@ void Evaluator::solve(Candidate* out, Terms terms) {
   const Mesh mesh = mesh_of(pair);
   const Frame& frame = *turn(outer);
   if (pins_.random) return draw(out, mesh, terms);
-  // A stage with more than its share is only seen when stages are cut: then all get less.
+  // A stage with more than its share is only seen when stages are cut: then all get less. What bounds the
+  // first question bounds the answers to the others, and not the other way round.
+  double bound = std::numeric_limits<double>::infinity();
   for (int32_t again = 0; again < 3; ++again) {
     out->assignment = assign(*step(outer), frame, mesh, terms);
+    bound = out->assignment.lower_bound = std::min(bound, out->assignment.lower_bound);
     out->fits = out->assignment.fits && out->assignment.lower_bound < terms.give_up;
     out->excess = out->assignment.excess;
     out->peak_bytes = out->assignment.bytes;

@@ -3,6 +3,8 @@
 #include <limits>
 #include <utility>
 
+#include "ir/error.h"
+
 namespace moai::plan {
 
 namespace {
@@ -55,6 +57,7 @@ Assignment greedy_assignment(const ir::Graph& graph, const Frame& frame, const M
       least = cost;
       best = std::move(option);
     }
+    MOAI_ASSERT(least < kInfinity, "a node that can lie nowhere: ", graph.nodes()[n].op.str());
     out.seconds += least;
     out.nodes.push_back(std::move(best));
   }

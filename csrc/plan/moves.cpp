@@ -1,5 +1,7 @@
 #include "plan/moves.h"
 
+#include "plan/options.h"
+
 namespace moai::plan {
 
 const Moves::Known& Moves::known(size_t edge, const Placement& from, const Placement& to, bool merged) {

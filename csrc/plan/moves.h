@@ -3,7 +3,6 @@
 #include <vector>
 
 #include "plan/mesh.h"
-#include "plan/options.h"
 #include "plan/step.h"
 
 namespace moai::plan {

@@ -430,16 +430,12 @@ class Planner {
     order();
     std::vector<Candidate> refined;
     for (size_t i = 0; i < std::min(kFinalists, plan_.candidates.size()); ++i) {
-      const Candidate& rough = plan_.candidates[i];
-      if (!rough.fits || rough.step_seconds > kWorthChunks * plan_.candidates[0].step_seconds) break;
-      Candidate better = rough;
+      Candidate& known = plan_.candidates[i];
+      if (!known.fits || known.step_seconds > kWorthChunks * plan_.candidates[0].step_seconds) break;
       // A better choice gains no more than the gap, about.
-      const bool is_near = rough.step_seconds <= (1 + kRoughGap) * plan_.candidates[0].step_seconds;
-      if (!rough.assignment.exact && is_near && !pins_.random) {
-        plans_.solve(&better, plans_.terms_of(Evaluator::pair_of(rough.outer), rough.outer.micro_batches));
-        take_better(&plan_.candidates[i], better);
-      }
-      if (rough.outer.stages > 1) try_orders(plan_.candidates[i], &refined);
+      const bool is_near = known.step_seconds <= (1 + kRoughGap) * plan_.candidates[0].step_seconds;
+      if (!known.assignment.exact && is_near && !pins_.random) refine(&known);
+      if (known.outer.stages > 1) try_orders(known, &refined);
     }
     for (auto& candidate : refined) plan_.candidates.push_back(std::move(candidate));
     order();
@@ -459,18 +455,20 @@ class Planner {
     if (!best.fits || pins_.random || best.is_refined ||
         best.assignment.seconds - best.assignment.lower_bound <= enough * best.assignment.seconds)
       return;
-    Candidate better = best;
-    plans_.solve(&better, plans_.terms_of(Evaluator::pair_of(best.outer), best.outer.micro_batches));
-    take_better(&best, better);
+    refine(&best);
   }
 
-  // Both answer the same question: what bounds the one bounds the other. Times of plans whose sums are the
-  // same differ by roundings.
-  static void take_better(Candidate* known, const Candidate& other) {
+  // Asks the same question with all effort: what bounds that answer bounds the known one, too, whichever of
+  // them is kept. Times of plans whose sums are the same differ by roundings.
+  void refine(Candidate* known) {
+    Candidate other = *known;
+    plans_.solve(&other, plans_.terms_of(Evaluator::pair_of(known->outer), known->outer.micro_batches));
     if (other.fits) {
       const double bound = std::max(known->assignment.lower_bound, other.assignment.lower_bound);
-      if (other.step_seconds <= known->step_seconds * (1 + 1e-9)) *known = other;
-      known->assignment.lower_bound = std::min(bound, known->assignment.seconds);
+      if (other.step_seconds <= known->step_seconds * (1 + 1e-9)) *known = std::move(other);
+      Assignment& kept = known->assignment;
+      kept.lower_bound = std::min(bound, kept.seconds);
+      kept.exact = kept.exact || kept.lower_bound == kept.seconds;
     }
     known->is_refined = true;
   }

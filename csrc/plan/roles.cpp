@@ -160,7 +160,7 @@ enum class Over : uint8_t {
   kAfter,  // is only known after the last turn
 };
 
-bool is_whole(ir::DType dtype) { return ir::is_integer(dtype) || dtype == ir::DType::kBool; }
+bool is_integer_or_bool(ir::DType dtype) { return ir::is_integer(dtype) || dtype == ir::DType::kBool; }
 
 // nll_loss's second result counts its targets' weights.
 bool is_count(const ir::Node& node, size_t result) {
@@ -193,7 +193,7 @@ TimeAxis find_time_axis(const ir::Graph& graph, const Frame& frame, const Roles&
   };
 
   std::vector<bool> of_integers(graph.values().size(), false);  // what it comes from is
-  for (const auto input : graph.inputs()) of_integers[input] = is_whole(graph.type(input).dtype);
+  for (const auto input : graph.inputs()) of_integers[input] = is_integer_or_bool(graph.type(input).dtype);
   std::vector<Over> over(graph.values().size(), Over::kSame);
   std::vector<ir::NodeId> origin(graph.values().size(), ir::kNone);  // of a sum: who added up
   for (const auto input : graph.inputs()) {

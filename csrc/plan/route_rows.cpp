@@ -72,7 +72,7 @@ class Route {
     const auto& outputs = graph_.outputs();
     if (std::any_of(outputs.begin(), outputs.end(), [&](ValueId v) { return roles_.count(v) != 0; }))
       return {};
-    // Who is rewritten as something of rows' order alone needs to know it.
+    // How many choices a token has is known when all that uses the order was looked at.
     Node sort = made(sort_, ops::routed_rows().sort, {graph_.node(sort_).operands[0]});
     sort.args.emplace_back(choices_ == 0 ? int64_t{1} : choices_);
     rewritten_.emplace(sort_, std::move(sort));
@@ -158,7 +158,9 @@ class Route {
     const ValueId first = node.operands[0], result = node.results[0];
     if (role(result) != nullptr || !counts_exactly(result)) return;
     if (op == "aten.histc" && is(first, Kind::kIds) && has_a_bin_for_each(node)) counts_.insert(result);
-    if (op == "aten.sum.dim_IntList" && is(first, Kind::kIsOf) && graph_.type(result).sizes.size() == 1)
+    // Over rows alone: a number for each expert is left.
+    if (op == "aten.sum.dim_IntList" && is(first, Kind::kIsOf) &&
+        graph_.type(result).sizes == ir::Dims{graph_.type(first).numel() / rows_})
       counts_.insert(result);
     if (op == "aten._to_copy" && counts_.count(first) != 0) counts_.insert(result);
     if (op == "aten._to_copy" && ends_.count(first) != 0) ends_.insert(result);
@@ -349,7 +351,9 @@ class Route {
     if (op != "aten.eq.Tensor") return Kind::kRows;
     for (const size_t ids : {0, 1}) {
       const ValueId experts = node.operands[1 - ids];
-      if (is(node.operands[ids], Kind::kIds) && role(experts) == nullptr && counts_up(experts) >= experts_)
+      const int64_t bins = counts_up(experts);
+      if (is(node.operands[ids], Kind::kIds) && role(experts) == nullptr && bins >= experts_ &&
+          graph_.type(node.results[0]).numel() == rows_ * bins)
         return Kind::kIsOf;
     }
     return Kind::kRows;

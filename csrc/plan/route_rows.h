@@ -10,7 +10,7 @@ namespace moai::plan {
 // All of a sort or nothing: its ids must be `topk`'s or `argmax`'s choices among experts, and what comes of
 // it must meet only rows in the same order, in ops that treat each row alike, in sums over rows, in grouped
 // products and on the way back; none of it may be an output. Otherwise the sort stays what it was, and lies
-// whole. Sorts of one expert's own, by any other key or downwards stay, too.
+// whole. Sorts by any other key and downward ones stay, too.
 //
 // The graph's views are canonical. A graph that was rewritten stays as it is.
 ir::Graph route_rows(const ir::Graph& graph);

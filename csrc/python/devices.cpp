@@ -164,13 +164,15 @@ void bind_devices(py::module_& m) {
       py::arg("cache") = "", py::arg("status") = "", py::arg("cluster") = "", py::arg("chunk_bytes") = -1,
       py::arg("build") = "");
   // Raises where so many devices can have no such plan, whatever the step. `cluster` as above.
-  m.def("check_plan", [](int count, const std::string& plan, const std::string& cluster) {
-    engine::Settings settings;
-    settings.devices = count;
-    settings.plan = plan;
-    settings.cluster = cluster;
-    const engine::Chooser checked(settings);
-  });
+  m.def("check_plan",
+        [](int count, const std::vector<int>& indices, const std::string& plan, const std::string& cluster) {
+          engine::Settings settings;
+          settings.devices = count;
+          settings.indices = indices;
+          settings.plan = plan;
+          settings.cluster = cluster;
+          const engine::Chooser checked(settings);
+        });
   // Why no GPU can be had here; empty where one can.
   m.def("why_no_gpu", [] {
     engine::Settings settings;

@@ -229,14 +229,15 @@ at::Tensor histc(const at::Tensor& self, int64_t bins, const at::Scalar& min, co
 }
 
 // What indices are divided by says what they point to: a number that is structure, so that the planner can
-// tell tokens from the rows that they became (plan/route_rows.h).
+// tell tokens from the rows that they became (plan/route_rows.h). A divisor that changes is another graph.
 at::Tensor floor_divide(const at::Tensor& self, const at::Tensor& other) {
   static const OpSchema& tensor = schema_of("aten::floor_divide", "");
   static const OpSchema& scalar = schema_of("aten::floor_divide", "Scalar");
-  const bool is_integer = other.unsafeGetTensorImpl()->is_wrapped_number() && other.device().is_cpu() &&
-                          at::isIntegralType(other.scalar_type(), /*includeBool=*/false) &&
-                          at::isIntegralType(self.scalar_type(), /*includeBool=*/false);
-  return is_integer && is_moai(self) ? recorded(scalar, self, other.item()) : recorded(tensor, self, other);
+  const bool divides_indices = other.unsafeGetTensorImpl()->is_wrapped_number() && other.device().is_cpu() &&
+                               at::isIntegralType(other.scalar_type(), /*includeBool=*/false) &&
+                               at::isIntegralType(self.scalar_type(), /*includeBool=*/false);
+  return divides_indices && is_moai(self) ? recorded(scalar, self, other.item())
+                                          : recorded(tensor, self, other);
 }
 
 bool is_set_to(const at::Tensor& self, const at::Tensor& tensor) {

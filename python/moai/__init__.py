@@ -47,7 +47,7 @@ def configure(
 
     >>> moai.configure(devices="cpu:4", plan="dp=2,tp=2")
 
-    Raises ValueError that names what is wrong with the arguments; everything then stays as it was.
+    Raises ValueError that names what is wrong with the arguments, and then changes nothing.
     """
     from moai import options
 
@@ -62,14 +62,11 @@ def configure(
     parsed = options.parse_engine(chosen)
     kind, count, indices, _, planned, _, _, reached, _ = parsed
     if kind == "cpu" or indices:  # else who looks for GPUs will know how many there are
-        _C.check_plan(len(indices) or count, planned, reached)
+        _C.check_plan(len(indices) or count, indices, planned, reached)
     failed = None
     try:
         _C.synchronize()
-    except (
-        ValueError,
-        RuntimeError,
-    ) as error:  # of what was recorded: it must not keep what it was recorded under
+    except Exception as error:  # the script's own; the change is made all the same
         failed = error
     _C.shut_down()
     _C.configure_devices(*parsed, _build())

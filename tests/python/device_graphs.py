@@ -95,7 +95,10 @@ def joined(parts: list[torch.Tensor], places: list, like: torch.Tensor) -> torch
 
 
 def run_devices(plan: dict, inputs: list[torch.Tensor], numbers: list) -> list[list[torch.Tensor]]:
-    """Runs the local graphs of a plan (`_C.random_local_graphs` …) in lock step; outputs by device."""
+    """Runs the local graphs of a plan (`_C.random_local_graphs` …) side by side; outputs by device.
+
+    A group meets when all its members have come to the same collective: other groups may be elsewhere by then.
+    """
     graphs = [read(text) for text in plan["graphs"]]
     mesh = plan["mesh"]
     machines = []
@@ -114,23 +117,29 @@ def run_devices(plan: dict, inputs: list[torch.Tensor], numbers: list) -> list[l
         ]
         if all(node is None for node in waiting):
             break
-        # All devices meet the same collectives in the same order, so one axis set is at work everywhere.
-        assert all(node is not None and node.op == waiting[0].op for node in waiting), (
-            "devices are out of step"
-        )
-        calls = [
-            collectives(node.op, [m.resolve(a) for a in node.args])
-            for m, node in zip(machines, waiting, strict=True)
-        ]
-        for r, (op, (_, axes, *_)) in enumerate(calls[0]):
-            assert all(call[r][0] == op for call in calls), "devices are out of step"
-            args = [call[r][1] for call in calls]
-            for group in members(mesh, axes):
-                for d, value in zip(group, collective(op, args, group), strict=True):
-                    name, type_ = waiting[d].results[r]
-                    assert list(value.shape) == type_.sizes, waiting[d].text
-                    machines[d].values[name], machines[d].types[name] = laid_out(value, type_), type_
-        at = [i + 1 for i in at]
+        met: set[int] = set()
+        for d, node in enumerate(waiting):
+            if node is None or d in met:
+                continue
+            calls = {d: collectives(node.op, [machines[d].resolve(a) for a in node.args])}
+            (group,) = (g for g in members(mesh, calls[d][0][1][1]) if d in g)
+            for other in set(group) - {d}:
+                there = waiting[other]
+                if there is not None:
+                    calls[other] = collectives(there.op, [machines[other].resolve(a) for a in there.args])
+            starts = [[(op, args[1]) for op, args in calls[m]] for m in group if m in calls]
+            if len(starts) < len(group) or any(start != starts[0] for start in starts):
+                continue
+            for r, (op, _) in enumerate(calls[d]):
+                args = [calls[m][r][1] if m in group else [] for m in range(len(machines))]
+                for member, value in zip(group, collective(op, args, group), strict=True):
+                    name, type_ = waiting[member].results[r]
+                    assert list(value.shape) == type_.sizes, waiting[member].text
+                    machines[member].values[name] = laid_out(value, type_)
+                    machines[member].types[name] = type_
+            met.update(group)
+        assert met, "devices are out of step"
+        at = [i + (d in met) for d, i in enumerate(at)]
     return [[m.values[o] for o in m.graph.outputs] for m in machines]
 
 

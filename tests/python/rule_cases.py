@@ -333,6 +333,11 @@ ROWS = [
     (A.index.Tensor, lambda: (T(3, 5, 6), [None, I(5, 2, 4)])),
     (A.index.Tensor, lambda: (T(5, 6, 4), [I(5, 3), I(6, 3)])),
     (A.index_put.default, lambda: (T(5, 6), [I(5, 3)], T(3, 6), True)),
+    (A.index_put.default, lambda: (T(5, 6, 4), [I(5, 7), I(6, 7)], T(7, 4), True)),
+    (A.index_put.default, lambda: (T(5, 6), [I(5, 4, 3)], T(4, 3, 6), True)),
+    (A.index_put.default, lambda: (T(5, 6), [I(5, 7)], T(6), True)),
+    (A.index_put.default, lambda: (I(9, 5, 6), [I(5, 7)], I(9, 7, 6), True)),
+    (A.index_put.default, lambda: (T(5, 6, dtype=torch.bool), [I(5, 7)], T(7, 6, dtype=torch.bool), True)),
     (A.index_put.default, lambda: (T(5, 6, 4), [T(5, 6, dtype=torch.bool)], T(4))),
     (A.index_put.default, lambda: (T(5, 6), [T(5, dtype=torch.bool)], T(6))),
     # Convolution

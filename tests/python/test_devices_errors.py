@@ -9,6 +9,7 @@ import moai
 import pytest
 import torch
 import torch.nn.functional as F
+from moai import options
 from test_devices import devices
 from test_errors import TRAINERS, On, error_of, small_model, state_of, step
 
@@ -66,10 +67,19 @@ def test_a_plan_that_cannot_be_leaves_things_as_they_were() -> None:
 def test_gpus_are_counted_by_their_numbers() -> None:
     try:
         moai.configure(devices="cuda:0-3", plan="dp=4")  # looked for when they are first used
-        with pytest.raises(ValueError, match="take 3 devices, and cpu:4 has 4"):
+        with pytest.raises(ValueError, match="take 3 devices, and cuda:0-3 has 4"):
             moai.configure(plan="dp=3")
     finally:
         moai.configure(devices="cpu", plan="fastest")
+
+
+def test_what_fails_by_itself_does_not_keep_a_plan() -> None:
+    with devices(2, "dp=2"):
+        lost = F.embedding(torch.tensor([9]).to("moai"), torch.ones(9, 4).to("moai"))
+        with pytest.raises(IndexError):
+            moai.configure(plan="fastest")
+        del lost
+        assert options.value("plan") == "fastest"
 
 
 def test_what_fails_under_a_plan_does_not_keep_it() -> None:

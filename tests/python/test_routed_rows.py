@@ -197,6 +197,17 @@ def counts_in_half(layer: Layer, x: torch.Tensor, weight: torch.Tensor, chosen: 
     return torch.zeros_like(x).index_add(0, order // CHOICES, y)
 
 
+def counts_in_pairs(
+    layer: Layer, x: torch.Tensor, weight: torch.Tensor, chosen: torch.Tensor
+) -> torch.Tensor:
+    """Experts in a table of two rows, whose columns are counted together."""
+    expert, order = chosen.reshape(-1).sort()
+    each = expert[:, None, None] == torch.arange(6, device=x.device).view(2, 3)
+    ends = each.sum((0, 1)).cumsum(0, dtype=torch.int32)
+    y = F.grouped_mm(x[order // CHOICES], layer.up[:3], offs=ends)
+    return torch.zeros_like(x).index_add(0, order // CHOICES, F.pad(y, (0, WIDTH - INNER)))
+
+
 def sorts_by_weight(
     layer: Layer, x: torch.Tensor, weight: torch.Tensor, chosen: torch.Tensor
 ) -> torch.Tensor:
@@ -218,7 +229,15 @@ def drops_what_is_late(
 
 WHOLE = {
     route.__name__: route
-    for route in (keeps_a_row, counts_places, goes_down, counts_in_half, sorts_by_weight, drops_what_is_late)
+    for route in (
+        keeps_a_row,
+        counts_places,
+        goes_down,
+        counts_in_half,
+        counts_in_pairs,
+        sorts_by_weight,
+        drops_what_is_late,
+    )
 }
 
 

@@ -227,7 +227,8 @@ struct Cut {
   double most = 0;  // that the first ones use
 };
 
-// Where a choice that exceeds a limit by most uses most more than one that keeps it.
+// Of the limit that `over` exceeds most: the variable whose use differs most between `over` and `within`, cut
+// in the middle between the two.
 Cut widest_cut(const FactorGraph& graph, const Resources& resources, const std::vector<int32_t>& over,
                const std::vector<int32_t>& within) {
   const size_t count = resources.limits.size();
@@ -257,15 +258,18 @@ Cut widest_cut(const FactorGraph& graph, const Resources& resources, const std::
 
 }  // namespace
 
+bool is_wide(const WithinSolution& found, const WithinOptions& options) {
+  const Solution& best = found.solution;
+  return best.feasible() && !best.exact && best.lower_bound < options.give_up &&
+         best.lower_bound < best.cost - std::max(options.enough_gap, kWide) * std::fabs(best.cost);
+}
+
 WithinSolution solve_within(const FactorGraph& graph, const Resources& resources,
                             const WithinOptions& options, const std::vector<int32_t>& start) {
   Priced priced = solve_by_prices(graph, resources, options, start);
   WithinSolution& result = priced.found;
   Solution& best = result.solution;
-  const bool is_open =
-      best.feasible() && !best.exact && best.lower_bound < options.give_up &&
-      best.lower_bound < best.cost - std::max(options.enough_gap, kWide) * std::fabs(best.cost);
-  if (options.halvings == 0 || !is_open || priced.over.empty()) return result;
+  if (options.halvings == 0 || !is_wide(result, options) || priced.over.empty()) return result;
   const Cut cut = widest_cut(graph, resources, priced.over, best.choice);
   if (cut.variable < 0) return result;
   double bound = kInfinity;  // of both halves
@@ -288,6 +292,10 @@ WithinSolution solve_within(const FactorGraph& graph, const Resources& resources
         solve_within(half, resources, less, has_best ? best.choice : std::vector<int32_t>{});
     result.rounds += found.rounds;
     best.steps += found.solution.steps;
+    best.tables += found.solution.tables;
+    best.largest_table = std::max(best.largest_table, found.solution.largest_table);
+    best.sweeps += found.solution.sweeps;
+    best.branches += found.solution.branches;
     bound = std::min(bound, found.solution.lower_bound);
     if (found.solution.feasible() && found.solution.cost < best.cost) {
       best.choice = found.solution.choice;

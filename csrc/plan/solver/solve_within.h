@@ -25,12 +25,13 @@ struct WithinOptions {
   double give_up = std::numeric_limits<double>::infinity();  // stop when nothing below this is left
   double enumerate_steps = 1e6;  // options looked at to close the gap that prices leave; 0: none
   int32_t improvements = 64;     // moves forced, and repaired after, for each of the best few choices
-  int32_t halvings = 0;          // levels of a search that halves what a variable may use
+  // Levels of a search that halves what a variable may use, where more than 1 % is open (is_wide).
+  int32_t halvings = 0;
 };
 
 struct WithinSolution {
-  Solution solution;                // the best that keeps all limits; its bound is the Lagrangian one
-  std::vector<double> multipliers;  // what a unit of each resource is worth, at the bound
+  Solution solution;  // the best that keeps all limits; its bound is the Lagrangian one, or halves'
+  std::vector<double> multipliers;  // what a unit of each resource is worth, at the Lagrangian bound
   std::vector<double> used;         // by the choice; without one, by the choice that exceeds least
   int32_t blocked = -1;             // a limit that the least uses alone exceed: there is no choice
   int32_t rounds = 0;
@@ -49,6 +50,9 @@ struct WithinSolution {
 // them.
 WithinSolution solve_within(const FactorGraph& graph, const Resources& resources,
                             const WithinOptions& options = {}, const std::vector<int32_t>& start = {});
+
+// Whether halves could narrow what an answer leaves open.
+bool is_wide(const WithinSolution& found, const WithinOptions& options);
 
 // Throws Error(Phase::kPlan) that names what is exceeded and by how much, unless there is a choice.
 void require_feasible(const FactorGraph& graph, const Resources& resources, const WithinSolution& solution);
