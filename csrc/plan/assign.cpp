@@ -168,11 +168,20 @@ class Assigner {
                                 (mesh_.axes[a].may_split(Role::kExpert) && role != Role::kExpert);
           (is_other ? rest : split).push_back(option);
         }
-        if (split.empty() && mesh_.axes[a].may_split(Role::kExpert)) split = std::move(rest);
+        // Nor rows that are routed: they lie as the experts' products want them.
+        if (split.empty() && mesh_.axes[a].may_split(Role::kExpert) && !has_own_order(node))
+          split = std::move(rest);
         if (!split.empty()) all = std::move(split);
       }
     }
     return pinned(node, std::move(all));
+  }
+
+  bool has_own_order(ir::NodeId n) const {
+    const ir::Node& node = graph_.node(n);
+    const auto has = [&](ir::ValueId value) { return frame_.own_order[value] >= 0; };
+    return std::any_of(node.operands.begin(), node.operands.end(), has) ||
+           std::any_of(node.results.begin(), node.results.end(), has);
   }
 
   // Along any axis: it lies as states do.

@@ -150,7 +150,12 @@ class Planner {
     pair->bound = pair->stages == 1 ? free.lower_bound : plans_.computing_bound(*pair);
     if (pair->stages > 1 && (pair->has_all() || !pins_.axes.empty()))
       pair->bound = std::max(pair->bound, free.lower_bound);
-    check_axes(pins_, base(), axis_uses(base(), mesh, free));
+    if (!free.fits && give_up == kInfinity) {
+      throw Error(Phase::kPlan,
+                  concat("nothing splits the step over ", mesh.str(), " as is pinned: ", free.excess))
+          .hint("would work: other axes, or none pinned");
+    }
+    if (free.fits) check_axes(pins_, base(), axis_uses(base(), mesh, free));
     if (pair->stages == 1) pair->free = std::move(free);
   }
 

@@ -292,7 +292,8 @@ class Route {
     const bool is_scaled = values_at == 3;
     const bool adds = is_scaled || arg_or<bool>(node, 3, false);
     if (role(self) != nullptr || !points_into(kind, self)) return false;
-    if (kind == Kind::kOrder && !adds && counts_up(values) == rows_) {
+    const bool is_list = graph_.type(self).sizes.size() == 1;
+    if (kind == Kind::kOrder && is_list && !adds && counts_up(values) == rows_) {
       rewritten_.emplace(n, made(n, ops::routed_rows().inverse, {at}));
       return keep(n, {Kind::kInverse, 0});
     }

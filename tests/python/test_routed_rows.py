@@ -87,7 +87,17 @@ def by_the_best(layer: Layer, x: torch.Tensor, weight: torch.Tensor, chosen: tor
     return torch.zeros_like(x).index_put((order,), y) * weight[:, :1]
 
 
-ROUTES = {route.__name__: route for route in (by_inverse, by_sum, by_row, by_the_best)}
+def by_another_product(
+    layer: Layer, x: torch.Tensor, weight: torch.Tensor, chosen: torch.Tensor
+) -> torch.Tensor:
+    """Sorted rows go through what is no expert's."""
+    expert, order = chosen.reshape(-1).sort()
+    y = layer.experts(x[order // CHOICES], expert, ends_by_bins(expert))
+    y = y + torch.tanh(y @ layer.up[0]) @ layer.down[0].mT
+    return torch.zeros_like(x).index_add(0, order // CHOICES, y)
+
+
+ROUTES = {route.__name__: route for route in (by_inverse, by_sum, by_row, by_the_best, by_another_product)}
 
 
 class Model(nn.Module):
@@ -249,6 +259,22 @@ def test_rows_whose_order_is_seen_lie_whole(route: str) -> None:
         got = train("moai", WHOLE[route], 0.0)
     for ours, theirs in zip(got, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=2e-5, atol=2e-5)
+
+
+def test_an_inverse_of_more_dims_is_none_of_ours() -> None:
+    def answer(device: str) -> torch.Tensor:
+        torch.manual_seed(0)
+        x, up, router = (torch.randn(*sizes).to(device) for sizes in ((8, 12), (5, 12, 8), (12, 5)))
+        with torch.no_grad():
+            expert, order = (x @ router).topk(3)[1].flatten().sort()
+            inverse = torch.zeros(order.numel(), 1, dtype=torch.long, device=device)
+            inverse[order] = torch.arange(order.numel(), device=device)[:, None]
+            y = F.grouped_mm(x[order // 3], up, offs=ends_by_bins(expert))
+            return y[inverse].view(-1, 3, 8).sum(1).cpu()
+
+    expected = answer("cpu")
+    with devices(2, "dp=2"):
+        torch.testing.assert_close(answer("moai"), expected, rtol=2e-5, atol=2e-5)
 
 
 def test_counts_are_still_the_wholes() -> None:
