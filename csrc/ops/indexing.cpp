@@ -35,9 +35,8 @@ void index_select(RuleBuilder& b) {
 // Each part adds what it has of these names to zeros, and one of them to what was there.
 void adds_up(RuleBuilder& b, const std::vector<std::string>& names) {
   b.additive(0);
-  for (const auto& name : names) {
-    if (b.dtype(0) == ir::DType::kBool) b.whole(name, "of bools a sum says no more than that one is true");
-  }
+  if (b.dtype(0) != ir::DType::kBool) return;
+  for (const auto& name : names) b.whole(name, "of bools a sum says no more than that one is true");
 }
 
 void index_add(RuleBuilder& b) {

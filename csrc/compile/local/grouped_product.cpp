@@ -31,10 +31,7 @@ class OwnRows {
   // `ends`: of all groups. `rows`: of all.
   OwnRows(LocalBuilder& b, ValueId ends, const Part& groups, int64_t rows) : b_(b) {
     ends_ = b.slice(ends, 0, groups.start, groups.length);
-    const ValueId index =
-        b.add("aten.arange", {},
-              {rows, static_cast<int64_t>(ir::DType::kI64), ir::NoneArg{}, ir::NoneArg{}, ir::NoneArg{}},
-              Type::contiguous(ir::DType::kI64, {rows}));
+    const ValueId index = b.count_up(rows);
     back_ = index;
     if (groups.start > 0) {
       const ValueId start = b.slice(ends, 0, groups.start - 1, 1);

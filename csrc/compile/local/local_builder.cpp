@@ -145,6 +145,12 @@ ValueId LocalBuilder::full(ir::DType dtype, const Dims& sizes, double value) {
   return add("aten.full", {}, filled(sizes, value, dtype), Type::contiguous(dtype, sizes));
 }
 
+ValueId LocalBuilder::count_up(int64_t size) {
+  const auto dtype = static_cast<int64_t>(ir::DType::kI64);
+  return add("aten.arange", {}, {size, dtype, ir::NoneArg{}, ir::NoneArg{}, ir::NoneArg{}},
+             Type::contiguous(ir::DType::kI64, {size}));
+}
+
 ValueId LocalBuilder::zeros_over(ir::DType dtype, const Dims& sizes) {
   return expand(full(dtype, Dims(sizes.size(), 1), 0), sizes);
 }

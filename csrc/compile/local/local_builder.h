@@ -48,6 +48,8 @@ class LocalBuilder {
   ir::ValueId dense(ir::ValueId x, const ir::Dims& order);
   ir::ValueId to_dtype(ir::ValueId x, ir::DType dtype);
   ir::ValueId full(ir::DType dtype, const ir::Dims& sizes, double value);
+  // 0, 1, … of `size` numbers; i64.
+  ir::ValueId count_up(int64_t size);
   // One zero, seen everywhere.
   ir::ValueId zeros_over(ir::DType dtype, const ir::Dims& sizes);
   // `x` within zeros: `before` and `after` more of them along `dim`.

@@ -13,12 +13,6 @@ namespace {
 using ir::Type;
 using ir::ValueId;
 
-ValueId count_up(LocalBuilder& b, int64_t size) {
-  return b.add("aten.arange", {},
-               {size, static_cast<int64_t>(ir::DType::kI64), ir::NoneArg{}, ir::NoneArg{}, ir::NoneArg{}},
-               Type::contiguous(ir::DType::kI64, {size}));
-}
-
 ir::Arg operand(int32_t number) { return ir::OperandRef{number}; }
 ir::Arg index(int32_t number) { return ir::OperandListRef{{number}}; }
 
@@ -37,7 +31,7 @@ std::vector<ValueId> routed_rows(LocalBuilder& b, const ir::Node& node, const st
   } else if (node.op == all.inverse) {
     const int64_t rows = b.type(operands[0]).sizes[0];
     local.op = ir::Symbol::intern("aten.scatter.src");
-    local.operands = {b.full(ir::DType::kI64, {rows}, 0), operands[0], count_up(b, rows)};
+    local.operands = {b.full(ir::DType::kI64, {rows}, 0), operands[0], b.count_up(rows)};
     local.args = {operand(0), int64_t{0}, operand(1), operand(2)};
   } else if (node.op == all.put) {
     const bool is_scaled = node.args.size() > 4;
@@ -60,7 +54,7 @@ std::vector<ValueId> routed_rows(LocalBuilder& b, const ir::Node& node, const st
 
 ValueId group_ends(LocalBuilder& b, ValueId sorted_ids, int64_t groups) {
   // (sorted sequence, values, out_int32, right, side, sorter)
-  return b.add_call("aten.searchsorted.Tensor", {sorted_ids, count_up(b, groups)},
+  return b.add_call("aten.searchsorted.Tensor", {sorted_ids, b.count_up(groups)},
                     {operand(0), operand(1), true, true, ir::NoneArg{}, ir::NoneArg{}},
                     Type::contiguous(ir::DType::kI32, {groups}));
 }
