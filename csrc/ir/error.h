@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -42,6 +43,13 @@ class Error : public std::exception {
 class OutOfMemory : public Error {
  public:
   using Error::Error;
+};
+
+// More rows went to a device's experts than it has slots: see Note [Rows by expert] in ops/expert_rows.h.
+class OutOfRoom : public Error {
+ public:
+  explicit OutOfRoom(int64_t rows)
+      : Error(Phase::kRun, concat(rows, " rows more go to a device's experts than it has room for")) {}
 };
 
 [[noreturn]] void assertion_failed(const char* condition, const char* file, int line,

@@ -26,6 +26,7 @@ const RuleTable& table() {
     add_optimizers(*made);
     add_host_copies(*made);
     add_routed_rows(*made);
+    add_expert_rows(*made);
     return made;
   }();
   return *rules;
@@ -63,7 +64,8 @@ bool Rule::splittable(int32_t factor) const {
 }
 
 int32_t Rule::sharded_by(const TensorFactors& tensor, int32_t factor) const {
-  const int32_t over = factors[factor].window.over;
+  const int32_t seen = factors[factor].window.over;
+  const int32_t over = seen >= 0 ? seen : factors[factor].trades;
   int32_t found = -1;
   for (const auto& dim : tensor) {
     for (const auto one : dim) {

@@ -21,7 +21,9 @@ namespace moai::ops {
 //     the same on every part.
 //
 // A factor that sees another one through a *window* (the places of a convolution's result) splits that one
-// too: what lacks the first and has the second is sharded by the second.
+// too: what lacks the first and has the second is sharded by the second. So does one that *trades* for
+// another (the experts that rows go to, for the tokens that they come from): the node itself sends rows from
+// parts by the one to parts by the other.
 //
 // A dimension of size 1 has no factors.
 
@@ -94,6 +96,8 @@ struct Factor {
   int32_t exchange_dim = 0;  // of operand 0: the row
   // What the factor is slid over. A part needs its halo of that: see Note [Halos] in plan/halo.h.
   Window window;
+  // The factor that it trades for; -1: for none. See Note [Rows by expert] in ops/expert_rows.h.
+  int32_t trades = -1;
 };
 
 // By dim: the factors that it is made of, outermost first.

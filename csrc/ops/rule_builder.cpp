@@ -329,6 +329,12 @@ void RuleBuilder::window(int32_t factor, const Window& window) {
   rule_.factors[window.over].whole = true;
 }
 
+void RuleBuilder::trades(const std::string& name, const std::string& other) {
+  for (const auto f : factors(name)) {
+    for (const auto g : factors(other)) rule_.factors[f].trades = g;
+  }
+}
+
 void RuleBuilder::exchanges(const std::string& name, int32_t count, Exchange how, int64_t dim) {
   for (const auto f : factors(name)) {
     rule_.factors[f].exchanges = count;

@@ -69,6 +69,8 @@ class RuleBuilder {
   void positional(const std::string& name, Position how, int32_t at = ir::kNone, int32_t to = ir::kNone);
   // Says through which window a factor sees another: it may be split, and the other one with it alone.
   void window(int32_t factor, const Window& window);
+  // Says that a factor trades for another: see Factor.
+  void trades(const std::string& name, const std::string& other);
   void exchanges(const std::string& name, int32_t count, Exchange how, int64_t dim);
   // For one result, or for all (-1).
   void combine(const std::string& name, Combine how, int32_t result = -1);
@@ -144,5 +146,6 @@ std::vector<std::string> pointwise_rules();  // the names that it adds
 void add_optimizers(RuleTable& table);
 void add_host_copies(RuleTable& table);
 void add_routed_rows(RuleTable& table);
+void add_expert_rows(RuleTable& table);
 
 }  // namespace moai::ops

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "ir/arg.h"
+#include "ops/expert_rows.h"
 #include "ops/routed_rows.h"
 #include "plan/rules_of_graph.h"
 
@@ -153,14 +154,19 @@ std::vector<int32_t> own_orders(const ir::Graph& graph, const Repeated<ops::Rule
       for (const auto result : node.results) order[result] = 0;
     }
     if (ops::ends_order(node.op)) continue;
+    if (ops::moves_rows(node.op)) {
+      for (const auto result : node.results) order[result] = 0;
+      continue;
+    }
     for (size_t o = 0; o < node.operands.size(); ++o) {
       const int32_t dim = order[node.operands[o]];
       if (dim < 0 || rules[n].operands[o][dim].empty()) continue;
       const std::vector<int32_t>& rows = rules[n].operands[o][dim];
       for (size_t r = 0; r < node.results.size(); ++r) {
         const ops::TensorFactors& result = rules[n].results[r];
+        // The innermost factor: of rows in slots the outer ones are other tensors' dims, too.
         const auto has_rows = [&](const std::vector<int32_t>& of_dim) {
-          return std::find(of_dim.begin(), of_dim.end(), rows[0]) != of_dim.end();
+          return std::find(of_dim.begin(), of_dim.end(), rows.back()) != of_dim.end();
         };
         const auto at = std::find_if(result.begin(), result.end(), has_rows);
         if (at != result.end()) order[node.results[r]] = static_cast<int32_t>(at - result.begin());

@@ -21,8 +21,9 @@ struct OuterChoice {
   Recompute recompute = Recompute::kNone;
   Offload offload = Offload::kNone;
   Gradients gradients = Gradients::kLate;
+  int32_t capacity = 0;
 
-  Rewriting rewriting() const { return {recompute, offload, gradients}; }
+  Rewriting rewriting() const { return {recompute, offload, gradients, capacity}; }
 };
 
 // One plan, and what it is predicted to cost.

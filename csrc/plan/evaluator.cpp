@@ -31,6 +31,7 @@ std::string words(const Candidate& candidate, double state_bytes) {
   const double parts = local > 0 ? state_bytes / local : 1;
   if (parts >= 1.5) add(concat("weights and states in ", static_cast<int64_t>(parts + 0.5), " parts"), "; ");
   if (outer.micro_batches > 1) add(concat(outer.micro_batches, " micro-batches"), "; ");
+  if (outer.capacity > 0) add(concat("rows sent to experts (capacity ", outer.capacity, ")"), "; ");
   if (outer.gradients == Gradients::kAtOnce) add("gradients sharded as they are made", "; ");
   if (outer.recompute != Recompute::kNone) add(concat("recompute ", recompute_name(outer.recompute)), "; ");
   if (outer.offload != Offload::kNone) add(concat(offload_name(outer.offload), " on the host"), "; ");
@@ -55,6 +56,12 @@ const std::shared_ptr<const Step>& Evaluator::step(const OuterChoice& outer) {
   return made;
 }
 
+const Step& Evaluator::recorded(const Pair& pair) {
+  OuterChoice plain;
+  plain.capacity = pair.capacity;
+  return *step(plain);
+}
+
 const std::shared_ptr<const Frame>& Evaluator::turn(const OuterChoice& outer) {
   auto& made = turns_[{outer.rewriting(), outer.micro_batches}];
   if (!made) {
@@ -69,6 +76,7 @@ Pair Evaluator::pair_of(const OuterChoice& outer) {
   pair.stages = outer.stages;
   pair.sizes = outer.mesh;
   pair.splits = outer.splits;
+  pair.capacity = outer.capacity;
   return pair;
 }
 
@@ -131,6 +139,7 @@ Candidate Evaluator::candidate_of(const Pair& pair, int32_t turns, const Rewriti
   out.outer.stages = pair.stages;
   out.outer.mesh = pair.sizes;
   out.outer.splits = pair.splits;
+  out.outer.capacity = pair.capacity;
   out.outer.micro_batches = turns;
   out.outer.recompute = rewriting.recompute;
   out.outer.offload = rewriting.offload;

@@ -28,6 +28,8 @@ class Evaluator {
   bool has_host() const { return cluster_.device(0).host_bytes_per_s > 0; }
 
   const Step& base() const { return *base_; }  // as it was recorded
+  // The same with its rows as a pair has them.
+  const Step& recorded(const Pair& pair);
   // As an outer choice has it, and the frame of one of its turns.
   const std::shared_ptr<const Step>& step(const OuterChoice& outer);
   const std::shared_ptr<const Frame>& turn(const OuterChoice& outer);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "ops/expert_rows.h"
 #include "ops/host_copies.h"
 #include "plan/halo.h"
 
@@ -49,6 +50,15 @@ void for_halos(const ir::Graph& graph, const Frame& frame, const ir::Node& node,
   }
 }
 
+// Of a node that moves rows: of those in slots on one device.
+double slot_bytes(const ir::Graph& graph, const Frame& frame, const ir::Node& node, const Option& option,
+                  const Mesh& mesh) {
+  const bool leaves = node.op == ops::expert_rows().to_tokens;
+  const ir::ValueId value = leaves ? node.operands[0] : node.results[0];
+  const Placement& placement = leaves ? option.operands[0] : option.results[0];
+  return local_bytes(graph.type(value), leaf_sizes(frame, value), placement, mesh);
+}
+
 class Cost {
  public:
   Cost(const ir::Graph& graph, const Frame& frame, ir::NodeId id, const Option& option, const Mesh& mesh)
@@ -77,7 +87,7 @@ class Cost {
     (attends ? cost.attention : cost.product) = rate > 0 ? flops() * share() / rate : 0;
     cost.memory = bytes / (device.memory_bytes_per_s * device.memory_efficiency);
     cost.overhead = device.op_overhead_s;
-    cost.exchange = exchange_seconds() + halo_seconds(device);
+    cost.exchange = exchange_seconds() + halo_seconds(device) + trade_seconds(device);
     return cost;
   }
 
@@ -147,6 +157,20 @@ class Cost {
     return total;
   }
 
+  // Sending rows; and wherever they go, they are put in the order of slots on one side of that.
+  double trade_seconds(const DeviceKind& device) const {
+    if (!ops::moves_rows(node_.op)) return 0;
+    const double bytes = slot_bytes(graph_, frame_, node_, option_, mesh_);
+    double total = 2 * bytes / (device.memory_bytes_per_s * device.memory_efficiency) + device.op_overhead_s;
+    for (size_t a = 0; a < option_.choices.size(); ++a) {
+      const auto& choice = option_.choices[a];
+      if (choice.kind != AxisChoice::Kind::kFactor || rule_.factors[choice.factor].trades < 0) continue;
+      total += plan::seconds(*mesh_.cluster, Collective::kAllToAll, mesh_.axes[a].group,
+                             bytes * mesh_.axes[a].size);
+    }
+    return total;
+  }
+
   const ir::Graph& graph_;
   const Frame& frame_;
   const ir::Node& node_;
@@ -171,6 +195,8 @@ double scratch_bytes_of(const ir::Graph& graph, const Frame& frame, ir::NodeId n
   double total = 0;
   for_halos(graph, frame, graph.node(node), frame.rules[node], factors, option, mesh,
             [&](const HaloCopy& copy) { total += copy.bytes + copy.gathered; });
+  if (ops::moves_rows(graph.node(node).op))
+    total += 2 * slot_bytes(graph, frame, graph.node(node), option, mesh);
   for (const auto& scratch : frame.rules[node].scratch) {
     double bytes = scratch.bytes;
     for (const auto f : scratch.factors) {

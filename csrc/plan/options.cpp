@@ -69,12 +69,19 @@ class Enumerate {
         if (k > 0 && (is_run || over >= 0)) continue;
         if (over >= 0 && !can_split_seen(over, axis.size)) continue;
         if (roles_ != nullptr && !axis.may_split(roles_->of_atom[atom])) continue;
+        const int32_t other = rule_.factors[f].trades;
+        if (other >= 0 && (k > 0 || !can_split_seen(other, axis.size) || !may_split(axis, other))) continue;
         found.push_back({AxisChoice::Kind::kFactor, static_cast<int16_t>(f), static_cast<int16_t>(k)});
       }
     }
     for (size_t s = 0; s < rule_.linear.size(); ++s)
       found.push_back({AxisChoice::Kind::kLinear, static_cast<int16_t>(s), 0});
     return found;
+  }
+
+  // Rows that leave lie by what the factor trades for, first.
+  bool may_split(const Axis& axis, int32_t factor) const {
+    return roles_ == nullptr || axis.may_split(roles_->of_atom[factors_[factor][0]]);
   }
 
   bool can_split_seen(int32_t over, int64_t parts) const {
@@ -104,7 +111,34 @@ class Enumerate {
         parts *= mesh_.axes[a].size;
     }
     const int32_t over = rule_.factors[chosen[last].factor].window.over;
-    return parts <= frame_.atoms.size(atom) && (over < 0 || can_split_seen(over, parts));
+    return parts <= frame_.atoms.size(atom) && (over < 0 || can_split_seen(over, parts)) &&
+           trades_once(chosen, last);
+  }
+
+  // A factor trades for another along one axis at most, which with all others must fit that one. Axes inside
+  // of it divide what they have evenly, so that it is as much before the trade and after.
+  bool trades_once(const std::vector<AxisChoice>& chosen, size_t last) const {
+    int32_t other = -1;
+    for (size_t a = 0; a <= last; ++a) {
+      if (chosen[a].kind != AxisChoice::Kind::kFactor) continue;
+      const int32_t trades = rule_.factors[chosen[a].factor].trades;
+      if (trades < 0) continue;
+      if (other >= 0) return false;
+      other = trades;
+    }
+    if (other < 0) return true;
+    int64_t parts = 1;
+    bool is_inside = false, must_divide = false;
+    for (size_t a = 0; a <= last; ++a) {
+      if (chosen[a].kind != AxisChoice::Kind::kFactor) continue;
+      const bool trades = rule_.factors[chosen[a].factor].trades == other;
+      if (!trades && chosen[a].factor != other) continue;
+      must_divide = must_divide || is_inside;
+      is_inside = is_inside || trades;
+      parts *= mesh_.axes[a].size;
+    }
+    const int64_t size = frame_.atoms.size(factors_[other][0]);
+    return parts <= size && (!must_divide || size % parts == 0);
   }
 
   bool find_split(const ops::TensorFactors& tensor, const AxisChoice& choice, Split* found) const {

@@ -48,6 +48,14 @@ std::vector<Pair> pairs_of(const Cluster& cluster, int32_t stages, bool by_role)
   return pairs;
 }
 
+Pair sending_rows(Pair pair, int32_t capacity) {
+  pair.capacity = capacity;
+  for (auto& splits : pair.splits) {
+    if ((splits & role_bit(Role::kExpert)) != 0) splits |= kData;
+  }
+  return pair;
+}
+
 std::vector<Pair> three_axes(const Cluster& cluster, int32_t stages) {
   std::vector<Pair> pairs;
   const int32_t devices = cluster.device_count() / stages;

@@ -25,6 +25,7 @@ struct Pair {
   int32_t stages = 1;
   std::vector<int32_t> sizes;  // of the mesh's axes, outermost first
   std::vector<uint8_t> splits;
+  int32_t capacity = 0;  // see Rewriting
 
   bool is_estimated = false;
   double estimate = 0;  // what all plans add up to at least, by the options that were looked at
@@ -39,7 +40,7 @@ struct Pair {
   // Whether every axis may split whatever is there.
   bool has_all() const;
   bool is_of(const OuterChoice& outer) const {
-    return stages == outer.stages && sizes == outer.mesh && splits == outer.splits;
+    return stages == outer.stages && sizes == outer.mesh && splits == outer.splits && capacity == outer.capacity;
   }
 };
 
@@ -47,6 +48,9 @@ struct Pair {
 // host. In a pipeline, and `by_role`, the outer of two axes splits the batch and the inner one what is in a
 // sample; `by_role` a single one either.
 std::vector<Pair> pairs_of(const Cluster& cluster, int32_t stages, bool by_role = false);
+
+// The same pair with rows that go to experts, which lie within what splits the batch.
+Pair sending_rows(Pair pair, int32_t capacity);
 
 // Meshes of three axes: data; sequence or experts; sequence or features. The inner two are powers of two
 // that divide a host.

@@ -13,8 +13,8 @@ namespace {
 [[noreturn]] void refuse(const std::string& word, const std::string& why) {
   throw Error(Phase::kConfig, concat("`", word, "` in the pins ", why))
       .hint(
-          "would work: dp=8,tp=2,pp=1,micro=4,zero=1,recompute=full; also copies, sp, ep, offload, chunks, "
-          "order, sends, gathers, random");
+          "would work: dp=8,tp=2,pp=1,micro=4,zero=1,recompute=full; also copies, sp, ep, capacity, offload, "
+          "chunks, order, sends, gathers, random");
 }
 
 int32_t number_of(const std::string& word, const std::string& text, int64_t least) {
@@ -53,6 +53,8 @@ void read_word(const std::string& word, Pins* pins) {
   } else if (name == "zero") {
     pins->zero = number_of(word, value, 0);
     if (*pins->zero > 3) refuse(word, "is no stage of ZeRO: 0, 1, 2 or 3");
+  } else if (name == "capacity") {
+    pins->capacity = number_of(word, value, 0);
   } else if (name == "random") {
     pins->random = static_cast<uint64_t>(number_of(word, value, 0));
     pins->stages = 1;
@@ -104,6 +106,7 @@ Pins settled(Pins pins) {
   pins.recompute = outer.recompute;
   pins.offload = outer.offload;
   pins.order = outer.order;
+  pins.capacity = outer.capacity;
   return pins;
 }
 

@@ -33,6 +33,7 @@ struct Pins {
   // Left out where `recompute` is there: none.
   std::optional<Offload> offload;
   std::optional<Order> order;
+  std::optional<int32_t> capacity;  // of experts: see Rewriting
   double solver_steps = Terms{}.steps;  // see Terms: less where a step waits for its plan
   int32_t solver_branches = Terms{}.branches;
   Sends sends = Sends::kWhole;             // between stages
@@ -44,7 +45,7 @@ struct Pins {
 // Reads `dp=8,tp=2,pp=1,micro=4,zero=1,recompute=full`: also sp (sequence), ep (expert), copies (data
 // parallelism along which ZeRO does not shard, as hybrid sharding has it outside of dp), offload (none,
 // activations), chunks, order (gpipe, 1f1b, zero_bubble), sends (whole, parts), gathers (once, ahead),
-// random (a seed: any valid plan). Axes of one part are left out. Throws Error(Phase::kConfig) naming the
+// capacity (of experts that rows are sent to, 0 where none are), random (a seed: any valid plan). Axes of one part are left out. Throws Error(Phase::kConfig) naming the
 // word.
 Pins parse_pins(const std::string& text);
 

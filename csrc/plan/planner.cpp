@@ -9,6 +9,7 @@
 #include "plan/evaluator.h"
 #include "plan/hints.h"
 #include "plan/pairs.h"
+#include "plan/send_rows.h"
 
 namespace moai::plan {
 
@@ -54,6 +55,9 @@ constexpr int32_t kMostTried = 60;
 constexpr size_t kFinalists = 6;
 // Of the best step: slower pipelines are not worth more chunks.
 constexpr double kWorthChunks = 1.25;
+// Of experts: twice an even share is what a router that is trained for balance rarely exceeds; where it does,
+// the step is run again with more.
+constexpr int32_t kCapacity = 2;
 // Devices of a stage from which on three axes are tried.
 constexpr int32_t kThreeAxesFrom = 32;
 
@@ -120,6 +124,7 @@ class Planner {
                          " stretches, ", cluster_.name, " has ", cluster_.device_count(), " devices"))
           .hint("would work: a divisor of the devices, of at most as many stages as stretches");
     }
+    send_rows_too();
     if (pins_.random) pairs_ = {pairs_[*pins_.random % pairs_.size()]};
     for (auto& pair : pairs_) {
       if (pair.stages == 1 || !pins_.axes.empty()) {
@@ -128,6 +133,18 @@ class Planner {
         pair.bound = pair.estimate = plans_.computing_bound(pair);
       }
     }
+  }
+
+  // Every pair once more with rows that go to experts, where there are such rows.
+  void send_rows_too() {
+    const int32_t capacity = pins_.capacity.value_or(kCapacity);
+    if (capacity == 0 || pins_.random || !sends_rows(base().graph, base().frame)) return;
+    std::vector<Pair> sending;
+    for (const auto& pair : pairs_) {
+      if (!pair.sizes.empty()) sending.push_back(sending_rows(pair, capacity));
+    }
+    if (pins_.capacity) pairs_.clear();
+    pairs_.insert(pairs_.end(), sending.begin(), sending.end());
   }
 
   // The pair's first assignment; see Note [How plans are searched]. Roughly: most pairs are ruled out by it,
@@ -144,7 +161,8 @@ class Planner {
       terms.branches = 0;
     }
     const Mesh mesh = plans_.mesh_of(*pair);
-    Assignment free = assign(base(), base().frame, mesh, terms);
+    const Step& step = plans_.recorded(*pair);
+    Assignment free = assign(step, step.frame, mesh, terms);
     pair->is_estimated = true;
     pair->estimate = free.lower_bound;
     pair->bound = pair->stages == 1 ? free.lower_bound : plans_.computing_bound(*pair);
@@ -155,7 +173,7 @@ class Planner {
                   concat("nothing splits the step over ", mesh.str(), " as is pinned: ", free.excess))
           .hint("would work: other axes, or none pinned");
     }
-    if (free.fits) check_axes(pins_, base(), axis_uses(base(), mesh, free));
+    if (free.fits) check_axes(pins_, step, axis_uses(step, mesh, free));
     if (pair->stages == 1) pair->free = std::move(free);
   }
 
@@ -371,7 +389,8 @@ class Planner {
     for (const auto& pair : three_axes(cluster_, outer.stages)) {
       if (pair.sizes[0] != outer.mesh[0] && pair.sizes[2] != outer.mesh[1]) continue;
       if (plan_.tried >= kMostTried) return;
-      Candidate candidate = try_one(pair, outer.micro_batches, {outer.recompute, outer.offload}, give_up);
+      const Pair full = outer.capacity > 0 ? sending_rows(pair, outer.capacity) : pair;
+      Candidate candidate = try_one(full, outer.micro_batches, {outer.recompute, outer.offload}, give_up);
       if (candidate.fits) plan_.candidates.push_back(std::move(candidate));
     }
   }

@@ -4,6 +4,7 @@
 #include <map>
 
 #include "ir/error.h"
+#include "ops/expert_rows.h"
 #include "ops/routed_rows.h"
 
 namespace moai::plan {
@@ -104,7 +105,8 @@ Roles find_roles(const ir::Graph& graph, const Frame& frame) {
       if (roles.backward_end == 0) roles.forward_end = n;
       roles.backward_end = n + 1;
     }
-    if (node.op.str() == kGroupedProduct || node.op == ops::routed_rows().grouped_mm) {
+    if (node.op.str() == kGroupedProduct || node.op == ops::routed_rows().grouped_mm ||
+        node.op == ops::expert_rows().mm) {
       for (const auto operand : node.operands) {
         const auto& dims = frame.value_dims[operand];
         if (dims.size() != 3) continue;

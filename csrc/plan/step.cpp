@@ -7,6 +7,7 @@
 
 #include "ops/host_copies.h"
 #include "plan/prepare.h"
+#include "plan/send_rows.h"
 
 namespace moai::plan {
 
@@ -230,8 +231,9 @@ Step finish(ir::Graph graph, Frame frame, const std::vector<ir::NodeId>& origina
 
 }  // namespace
 
-Step make_step(const ir::Graph& given) {
-  ir::Graph graph = prepare(given);
+namespace {
+
+Step as_recorded(ir::Graph graph) {
   Frame frame = make_frame(graph);
   std::vector<ir::NodeId> original(graph.nodes().size());
   for (size_t n = 0; n < original.size(); ++n) original[n] = static_cast<ir::NodeId>(n);
@@ -239,7 +241,16 @@ Step make_step(const ir::Graph& given) {
   return finish(std::move(graph), std::move(frame), original, nullptr, hands_on);
 }
 
-Step make_step(const Step& step, const Rewriting& rewriting) {
+}  // namespace
+
+Step make_step(const ir::Graph& given) { return as_recorded(prepare(given)); }
+
+Step make_step(const Step& step, Rewriting rewriting) {
+  if (rewriting.capacity > 0) {
+    Step sent = as_recorded(send_rows(step.graph, step.frame, rewriting.capacity));
+    rewriting.capacity = 0;
+    return rewriting == Rewriting{} ? sent : make_step(sent, rewriting);
+  }
   const bool sends = rewriting.offload == Offload::kActivations;
   Rematerialised made = rematerialise(step.graph, step.frame, rewriting.recompute,
                                       sends ? Checkpoints::kAll : Checkpoints::kFew);

@@ -31,10 +31,11 @@ struct Rewriting {
   Recompute recompute = Recompute::kNone;
   Offload offload = Offload::kNone;
   Gradients gradients = Gradients::kLate;
+  int32_t capacity = 0;  // of experts, for rows that are sent to them (send_rows.h); 0: none are
 
   bool operator<(const Rewriting& other) const {
-    return std::tie(recompute, offload, gradients) <
-           std::tie(other.recompute, other.offload, other.gradients);
+    return std::tie(recompute, offload, gradients, capacity) <
+           std::tie(other.recompute, other.offload, other.gradients, other.capacity);
   }
   bool operator==(const Rewriting& other) const { return !(*this < other) && !(other < *this); }
 };
@@ -84,6 +85,6 @@ struct Step {
 // The step as it was recorded, for the others. Throws Error(Phase::kPlan) on a rule that contradicts its op.
 Step make_step(const ir::Graph& graph);
 // The same step written anew.
-Step make_step(const Step& step, const Rewriting& rewriting);
+Step make_step(const Step& step, Rewriting rewriting);
 
 }  // namespace moai::plan

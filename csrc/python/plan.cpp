@@ -136,6 +136,7 @@ py::dict dict_of(const plan::Candidate& candidate, const plan::Explanation& told
   out["order"] = plan::order_name(candidate.outer.order);
   out["micro_batches"] = candidate.outer.micro_batches;
   out["recompute"] = plan::recompute_name(candidate.outer.recompute);
+  out["capacity"] = candidate.outer.capacity;
   out["offload"] = plan::offload_name(candidate.outer.offload);
   out["stage_begins"] = candidate.stage_begins;
   out["axes"] = axes;

@@ -445,7 +445,7 @@ NO_ROW = {
     "between a device and its host: test_offload": ["moai.to_host", "moai.from_host"],
     "parts keep an order of their own, which is not the whole's: test_partition, test_routed_rows": [
         "moai.sort_rows", "moai.inverse_rows", "moai.take_rows", "moai.grouped_rows_mm", "moai.return_rows",
-        "moai.put_rows",
+        "moai.put_rows", "moai.assign_slots", "moai.rows_to_experts", "moai.rows_to_tokens", "moai.slots_mm",
     ],
     "its values are not defined": ["empty.memory_format", "empty_strided", "moai.undefined"],
     "random: by global index, test_samplers": [

@@ -31,6 +31,7 @@ class LocalBuilder {
   // The arguments name the operands themselves.
   ir::ValueId add_call(const char* op, std::vector<ir::ValueId> operands, std::vector<ir::Arg> args,
                        ir::Type result);
+  const ir::Node& add_node(ir::Node node, std::vector<ir::Type> results);
   void add_without_result(const char* op, ir::ValueId operand, const std::vector<ir::Arg>& more);
   // An op whose result is of the first operand's sizes, laid out as that one is but dense.
   ir::ValueId pointwise(const char* op, std::vector<ir::ValueId> operands, std::vector<ir::Arg> more = {});
@@ -62,8 +63,6 @@ class LocalBuilder {
   ir::ValueId collective(ir::ValueId x, const Collective& collective, size_t own);
 
  private:
-  const ir::Node& add_node(ir::Node node, std::vector<ir::Type> results);
-
   int64_t outer_axes_;
   ir::Graph graph_;
   ir::Section section_ = ir::Section::kForward;

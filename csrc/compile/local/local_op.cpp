@@ -4,12 +4,14 @@
 #include <limits>
 #include <numeric>
 
+#include "compile/local/expert_rows.h"
 #include "compile/local/grouped_product.h"
 #include "compile/local/halo_exchange.h"
 #include "compile/local/routed_rows.h"
 #include "compile/local/row_exchange.h"
 #include "ir/error.h"
 #include "ir/view_nodes.h"
+#include "ops/expert_rows.h"
 #include "ops/routed_rows.h"
 #include "ops/traits.h"
 
@@ -46,6 +48,8 @@ class WriteLocal {
     if (op_.node.op.str() == "aten._grouped_mm") return {grouped(op_.node)};
     if (op_.node.op == ops::routed_rows().grouped_mm) return {grouped_rows()};
     if (ops::is_routed_rows(op_.node.op)) return routed_rows(b_, op_.node, operands_, result_types());
+    if (op_.node.op == ops::expert_rows().mm) return {slots_product()};
+    if (ops::moves_rows(op_.node.op)) return move_rows(b_, op_.node, operands_, row_trade());
     for (size_t f = 0; f < op_.rule.factors.size(); ++f) {
       if (op_.turn.leaf_of(op_.factors[f]) < 0 || is_split(f)) continue;
       if (op_.rule.factors[f].position == Position::kOnlyPosition) return cut_whole();
@@ -400,9 +404,53 @@ class WriteLocal {
   ValueId grouped_rows() {
     ir::Node node = op_.node;
     node.op = ir::Symbol::intern("aten._grouped_mm");
-    operands_[2] = group_ends(b_, operands_[2], std::get<int64_t>(node.args[3]));
+    operands_[2] = group_ends(b_, operands_[2], {0, std::get<int64_t>(node.args[3])});
     args_ = {ir::OperandRef{0}, ir::OperandRef{1}, ir::OperandRef{2}, ir::NoneArg{}, ir::NoneArg{}};
     return grouped(std::move(node));
+  }
+
+  // The rows of other devices' experts are not here.
+  ValueId slots_product() {
+    const auto& factors = op_.rule.factors;
+    size_t e = 0;
+    while (factors[e].name != "e") ++e;
+    ir::Node node = op_.node;
+    node.op = ir::Symbol::intern("aten._grouped_mm");
+    node.args = {ir::OperandRef{0}, ir::OperandRef{1}, ir::OperandRef{2}, ir::NoneArg{}, ir::NoneArg{}};
+    operands_[2] = group_ends(b_, operands_[2], run_of(e));
+    return grouped_product(b_, std::move(node), operands_, result_type(0), std::nullopt);
+  }
+
+  RowTrade row_trade() const {
+    size_t e = 0;
+    while (op_.rule.factors[e].trades < 0) ++e;
+    const auto u = static_cast<size_t>(op_.rule.factors[e].trades);
+    const auto inner = [&](size_t f) {
+      int64_t size = 1;
+      for (size_t k = 1; k < op_.factors[f].size(); ++k) size *= op_.frame.atoms.size(op_.factors[f][k]);
+      return size;
+    };
+    const int64_t experts = op_.frame.atoms.size(op_.factors[e][0]);
+    const int64_t units = op_.frame.atoms.size(op_.factors[u][0]);
+    const auto each = std::get<int64_t>(op_.node.args.back());
+    std::vector<int64_t> by_origin = axes(u, 0);
+    RowTrade trade;
+    if (!is_split(e)) {
+      trade.experts = {{0, experts * inner(e)}};
+      trade.slots = {op_.place.part(units, by_origin).length * inner(u) * each};
+      return trade;
+    }
+    trade.axis = axes(e)[0];
+    trade.own = static_cast<size_t>(op_.place.coordinates[*trade.axis]);
+    by_origin.insert(std::upper_bound(by_origin.begin(), by_origin.end(), *trade.axis), *trade.axis);
+    Place member = op_.place;
+    for (int32_t m = 0; m < op_.place.mesh[*trade.axis]; ++m) {
+      member.coordinates[*trade.axis] = m;
+      const Part own = member.part(experts, {*trade.axis});
+      trade.experts.push_back({own.start * inner(e), own.length * inner(e)});
+      trade.slots.push_back(member.part(units, by_origin).length * inner(u) * each);
+    }
+    return trade;
   }
 
   ValueId grouped(ir::Node node) {

@@ -52,11 +52,4 @@ std::vector<ValueId> routed_rows(LocalBuilder& b, const ir::Node& node, const st
   return b.graph().node(b.graph().add_node(std::move(local), results)).results;
 }
 
-ValueId group_ends(LocalBuilder& b, ValueId sorted_ids, int64_t groups) {
-  // (sorted sequence, values, out_int32, right, side, sorter)
-  return b.add_call("aten.searchsorted.Tensor", {sorted_ids, b.count_up(groups)},
-                    {operand(0), operand(1), true, true, ir::NoneArg{}, ir::NoneArg{}},
-                    Type::contiguous(ir::DType::kI32, {groups}));
-}
-
 }  // namespace moai::compile

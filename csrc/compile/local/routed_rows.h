@@ -6,12 +6,9 @@ namespace moai::compile {
 
 // What an op of Note [Routed rows] is on a part: the aten op that the whole graph had, on the part's own
 // rows. `results` are the types of the part's results. A grouped product is none of these: its groups' ends
-// are group_ends.
+// are group_ends (expert_rows.h).
 std::vector<ir::ValueId> routed_rows(LocalBuilder& builder, const ir::Node& node,
                                      const std::vector<ir::ValueId>& operands,
                                      const std::vector<ir::Type>& results);
-
-// Where the runs of equal ids end, of `groups` ids; i32.
-ir::ValueId group_ends(LocalBuilder& builder, ir::ValueId sorted_ids, int64_t groups);
 
 }  // namespace moai::compile

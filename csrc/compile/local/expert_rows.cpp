@@ -1,0 +1,158 @@
+#include "compile/local/expert_rows.h"
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include "ir/error.h"
+#include "ops/expert_rows.h"
+
+namespace moai::compile {
+
+namespace {
+
+using ir::Dims;
+using ir::Type;
+using ir::ValueId;
+
+ir::Arg operand(int32_t number) { return ir::OperandRef{number}; }
+
+class MoveRows {
+ public:
+  MoveRows(LocalBuilder& b, const RowTrade& trade) : b_(b), trade_(trade) {}
+
+  // Rows leave in the order of their experts, each member's by slots of its own; see who goes where.
+  std::vector<ValueId> assign(ValueId ids) {
+    const int64_t rows = b_.type(ids).sizes[0];
+    const ValueId starts = firsts(ids);
+    std::vector<ValueId> shifts, ends, shifts_of_experts, excess;
+    for (const auto& experts : trade_.experts) {
+      const ValueId begin = b_.slice(starts, 0, experts.start, 1), end = b_.slice(starts, 0, experts.end(), 1);
+      const int64_t first = experts.start * own_slots(), slots = experts.length * own_slots();
+      const ValueId shift = b_.pointwise("aten.sub.Scalar", {begin}, {first, int64_t{1}});
+      shifts.push_back(b_.expand(shift, {slots}));
+      ends.push_back(b_.expand(end, {slots}));
+      shifts_of_experts.push_back(b_.expand(shift, {experts.length}));
+      if (slots >= rows) continue;
+      const ValueId taken = minus(end, begin);
+      excess.push_back(b_.pointwise("aten.sub.Scalar", {taken}, {slots, int64_t{1}}));
+    }
+    if (!excess.empty()) b_.add_without_result("moai.check_room", b_.concatenate(excess, 0), {});
+
+    const ValueId row = plus(b_.count_up(trade_.count() * own_slots()), b_.concatenate(shifts, 0));
+    const ValueId is_free =
+        b_.pointwise("aten.ge.Tensor", {row, b_.concatenate(ends, 0)}, {}, ir::DType::kBool);
+    const ValueId send = b_.pointwise("aten.clamp", {row}, {int64_t{0}, rows - 1});
+    ValueId sent = b_.index_select(ids, 0, send);
+    sent = b_.pointwise("aten.masked_fill.Scalar", {sent, is_free}, {trade_.count()});
+    const ValueId shift_of_row = b_.index_select(b_.concatenate(shifts_of_experts, 0), 0, ids);
+    const ValueId left = minus(b_.count_up(rows), shift_of_row);
+    if (!trade_.axis) return {sent, b_.count_up(rows_in_slots()), send, left};
+
+    const auto type = Type::contiguous(ir::DType::kI64, {rows_in_slots()});
+    ir::Node sort;
+    sort.op = ir::Symbol::intern("aten.sort.stable");
+    sort.operands = {forth(sent)};
+    sort.args = {operand(0), true, int64_t{0}, false};
+    const std::vector<ValueId> sorted = b_.add_node(std::move(sort), {type, type}).results;
+    return {sorted[0], sorted[1], send, left};
+  }
+
+  ValueId to_experts(ValueId x, ValueId send, ValueId came) {
+    const ValueId sent = b_.index_select(x, 0, send);
+    return trade_.axis ? b_.index_select(forth(sent), 0, came) : sent;
+  }
+
+  ValueId to_tokens(ValueId y, ValueId left, ValueId came) {
+    if (trade_.axis) {
+      const int64_t slots = b_.type(came).sizes[0];
+      const auto type = Type::contiguous(ir::DType::kI64, {slots});
+      const ValueId zeros = b_.full(ir::DType::kI64, {slots}, 0);
+      const ValueId gone = b_.add_call("aten.scatter.src", {zeros, came, b_.count_up(slots)},
+                                       {operand(0), int64_t{0}, operand(1), operand(2)}, type);
+      y = back(b_.index_select(y, 0, gone));
+    }
+    return b_.index_select(y, 0, left);
+  }
+
+ private:
+  int64_t own_slots() const { return trade_.slots[trade_.own]; }
+
+  int64_t rows_in_slots() const {
+    const auto& slots = trade_.slots;
+    return trade_.experts[trade_.own].length * std::accumulate(slots.begin(), slots.end(), int64_t{0});
+  }
+
+  // By expert, and for one more: its first row.
+  ValueId firsts(ValueId ids) {
+    const int64_t count = trade_.count() + 1;
+    // (sorted sequence, values, out_int32, right, side, sorter)
+    return b_.add_call("aten.searchsorted.Tensor", {ids, b_.count_up(count)},
+                       {operand(0), operand(1), false, false, ir::NoneArg{}, ir::NoneArg{}},
+                       Type::contiguous(ir::DType::kI64, {count}));
+  }
+
+  ValueId plus(ValueId a, ValueId c) { return b_.pointwise("aten.add.Tensor", {a, c}, {int64_t{1}}); }
+  ValueId minus(ValueId a, ValueId c) { return b_.pointwise("aten.sub.Tensor", {a, c}, {int64_t{1}}); }
+
+  std::vector<int64_t> experts_of_members() const {
+    std::vector<int64_t> lengths;
+    for (const auto& experts : trade_.experts) lengths.push_back(experts.length);
+    return lengths;
+  }
+
+  // What a member has for all experts goes to where they are: [experts, own slots, ..] cut by experts.
+  ValueId forth(ValueId x) {
+    return through(x, trade_.count(), own_slots(), 0, experts_of_members(), 1, trade_.slots);
+  }
+  ValueId back(ValueId x) {
+    const auto& slots = trade_.slots;
+    const int64_t all = std::accumulate(slots.begin(), slots.end(), int64_t{0});
+    return through(x, trade_.experts[trade_.own].length, all, 1, slots, 0, experts_of_members());
+  }
+
+  ValueId through(ValueId x, int64_t experts, int64_t slots, int64_t cut, std::vector<int64_t> cut_sizes,
+                  int64_t joined, std::vector<int64_t> joined_sizes) {
+    const Dims& sizes = b_.type(x).sizes;
+    Dims open{experts, slots};
+    open.insert(open.end(), sizes.begin() + 1, sizes.end());
+    Collective call;
+    call.kind = Collective::Kind::kAllToAll;
+    call.axes = {*trade_.axis};
+    call.dim = cut;
+    call.sizes = std::move(cut_sizes);
+    call.joined_dim = joined;
+    call.joined_sizes = std::move(joined_sizes);
+    const ValueId out = b_.collective(b_.reshape(x, open), call, trade_.own);
+    const Dims& made = b_.type(out).sizes;
+    Dims closed{made[0] * made[1]};
+    closed.insert(closed.end(), made.begin() + 2, made.end());
+    return b_.reshape(out, closed);
+  }
+
+  LocalBuilder& b_;
+  const RowTrade& trade_;
+};
+
+}  // namespace
+
+std::vector<ValueId> move_rows(LocalBuilder& b, const ir::Node& node, const std::vector<ValueId>& operands,
+                               const RowTrade& trade) {
+  const ops::ExpertRows& all = ops::expert_rows();
+  MoveRows move(b, trade);
+  if (node.op == all.assign) return move.assign(operands[0]);
+  if (node.op == all.to_experts) return {move.to_experts(operands[0], operands[1], operands[2])};
+  MOAI_ASSERT(node.op == all.to_tokens, "no op that moves rows: ", node.op.str());
+  return {move.to_tokens(operands[0], operands[1], operands[2])};
+}
+
+ValueId group_ends(LocalBuilder& b, ValueId sorted_ids, const plan::Part& groups) {
+  ValueId of = b.count_up(groups.end());
+  of = b.contiguous(b.slice(of, 0, groups.start, groups.length));
+  // (sorted sequence, values, out_int32, right, side, sorter)
+  return b.add_call("aten.searchsorted.Tensor", {sorted_ids, of},
+                    {operand(0), operand(1), true, true, ir::NoneArg{}, ir::NoneArg{}},
+                    Type::contiguous(ir::DType::kI32, {groups.length}));
+}
+
+}  // namespace moai::compile

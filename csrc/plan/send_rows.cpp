@@ -1,0 +1,293 @@
+#include "plan/send_rows.h"
+
+#include <algorithm>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include "ir/rewrite.h"
+#include "ops/expert_rows.h"
+#include "ops/routed_rows.h"
+
+namespace moai::plan {
+
+namespace {
+
+using ir::Node;
+using ir::NodeId;
+using ir::ValueId;
+
+// One sort whose rows grouped products multiply.
+struct Mixture {
+  NodeId sort = ir::kNone;
+  ops::Slots slots;
+  int64_t rows = 0;
+  // What `assign_slots` made, in the new graph; kNone while nobody asked.
+  ValueId ids = ir::kNone, came = ir::kNone, send = ir::kNone, left = ir::kNone;
+};
+
+bool is_product(const Node& node) { return node.op == ops::routed_rows().grouped_mm; }
+
+// By sorted ids, the mixtures whose rows can be sent.
+std::map<ValueId, Mixture> mixtures_of(const ir::Graph& graph, const Frame& frame, int32_t capacity) {
+  std::map<ValueId, Mixture> found;
+  for (const Node& node : graph.nodes()) {
+    if (!is_product(node)) continue;
+    const ValueId ids = node.operands[2];
+    Mixture& mixture = found[ids];
+    const auto experts = std::get<int64_t>(node.args[3]);
+    if (mixture.sort == ir::kNone) {
+      mixture.sort = graph.value(ids).producer;
+      mixture.rows = graph.type(ids).sizes[0];
+      mixture.slots.experts = experts;
+    }
+    if (mixture.slots.experts != experts) mixture.rows = 0;
+  }
+  for (auto it = found.begin(); it != found.end();) {
+    Mixture& mixture = it->second;
+    ops::Slots& slots = mixture.slots;
+    const Dim& tokens = frame.value_dims[it->first][0];
+    const int32_t outermost = tokens.empty() ? ir::kNone : tokens[0];
+    const int64_t most =
+        outermost == ir::kNone || frame.atoms.opaque(outermost) ? 0 : frame.atoms.size(outermost);
+    // Units as small as leave each expert a row, so that slots are not far more than rows.
+    for (int64_t units = most; units > 1 && slots.units == 0 && mixture.rows > 0; --units) {
+      if (most % units == 0 && mixture.rows / units >= slots.experts) slots.units = units;
+    }
+    if (slots.units == 0 || slots.experts < 2) {
+      it = found.erase(it);
+      continue;
+    }
+    const int64_t of_unit = capacity * (mixture.rows / slots.units);
+    slots.each = (of_unit + slots.experts - 1) / slots.experts;
+    ++it;
+  }
+  return found;
+}
+
+class Send {
+ public:
+  Send(const ir::Graph& graph, const Frame& frame, std::map<ValueId, Mixture> mixtures)
+      : graph_(graph),
+        frame_(frame),
+        mixtures_(std::move(mixtures)),
+        rewrite_(graph),
+        mixture_of_(graph.values().size(), nullptr),
+        in_slots_(graph.values().size(), ir::kNone) {}
+
+  ir::Graph run() {
+    for (NodeId n = 0; n < static_cast<NodeId>(graph_.nodes().size()); ++n) {
+      at_ = n;
+      const Node& node = graph_.node(n);
+      Mixture* mixture = find_mixture(node);
+      if (mixture != nullptr && is_product(node)) {
+        multiply(n, *mixture);
+      } else if (mixture != nullptr && is_done_in_slots(n)) {
+        do_in_slots(n, *mixture);
+      } else {
+        for (const auto operand : node.operands) by_origin(operand);
+        rewrite_.keep(n);
+      }
+    }
+    return rewrite_.finish();
+  }
+
+ private:
+  // The one whose rows a node reads, which is its results', too, as far as they have rows.
+  Mixture* find_mixture(const Node& node) {
+    Mixture* mixture = nullptr;
+    for (const auto operand : node.operands) {
+      if (frame_.own_order[operand] >= 0 && mixture_of_[operand] != nullptr) mixture = mixture_of_[operand];
+    }
+    if (node.op == ops::routed_rows().sort) {
+      const auto it = mixtures_.find(node.results[0]);
+      if (it != mixtures_.end()) mixture = &it->second;
+    }
+    for (const auto result : node.results) {
+      if (frame_.own_order[result] >= 0) mixture_of_[result] = mixture;
+    }
+    return mixture;
+  }
+
+  bool is_in_slots_alone(ValueId value) const {
+    return value != ir::kNone && in_slots_[value] != ir::kNone && rewrite_[value] == ir::kNone;
+  }
+
+  // Any op that treats rows alike, where some of them lie in slots alone.
+  bool is_done_in_slots(NodeId n) const {
+    const Node& node = graph_.node(n);
+    if (ops::is_routed_rows(node.op) || node.results.empty()) return false;
+    const auto has_rows = [&](ValueId value) { return frame_.own_order[value] >= 0; };
+    return std::any_of(node.operands.begin(), node.operands.end(),
+                       [&](ValueId value) { return is_in_slots_alone(value); }) &&
+           std::all_of(node.results.begin(), node.results.end(), has_rows);
+  }
+
+  Node made(ir::Symbol op, std::vector<ValueId> operands, const Mixture& mixture) const {
+    Node node;
+    node.section = graph_.node(at_).section;
+    node.origin = graph_.node(at_).origin;
+    node.op = op;
+    node.operands = std::move(operands);
+    for (size_t o = 0; o < node.operands.size(); ++o)
+      node.args.emplace_back(ir::OperandRef{static_cast<int32_t>(o)});
+    const ops::Slots& slots = mixture.slots;
+    for (const int64_t size : {slots.experts, slots.units, slots.each}) node.args.emplace_back(size);
+    return node;
+  }
+
+  // The type with as many slots along `dim` as there were rows.
+  ir::Type type_in_slots(ir::Type type, size_t dim, const Mixture& mixture) const {
+    const int64_t rows = type.sizes[dim], slots = mixture.slots.count();
+    for (size_t d = 0; d < type.sizes.size(); ++d) {
+      if (d != dim && type.strides[d] >= type.strides[dim] * rows && type.strides[dim] > 0)
+        type.strides[d] = type.strides[d] / rows * slots;
+    }
+    type.sizes[dim] = slots;
+    return type;
+  }
+
+  size_t dim_of_rows(ValueId value) const { return static_cast<size_t>(frame_.own_order[value]); }
+
+  void assign(Mixture& mixture) {
+    if (mixture.ids != ir::kNone) return;
+    const ValueId ids = by_origin(graph_.node(mixture.sort).results[0]);
+    const auto slots = ir::Type::contiguous(ir::DType::kI64, {mixture.slots.count()});
+    const auto rows = ir::Type::contiguous(ir::DType::kI64, {mixture.rows});
+    const auto results =
+        rewrite_.add(made(ops::expert_rows().assign, {ids}, mixture), {slots, slots, slots, rows});
+    mixture.ids = results[0];
+    mixture.came = results[1];
+    mixture.send = results[2];
+    mixture.left = results[3];
+  }
+
+  // A value in slots, sent there where nobody did.
+  ValueId in_slots(ValueId value, Mixture& mixture) {
+    ValueId& known = in_slots_[value];
+    if (known != ir::kNone) return known;
+    const size_t dim = dim_of_rows(value);
+    const ir::Type type = type_in_slots(graph_.type(value), dim, mixture);
+    // What turns rows that are there does so there.
+    const Node& producer = graph_.node(graph_.value(value).producer);
+    if (is_turn(producer))
+      return known = turned(in_slots(producer.operands[0], mixture), std::get<ir::Dims>(producer.args[1]));
+    return known = sent(ops::expert_rows().to_experts, by_origin(value), type, dim, mixture);
+  }
+
+  // A value as the graph has it, brought back where it lies in slots alone.
+  ValueId by_origin(ValueId value) {
+    if (value == ir::kNone || !is_in_slots_alone(value)) return value == ir::kNone ? value : rewrite_[value];
+    const Node& producer = graph_.node(graph_.value(value).producer);
+    rewrite_.replace(value, is_turn(producer)
+                                ? turned(by_origin(producer.operands[0]), std::get<ir::Dims>(producer.args[1]))
+                                : sent(ops::expert_rows().to_tokens, in_slots_[value], graph_.type(value),
+                                       dim_of_rows(value), *mixture_of_[value]));
+    return rewrite_[value];
+  }
+
+  static bool is_turn(const Node& node) { return node.op.str() == "moai.permute"; }
+
+  ValueId turned(ValueId value, const ir::Dims& order) {
+    Node node;
+    node.section = graph_.node(at_).section;
+    node.origin = graph_.node(at_).origin;
+    node.op = ir::Symbol::intern("moai.permute");
+    node.operands = {value};
+    node.args = {ir::OperandRef{0}, order};
+    const ir::Type& from = rewrite_.to().type(value);
+    ir::Type type{from.dtype, {}, {}};
+    for (const auto d : order) {
+      type.sizes.push_back(from.sizes[d]);
+      type.strides.push_back(from.strides[d]);
+    }
+    return rewrite_.add(std::move(node), std::move(type));
+  }
+
+  // Rows one way or the other. The op wants them in the first dim.
+  ValueId sent(ir::Symbol op, ValueId value, const ir::Type& type, size_t dim, Mixture& mixture) {
+    assign(mixture);
+    ir::Dims order{static_cast<int64_t>(dim)}, back(type.sizes.size());
+    for (size_t d = 0; d < type.sizes.size(); ++d) {
+      if (d != dim) order.push_back(static_cast<int64_t>(d));
+    }
+    ir::Dims sizes;
+    for (size_t d = 0; d < order.size(); ++d) {
+      sizes.push_back(type.sizes[order[d]]);
+      back[order[d]] = static_cast<int64_t>(d);
+    }
+    const ValueId rows = dim == 0 ? value : turned(value, order);
+    const ValueId by = op == ops::expert_rows().to_experts ? mixture.send : mixture.left;
+    const ValueId out = rewrite_.add(made(op, {rows, by, mixture.came}, mixture),
+                                     ir::Type::contiguous(type.dtype, std::move(sizes)));
+    return dim == 0 ? out : turned(out, back);
+  }
+
+  void multiply(NodeId n, Mixture& mixture) {
+    const Node& node = graph_.node(n);
+    assign(mixture);
+    std::vector<ValueId> operands;
+    for (const size_t o : {0, 1}) {
+      const ValueId operand = node.operands[o];
+      operands.push_back(frame_.own_order[operand] >= 0 ? in_slots(operand, mixture) : rewrite_[operand]);
+    }
+    operands.push_back(mixture.ids);
+    Node product = made(ops::expert_rows().mm, std::move(operands), mixture);
+    product.args.emplace_back(mixture.rows);
+    const ValueId result = node.results[0];
+    if (frame_.own_order[result] < 0) {
+      rewrite_.keep(n, std::move(product));
+      return;
+    }
+    in_slots_[result] = rewrite_.add(std::move(product),
+                                     type_in_slots(graph_.type(result), dim_of_rows(result), mixture));
+  }
+
+  void do_in_slots(NodeId n, Mixture& mixture) {
+    const ops::Rule& rule = frame_.rules[n];
+    Node node = graph_.node(n);
+    int32_t rows = ir::kNone;  // the factor
+    for (size_t o = 0; o < node.operands.size(); ++o) {
+      const ValueId operand = graph_.node(n).operands[o];
+      if (operand == ir::kNone || frame_.own_order[operand] < 0) {
+        if (operand != ir::kNone) node.operands[o] = rewrite_[operand];
+        continue;
+      }
+      rows = rule.operands[o][dim_of_rows(operand)].back();
+      node.operands[o] = in_slots(operand, mixture);
+    }
+    for (const auto& local : rule.local_args) {
+      if (std::find(local.factors.begin(), local.factors.end(), rows) == local.factors.end()) continue;
+      const auto scaled = [&](int64_t size) { return size / mixture.rows * mixture.slots.count(); };
+      if (auto* list = std::get_if<ir::Dims>(&node.args[local.arg])) {
+        (*list)[local.element] = scaled((*list)[local.element]);
+      } else {
+        node.args[local.arg] = scaled(std::get<int64_t>(node.args[local.arg]));
+      }
+    }
+    std::vector<ir::Type> types;
+    for (const auto result : node.results)
+      types.push_back(type_in_slots(graph_.type(result), dim_of_rows(result), mixture));
+    const std::vector<ValueId> results = std::exchange(node.results, {});
+    const auto added = rewrite_.add(std::move(node), std::move(types));
+    for (size_t r = 0; r < results.size(); ++r) in_slots_[results[r]] = added[r];
+  }
+
+  const ir::Graph& graph_;
+  const Frame& frame_;
+  std::map<ValueId, Mixture> mixtures_;
+  ir::Rewrite rewrite_;
+  NodeId at_ = 0;                     // of the old graph
+  std::vector<Mixture*> mixture_of_;  // by old value that has rows
+  std::vector<ValueId> in_slots_;     // by old value: the same in slots; kNone where it is not there
+};
+
+}  // namespace
+
+ir::Graph send_rows(const ir::Graph& graph, const Frame& frame, int32_t capacity) {
+  return Send(graph, frame, mixtures_of(graph, frame, capacity)).run();
+}
+
+bool sends_rows(const ir::Graph& graph, const Frame& frame) { return !mixtures_of(graph, frame, 1).empty(); }
+
+}  // namespace moai::plan
