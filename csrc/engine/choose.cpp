@@ -12,6 +12,7 @@
 #include "plan/prepare.h"
 #include "plan/random_plan.h"
 #include "plan/replay.h"
+#include "plan/send_rows.h"
 #include "plan/step.h"
 
 namespace moai::engine {
@@ -24,6 +25,8 @@ using plan::Split;
 // Of the solver, for each of its questions: a step waits for the answer, which need not be proven best.
 constexpr double kSolverSteps = 2e8;
 constexpr int32_t kSolverBranches = 4;
+// Experts have room for all rows long before.
+constexpr int32_t kMostWidened = 16;
 
 plan::Cluster cluster_of(const Settings& settings) {
   const bool measured = !settings.cluster.empty();
@@ -151,9 +154,23 @@ void Chooser::correct(const Correction& correction) {
   }
 }
 
+bool Chooser::widen() {
+  if (widened_ == kMostWidened) return false;
+  ++widened_;
+  pins_.room *= 2;
+  if (pins_.capacity) *pins_.capacity *= 2;
+  if (pins_.saved) {
+    auto saved = std::make_shared<plan::SavedPlan>(*pins_.saved);
+    saved->outer.capacity *= 2;
+    pins_.saved = saved;
+  }
+  return true;
+}
+
 // The graph counts as it is printed: a plan tells nodes by their numbers.
 std::string Chooser::question(const ir::Graph& graph, const std::vector<runtime::ShardingPtr>& lie) const {
-  std::string text = concat(asked_, "; graph ", ir::mix_text(0, ir::print(graph)));
+  std::string text =
+      concat(asked_, "; widened ", widened_, "; graph ", ir::mix_text(0, ir::print(graph)));
   if (trains(graph)) return text;
   uint64_t state = ir::mix(ir::mix_list(0, shape_.mesh), ir::bits(shape_.groups));
   for (const auto& sharding : lie) state = ir::mix(state, sharding ? sharding->hash() : 0);
@@ -221,6 +238,10 @@ Choice Chooser::at_random(const ir::Graph& graph) const {
   Choice choice;
   choice.graph = plan::prepare(graph);
   choice.frame = plan::make_frame(choice.graph);
+  if (seed % 2 == 0 && plan::sends_rows(choice.graph, choice.frame)) {
+    choice.graph = plan::send_rows(choice.graph, choice.frame, pins_.capacity.value_or(pins_.room));
+    choice.frame = plan::make_frame(choice.graph);
+  }
   choice.mesh = plan::Mesh::make(cluster_, shape.mesh);
   plan::SplitCounts counts;
   choice.assignment = plan::random_assignment(choice.graph, choice.frame, choice.mesh, seed, &counts);

@@ -190,6 +190,7 @@ void Engine::execute(Launch launch, runtime::Run& run) {
     if (at != program->outputs.end() && *at == held[i])
       outputs[at - program->outputs.begin()] = run.outputs[i];
   }
+  if (program->may_lack_room) allow_again(launch, run);
   if (is_apart_) return execute_apart(trace, run, *program, outputs);
   std::vector<runtime::CellPtr> old;
   for (size_t i = 0; i < run.inputs.size(); ++i) {

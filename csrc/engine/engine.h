@@ -90,6 +90,7 @@ class Engine {
   void let_go(const std::vector<runtime::CellPtr>& old);
   void execute_apart(const Trace& trace, runtime::Run& run, LoadedProgram& program,
                      const std::vector<runtime::CellPtr>& outputs);
+  void allow_again(const Launch& launch, runtime::Run& run);
   Surroundings surroundings(const runtime::Run& run) const;
   void settle_moved();
   void gather(const runtime::CellPtr& cell);
@@ -118,6 +119,7 @@ class Engine {
   };
   std::vector<Moved> moved_;                  // by the last run, should it have succeeded
   std::vector<runtime::CellPtr> made_again_;  // the same
+  std::atomic<bool> lacks_room_{false};       // a device found that the run that is on has no room
   std::atomic<bool> dry_{false};
   const std::unique_ptr<Measurements> measurements_;
   std::unique_ptr<runtime::StatusPage> status_;  // null where there is none

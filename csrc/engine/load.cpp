@@ -18,6 +18,7 @@
 #include "ir/error.h"
 #include "ir/passes.h"
 #include "ir/view_nodes.h"
+#include "ops/expert_rows.h"
 #include "plan/plan_file.h"
 #include "runtime/profiler.h"
 
@@ -265,6 +266,10 @@ LoadedProgram Loader::lowered(const Trace& trace, const Choice& choice) const {
     loaded.outputs_lie.push_back(lies(choice.graph.outputs()[o], local.outputs[o]));
   loaded.layout = choice.layout;
   loaded.plan = choice.saved;
+  const auto& nodes = choice.graph.nodes();
+  loaded.may_lack_room = std::any_of(nodes.begin(), nodes.end(), [](const ir::Node& node) {
+    return node.op == ops::expert_rows().assign;
+  });
   std::unordered_map<const ir::Graph*, std::shared_ptr<const compile::Program>> known;
   for (const auto& graph : compile::merge_into_buckets(in_chunks(trace, choice, local.graphs), mesh)) {
     auto& program = known[graph.get()];
@@ -354,6 +359,15 @@ bool Loader::fits(int64_t bytes, const Surroundings& surroundings) const {
 void Loader::make_ready(const Trace& trace, LoadedProgram* loaded) const {
   for (size_t d = 0; d < backends_.size(); ++d)
     loaded->executables.push_back(backends_[d]->load(loaded->programs[d], trace.lines));
+}
+
+bool Loader::widen(Trace& trace) {
+  if (!chooser_->widen()) return false;
+  auto& programs = trace.programs;
+  programs.erase(std::remove_if(programs.begin(), programs.end(),
+                                [](const LoadedProgram& program) { return program.may_lack_room; }),
+                 programs.end());
+  return true;
 }
 
 // Note [When a plan is reconsidered]

@@ -260,6 +260,10 @@ void Engine::execute_apart(const Trace& trace, runtime::Run& run, LoadedProgram&
       }
       program.executables[d]->run(shared->inputs[d], r.numbers, shared->outputs[d]);
       let_go(shared->old[d]);
+    } catch (const OutOfRoom&) {
+      ended();
+      lacks_room_.store(true);
+      throw;
     } catch (...) {
       ended();
       if (!shared->failed.exchange(true)) stats().failures.fetch_add(1, std::memory_order_relaxed);
@@ -273,6 +277,25 @@ void Engine::execute_apart(const Trace& trace, runtime::Run& run, LoadedProgram&
     const double moved = static_cast<double>(shared->moved) * 1e-9 / devices;
     const double waited = static_cast<double>(shared->waited) * 1e-9 / devices;
     measurements_->add(program.layout, program.predicted, {seconds - moved - waited, moved, waited});
+  };
+}
+
+// Where its rows need more room than there is, the run is queued again as it came: nothing of it was written,
+// and what it reads is kept until then.
+void Engine::allow_again(const Launch& launch, runtime::Run& run) {
+  lacks_room_.store(false);
+  run.again = [this, launch, inputs = run.inputs](runtime::Run& r) {
+    if (!lacks_room_.exchange(false) || !loader_->widen(*launch.trace)) return false;
+    stats().widened.fetch_add(1, std::memory_order_relaxed);
+    r.inputs = inputs;
+    for (const auto& cell : r.outputs) {
+      if (cell == nullptr || cell->state.load(std::memory_order_acquire) == Cell::State::kReady) continue;
+      cell->parts.clear();
+      cell->sharding = nullptr;
+    }
+    r.execute = [this, launch](runtime::Run& again) { execute(launch, again); };
+    r.execute_on = nullptr;
+    return true;
   };
 }
 

@@ -46,6 +46,7 @@ void Stats::reset() {
                       &failures,
                       &bytes_to_device,
                       &bytes_to_host,
+                      &widened,
                       &bytes_joined,
                       &steps,
                       &tokens,

@@ -26,6 +26,7 @@ struct LoadedProgram {
   std::vector<runtime::ShardingPtr> inputs_lie;
   std::vector<runtime::ShardingPtr> outputs_lie;
   std::vector<std::pair<int32_t, int64_t>> offsets;
+  bool may_lack_room = false;  // it sends rows to experts: see Note [Rows by expert] in ops/expert_rows.h
   bool fits = true;                             // in the devices' memory
   std::string layout;                           // in words
   std::string plan;                             // as a file; empty where it cannot be

@@ -20,6 +20,12 @@ void choices_of_tokens(RuleBuilder& b, int64_t rows, int64_t tokens) {
 void columns(RuleBuilder& b) { b.count("h", b.sizes(0).size() - 1); }
 
 void sort_rows(RuleBuilder& b) {
+  if (const int64_t units = b.integer(2); units > 0) {
+    b.size("u", units);
+    b.line("(u r) -> (u r), (u r)");
+    b.whole("r");
+    return;
+  }
   choices(b, b.sizes(0)[0], b.integer(1));
   b.line("(t c) -> (t c), (t c)");
   b.indivisible("c");

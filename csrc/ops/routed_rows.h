@@ -11,7 +11,8 @@ namespace moai::ops {
 // rewritten (plan/route_rows.h) into ones whose dim of rows *is* the tokens' (token, choice), and which
 // become what they were on each part:
 //
-//   moai.sort_rows(ids, choices)       -> sorted ids, and for each where it was     an order begins
+//   moai.sort_rows(ids, choices[, u])  -> sorted ids, and for each where it was     an order begins; tokens
+//                                                                                   are split by u at most
 //   moai.inverse_rows(order)           -> for each row where it went
 //   moai.take_rows(x, at)              -> x[at]; `at` of rows, or of tokens (order // choices)
 //   moai.grouped_rows_mm(a, b, ids, groups)   `_grouped_mm` with runs of equal sorted ids for groups

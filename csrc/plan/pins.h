@@ -34,6 +34,9 @@ struct Pins {
   std::optional<Offload> offload;
   std::optional<Order> order;
   std::optional<int32_t> capacity;  // of experts: see Rewriting
+  // Where it is left out, of plans that send rows. Twice an even share is what a router that is trained for
+  // balance rarely exceeds.
+  int32_t room = 2;
   double solver_steps = Terms{}.steps;  // see Terms: less where a step waits for its plan
   int32_t solver_branches = Terms{}.branches;
   Sends sends = Sends::kWhole;             // between stages

@@ -55,9 +55,6 @@ constexpr int32_t kMostTried = 60;
 constexpr size_t kFinalists = 6;
 // Of the best step: slower pipelines are not worth more chunks.
 constexpr double kWorthChunks = 1.25;
-// Of experts: twice an even share is what a router that is trained for balance rarely exceeds; where it does,
-// the step is run again with more.
-constexpr int32_t kCapacity = 2;
 // Devices of a stage from which on three axes are tried.
 constexpr int32_t kThreeAxesFrom = 32;
 
@@ -137,7 +134,7 @@ class Planner {
 
   // Every pair once more with rows that go to experts, where there are such rows.
   void send_rows_too() {
-    const int32_t capacity = pins_.capacity.value_or(kCapacity);
+    const int32_t capacity = pins_.capacity.value_or(pins_.room);
     if (capacity == 0 || pins_.random || !sends_rows(base().graph, base().frame)) return;
     std::vector<Pair> sending;
     for (const auto& pair : pairs_) {

@@ -80,7 +80,11 @@ class Send {
       at_ = n;
       const Node& node = graph_.node(n);
       Mixture* mixture = find_mixture(node);
-      if (mixture != nullptr && is_product(node)) {
+      if (mixture != nullptr && n == mixture->sort) {
+        Node sort = rewrite_.renamed(n);
+        sort.args.emplace_back(mixture->slots.units);
+        rewrite_.keep(n, std::move(sort));
+      } else if (mixture != nullptr && is_product(node)) {
         multiply(n, *mixture);
       } else if (mixture != nullptr && is_done_in_slots(n)) {
         do_in_slots(n, *mixture);

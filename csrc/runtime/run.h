@@ -31,6 +31,9 @@ struct Run {
   // leaves the inputs' parts as they were on every other, programs have a barrier (Collective::barrier)
   // between their last instruction that can raise and their first that writes an input.
   std::function<void(Run&, int device)> execute_on;
+  // Asked when it has failed, with every device out of it: whether it is to run once more, which is then made
+  // ready.
+  std::function<bool(Run&)> again;
   std::exception_ptr error;  // why it failed; set before `done`
   bool done = false;         // guarded by the group's lock
 };

@@ -121,6 +121,7 @@ void WorkerGroup::finish(const RunPtr& run, std::exception_ptr error) {
   run->error = std::move(error);
   run->execute = nullptr;
   run->execute_on = nullptr;
+  run->again = nullptr;
   run->inputs.clear();
   run->outputs.clear();
   run->done = true;
@@ -186,6 +187,11 @@ void WorkerGroup::complete() {
   const auto error = std::exchange(error_, nullptr);
   const bool cancelled = std::exchange(cancelling_, false);
   if (transport_ && (error || cancelled)) transport_->reset();
+  if (error && !cancelled && current_->again && current_->again(*current_)) {
+    queue_.push_front(std::move(current_));
+    work_.notify_all();
+    return;
+  }
   if (error) {
     // Before its cells fail: who sees one asks for the failure, and without it can only call the value lost.
     failure_ = error;
