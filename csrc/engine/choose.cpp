@@ -25,8 +25,9 @@ using plan::Split;
 // Of the solver, for each of its questions: a step waits for the answer, which need not be proven best.
 constexpr double kSolverSteps = 2e8;
 constexpr int32_t kSolverBranches = 4;
-// Experts have room for all rows long before.
-constexpr int32_t kMostWidened = 16;
+// How much more room experts get each time. They have room for all rows long before the most.
+constexpr double kWider = 1.6;
+constexpr int32_t kMostWidened = 24;
 
 plan::Cluster cluster_of(const Settings& settings) {
   const bool measured = !settings.cluster.empty();
@@ -157,11 +158,11 @@ void Chooser::correct(const Correction& correction) {
 bool Chooser::widen() {
   if (widened_ == kMostWidened) return false;
   ++widened_;
-  pins_.room *= 2;
-  if (pins_.capacity) *pins_.capacity *= 2;
+  pins_.room *= kWider;
+  if (pins_.capacity) *pins_.capacity *= kWider;
   if (pins_.saved) {
     auto saved = std::make_shared<plan::SavedPlan>(*pins_.saved);
-    saved->outer.capacity *= 2;
+    saved->outer.capacity *= kWider;
     pins_.saved = saved;
   }
   return true;
@@ -169,8 +170,7 @@ bool Chooser::widen() {
 
 // The graph counts as it is printed: a plan tells nodes by their numbers.
 std::string Chooser::question(const ir::Graph& graph, const std::vector<runtime::ShardingPtr>& lie) const {
-  std::string text =
-      concat(asked_, "; widened ", widened_, "; graph ", ir::mix_text(0, ir::print(graph)));
+  std::string text = concat(asked_, "; widened ", widened_, "; graph ", ir::mix_text(0, ir::print(graph)));
   if (trains(graph)) return text;
   uint64_t state = ir::mix(ir::mix_list(0, shape_.mesh), ir::bits(shape_.groups));
   for (const auto& sharding : lie) state = ir::mix(state, sharding ? sharding->hash() : 0);

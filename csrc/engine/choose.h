@@ -54,7 +54,7 @@ class Chooser {
   const Shape& shape() const { return shape_; }
   void set_shape(const Shape& shape) { shape_ = shape; }
 
-  // From here on plans that send rows to experts have room for twice as many. False where nothing can lack
+  // From here on plans that send rows to experts have room for more. False where nothing can lack
   // that much.
   bool widen();
 

@@ -267,9 +267,8 @@ LoadedProgram Loader::lowered(const Trace& trace, const Choice& choice) const {
   loaded.layout = choice.layout;
   loaded.plan = choice.saved;
   const auto& nodes = choice.graph.nodes();
-  loaded.may_lack_room = std::any_of(nodes.begin(), nodes.end(), [](const ir::Node& node) {
-    return node.op == ops::expert_rows().assign;
-  });
+  loaded.may_lack_room = std::any_of(
+      nodes.begin(), nodes.end(), [](const ir::Node& node) { return node.op == ops::expert_rows().assign; });
   std::unordered_map<const ir::Graph*, std::shared_ptr<const compile::Program>> known;
   for (const auto& graph : compile::merge_into_buckets(in_chunks(trace, choice, local.graphs), mesh)) {
     auto& program = known[graph.get()];

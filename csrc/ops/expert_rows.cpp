@@ -66,9 +66,9 @@ void slots_mm(RuleBuilder& b) {
 }  // namespace
 
 const ExpertRows& expert_rows() {
-  static const ExpertRows all{
-      ir::Symbol::intern("moai.assign_slots"), ir::Symbol::intern("moai.rows_to_experts"),
-      ir::Symbol::intern("moai.rows_to_tokens"), ir::Symbol::intern("moai.slots_mm")};
+  static const ExpertRows all{ir::Symbol::intern("moai.assign_slots"),
+                              ir::Symbol::intern("moai.rows_to_experts"),
+                              ir::Symbol::intern("moai.rows_to_tokens"), ir::Symbol::intern("moai.slots_mm")};
   return all;
 }
 

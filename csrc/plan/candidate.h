@@ -21,7 +21,7 @@ struct OuterChoice {
   Recompute recompute = Recompute::kNone;
   Offload offload = Offload::kNone;
   Gradients gradients = Gradients::kLate;
-  int32_t capacity = 0;
+  double capacity = 0;
 
   Rewriting rewriting() const { return {recompute, offload, gradients, capacity}; }
 };

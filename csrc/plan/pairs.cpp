@@ -48,7 +48,7 @@ std::vector<Pair> pairs_of(const Cluster& cluster, int32_t stages, bool by_role)
   return pairs;
 }
 
-Pair sending_rows(Pair pair, int32_t capacity) {
+Pair sending_rows(Pair pair, double capacity) {
   pair.capacity = capacity;
   for (auto& splits : pair.splits) {
     if ((splits & role_bit(Role::kExpert)) != 0) splits |= kData;

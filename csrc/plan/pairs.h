@@ -25,7 +25,7 @@ struct Pair {
   int32_t stages = 1;
   std::vector<int32_t> sizes;  // of the mesh's axes, outermost first
   std::vector<uint8_t> splits;
-  int32_t capacity = 0;  // see Rewriting
+  double capacity = 0;  // see Rewriting
 
   bool is_estimated = false;
   double estimate = 0;  // what all plans add up to at least, by the options that were looked at
@@ -40,7 +40,8 @@ struct Pair {
   // Whether every axis may split whatever is there.
   bool has_all() const;
   bool is_of(const OuterChoice& outer) const {
-    return stages == outer.stages && sizes == outer.mesh && splits == outer.splits && capacity == outer.capacity;
+    return stages == outer.stages && sizes == outer.mesh && splits == outer.splits &&
+           capacity == outer.capacity;
   }
 };
 
@@ -50,7 +51,7 @@ struct Pair {
 std::vector<Pair> pairs_of(const Cluster& cluster, int32_t stages, bool by_role = false);
 
 // The same pair with rows that go to experts, which lie within what splits the batch.
-Pair sending_rows(Pair pair, int32_t capacity);
+Pair sending_rows(Pair pair, double capacity);
 
 // Meshes of three axes: data; sequence or experts; sequence or features. The inner two are powers of two
 // that divide a host.

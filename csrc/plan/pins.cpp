@@ -54,7 +54,10 @@ void read_word(const std::string& word, Pins* pins) {
     pins->zero = number_of(word, value, 0);
     if (*pins->zero > 3) refuse(word, "is no stage of ZeRO: 0, 1, 2 or 3");
   } else if (name == "capacity") {
-    pins->capacity = number_of(word, value, 0);
+    char* end = nullptr;
+    pins->capacity = std::strtod(value.c_str(), &end);
+    const bool is_one = !value.empty() && *end == '\0' && (*pins->capacity == 0 || *pins->capacity >= 1);
+    if (!is_one || *pins->capacity > kMostCapacity) refuse(word, "needs a number from 1, or 0");
   } else if (name == "random") {
     pins->random = static_cast<uint64_t>(number_of(word, value, 0));
     pins->stages = 1;

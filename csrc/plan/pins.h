@@ -8,6 +8,7 @@
 #include "plan/layout.h"
 #include "plan/pairs.h"
 #include "plan/pipeline/schedule.h"
+#include "plan/send_rows.h"
 #include "plan/timeline.h"
 
 namespace moai::plan {
@@ -33,10 +34,9 @@ struct Pins {
   // Left out where `recompute` is there: none.
   std::optional<Offload> offload;
   std::optional<Order> order;
-  std::optional<int32_t> capacity;  // of experts: see Rewriting
-  // Where it is left out, of plans that send rows. Twice an even share is what a router that is trained for
-  // balance rarely exceeds.
-  int32_t room = 2;
+  std::optional<double> capacity;  // of experts: see Rewriting
+  // Where it is left out, of plans that send rows.
+  double room = kUsualCapacity;
   double solver_steps = Terms{}.steps;  // see Terms: less where a step waits for its plan
   int32_t solver_branches = Terms{}.branches;
   Sends sends = Sends::kWhole;             // between stages
@@ -48,7 +48,8 @@ struct Pins {
 // Reads `dp=8,tp=2,pp=1,micro=4,zero=1,recompute=full`: also sp (sequence), ep (expert), copies (data
 // parallelism along which ZeRO does not shard, as hybrid sharding has it outside of dp), offload (none,
 // activations), chunks, order (gpipe, 1f1b, zero_bubble), sends (whole, parts), gathers (once, ahead),
-// capacity (of experts that rows are sent to, 0 where none are), random (a seed: any valid plan). Axes of one part are left out. Throws Error(Phase::kConfig) naming the
+// capacity (of experts that rows are sent to, 0 where none are), random (a seed: any valid plan). Axes of one
+// part are left out. Throws Error(Phase::kConfig) naming the
 // word.
 Pins parse_pins(const std::string& text);
 

@@ -8,6 +8,7 @@
 
 #include "ir/error.h"
 #include "plan/cluster/json.h"
+#include "plan/send_rows.h"
 
 namespace moai::plan {
 
@@ -185,7 +186,7 @@ std::string save_plan(const Step& step, const OuterChoice& outer, const Assignme
   field("recompute", json_string(recompute_name(outer.recompute)));
   if (outer.offload != Offload::kNone) field("offload", json_string(offload_name(outer.offload)));
   if (outer.gradients == Gradients::kAtOnce) field("gradients", json_string(kAtOnce));
-  if (outer.capacity > 0) field("capacity", std::to_string(outer.capacity));
+  if (outer.capacity > 0) field("capacity", concat(outer.capacity));
   field("mesh", numbers_of(outer.mesh));
   field("splits", numbers_of(std::vector<int32_t>(outer.splits.begin(), outer.splits.end())));
   std::string inputs, nodes;
@@ -229,7 +230,12 @@ SavedPlan load_plan(const std::string& json) {
   out.outer.recompute = parse_recompute(member(plan, "recompute", Json::Kind::kString).text);
   if (plan.find("offload") != nullptr)
     out.outer.offload = parse_offload(member(plan, "offload", Json::Kind::kString).text);
-  if (plan.find("capacity") != nullptr) out.outer.capacity = number(plan, "capacity", 1);
+  if (plan.find("capacity") != nullptr) {
+    const Json& capacity = member(plan, "capacity", Json::Kind::kNumber);
+    if (!(capacity.number >= 1 && capacity.number <= kMostCapacity))
+      fail(capacity, concat("`capacity` must be from 1 to ", kMostCapacity));
+    out.outer.capacity = capacity.number;
+  }
   if (const Json* gradients = plan.find("gradients"); gradients != nullptr) {
     if (gradients->text != kAtOnce)
       fail(*gradients, concat("`gradients` can be \"", kAtOnce, "\", or left out"));

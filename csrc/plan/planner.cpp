@@ -51,8 +51,10 @@ constexpr double kRoughGap = 0.02;
 constexpr double kRoughProof = 0.005;
 constexpr int32_t kRoughRounds = 10;
 constexpr double kRoughSteps = 5e8;
-constexpr int32_t kMostTried = 60;
+constexpr int32_t kMostTried = 100;
 constexpr size_t kFinalists = 6;
+// What other orders and more chunks may yet take off a pipeline's step.
+constexpr double kWorthOrder = 1.05;
 // Of the best step: slower pipelines are not worth more chunks.
 constexpr double kWorthChunks = 1.25;
 // Devices of a stage from which on three axes are tried.
@@ -134,7 +136,7 @@ class Planner {
 
   // Every pair once more with rows that go to experts, where there are such rows.
   void send_rows_too() {
-    const int32_t capacity = pins_.capacity.value_or(pins_.room);
+    const double capacity = pins_.capacity.value_or(pins_.room);
     if (capacity == 0 || pins_.random || !sends_rows(base().graph, base().frame)) return;
     std::vector<Pair> sending;
     for (const auto& pair : pairs_) {
@@ -194,8 +196,12 @@ class Planner {
 
   bool may_be_best(const Pair& pair) {
     const auto all = plans_.turns_of(pair);
-    return std::any_of(all.begin(), all.end(),
-                       [&](int32_t turns) { return least_seconds(pair, turns) < best_seconds_; });
+    return std::any_of(all.begin(), all.end(), [&](int32_t turns) { return may_be_best(pair, turns); });
+  }
+
+  bool may_be_best(const Pair& pair, int32_t turns) {
+    const double order = pair.stages > 1 ? kWorthOrder : 1;
+    return least_seconds(pair, turns) < order * best_seconds_;
   }
 
   // Tries one plan of a pair, unless that was done, is pinned otherwise, or can be no better than the best.
@@ -207,8 +213,7 @@ class Planner {
     const bool is_free = pair->stages == 1 && turns == 1 && policy == Recompute::kNone &&
                          offload == Offload::kNone && is_plan(pair->free);
     // What is a plan already costs next to nothing to compare, and may overlap better than it adds up.
-    if (!is_free && (least_seconds(*pair, turns) >= best_seconds_ || plan_.tried >= kMostTried))
-      return Verdict::kNoUse;
+    if (!is_free && (!may_be_best(*pair, turns) || plan_.tried >= kMostTried)) return Verdict::kNoUse;
     const double give_up = kHopeless * best_seconds_;
     Candidate candidate = is_free ? free_one(*pair) : try_one(*pair, turns, {policy, offload}, give_up);
     const double bound = candidate.assignment.lower_bound;  // infinite where nothing fits
@@ -265,6 +270,8 @@ class Planner {
         add(at);
       } else {
         probe(&pair);
+        // What the best can do rules others out.
+        if (pair.best_seconds < kInfinity && pair.best_seconds == best_seconds_) search_on(&pair);
       }
     }
   }
@@ -433,6 +440,7 @@ class Planner {
     terms.enough_gap = kRoughGap;
     terms.proof_gap = kRoughProof;
     terms.rounds = kRoughRounds;
+    terms.steps = std::min(terms.steps, kRoughSteps);
     terms.halvings = 0;
     terms.give_up = give_up;
     plans_.solve(&out, terms);

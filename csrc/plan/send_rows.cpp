@@ -1,6 +1,7 @@
 #include "plan/send_rows.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <utility>
 #include <vector>
@@ -29,7 +30,7 @@ struct Mixture {
 bool is_product(const Node& node) { return node.op == ops::routed_rows().grouped_mm; }
 
 // By sorted ids, the mixtures whose rows can be sent.
-std::map<ValueId, Mixture> mixtures_of(const ir::Graph& graph, const Frame& frame, int32_t capacity) {
+std::map<ValueId, Mixture> mixtures_of(const ir::Graph& graph, const Frame& frame, double capacity) {
   std::map<ValueId, Mixture> found;
   for (const Node& node : graph.nodes()) {
     if (!is_product(node)) continue;
@@ -58,8 +59,8 @@ std::map<ValueId, Mixture> mixtures_of(const ir::Graph& graph, const Frame& fram
       it = found.erase(it);
       continue;
     }
-    const int64_t of_unit = capacity * (mixture.rows / slots.units);
-    slots.each = (of_unit + slots.experts - 1) / slots.experts;
+    const double even = static_cast<double>(mixture.rows) / static_cast<double>(slots.units * slots.experts);
+    slots.each = static_cast<int64_t>(std::ceil(capacity * even));
     ++it;
   }
   return found;
@@ -183,10 +184,11 @@ class Send {
   ValueId by_origin(ValueId value) {
     if (value == ir::kNone || !is_in_slots_alone(value)) return value == ir::kNone ? value : rewrite_[value];
     const Node& producer = graph_.node(graph_.value(value).producer);
-    rewrite_.replace(value, is_turn(producer)
-                                ? turned(by_origin(producer.operands[0]), std::get<ir::Dims>(producer.args[1]))
-                                : sent(ops::expert_rows().to_tokens, in_slots_[value], graph_.type(value),
-                                       dim_of_rows(value), *mixture_of_[value]));
+    rewrite_.replace(value,
+                     is_turn(producer)
+                         ? turned(by_origin(producer.operands[0]), std::get<ir::Dims>(producer.args[1]))
+                         : sent(ops::expert_rows().to_tokens, in_slots_[value], graph_.type(value),
+                                dim_of_rows(value), *mixture_of_[value]));
     return rewrite_[value];
   }
 
@@ -243,8 +245,8 @@ class Send {
       rewrite_.keep(n, std::move(product));
       return;
     }
-    in_slots_[result] = rewrite_.add(std::move(product),
-                                     type_in_slots(graph_.type(result), dim_of_rows(result), mixture));
+    in_slots_[result] =
+        rewrite_.add(std::move(product), type_in_slots(graph_.type(result), dim_of_rows(result), mixture));
   }
 
   void do_in_slots(NodeId n, Mixture& mixture) {
@@ -288,7 +290,7 @@ class Send {
 
 }  // namespace
 
-ir::Graph send_rows(const ir::Graph& graph, const Frame& frame, int32_t capacity) {
+ir::Graph send_rows(const ir::Graph& graph, const Frame& frame, double capacity) {
   return Send(graph, frame, mixtures_of(graph, frame, capacity)).run();
 }
 

@@ -31,7 +31,7 @@ struct Rewriting {
   Recompute recompute = Recompute::kNone;
   Offload offload = Offload::kNone;
   Gradients gradients = Gradients::kLate;
-  int32_t capacity = 0;  // of experts, for rows that are sent to them (send_rows.h); 0: none are
+  double capacity = 0;  // of experts, for rows that are sent to them (send_rows.h); 0: none are
 
   bool operator<(const Rewriting& other) const {
     return std::tie(recompute, offload, gradients, capacity) <

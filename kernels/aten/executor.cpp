@@ -204,8 +204,7 @@ class AtenExecutable final : public runtime::Executable {
 
   bool is_check_of_room(const Instruction& instruction) const {
     static const ir::Symbol check = ir::Symbol::intern("moai.check_room");
-    return instruction.kind == Instruction::Kind::kCall &&
-           program_->graph.node(instruction.node).op == check;
+    return instruction.kind == Instruction::Kind::kCall && program_->graph.node(instruction.node).op == check;
   }
 
   // By device that rows go to: how many there are more than slots.

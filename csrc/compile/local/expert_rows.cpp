@@ -27,7 +27,8 @@ class MoveRows {
     const ValueId starts = firsts(ids);
     std::vector<ValueId> shifts, ends, shifts_of_experts, excess;
     for (const auto& experts : trade_.experts) {
-      const ValueId begin = b_.slice(starts, 0, experts.start, 1), end = b_.slice(starts, 0, experts.end(), 1);
+      const ValueId begin = b_.slice(starts, 0, experts.start, 1),
+                    end = b_.slice(starts, 0, experts.end(), 1);
       const int64_t first = experts.start * own_slots(), slots = experts.length * own_slots();
       const ValueId shift = b_.pointwise("aten.sub.Scalar", {begin}, {first, int64_t{1}});
       shifts.push_back(b_.expand(shift, {slots}));

@@ -9,10 +9,10 @@ namespace moai::compile {
 
 // Who sends rows to whom, seen from one device: see Note [Rows by expert] in ops/expert_rows.h.
 struct RowTrade {
-  std::optional<int64_t> axis;       // along which; nothing where the device has all experts
-  size_t own = 0;                    // its position there
-  std::vector<plan::Part> experts;   // by member: whose rows it gets
-  std::vector<int64_t> slots;        // by member: that it has for each expert's rows, by origin
+  std::optional<int64_t> axis;      // along which; nothing where the device has all experts
+  size_t own = 0;                   // its position there
+  std::vector<plan::Part> experts;  // by member: whose rows it gets
+  std::vector<int64_t> slots;       // by member: that it has for each expert's rows, by origin
 
   int64_t count() const { return experts.back().end(); }  // of experts
 };

@@ -64,6 +64,25 @@ def _mixtral(hidden: int, layers: int, heads: int, key_value_heads: int, interme
     return PlanModel(build, lambda model, tokens: model(tokens, labels=tokens).loss)
 
 
+def _qwen3_experts(
+    hidden: int, layers: int, heads: int, key_value_heads: int, experts: int, choices: int, intermediate: int
+) -> PlanModel:
+    def build() -> nn.Module:
+        try:
+            from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+        except ImportError:
+            raise ImportError("planning a Qwen3 needs transformers: pip install transformers") from None
+        return Qwen3MoeForCausalLM(
+            Qwen3MoeConfig(
+                hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, vocab_size=151936, head_dim=128,
+                num_key_value_heads=key_value_heads, moe_intermediate_size=intermediate, num_experts=experts,
+                num_experts_per_tok=choices, norm_topk_prob=True, experts_implementation="grouped_mm",
+            )
+        )  # fmt: skip
+
+    return PlanModel(build, lambda model, tokens: model(tokens, labels=tokens).loss)
+
+
 MODELS: dict[str, PlanModel] = {
     "gpt2": _gpt2(768, 12, 12),
     "gpt2-medium": _gpt2(1024, 24, 16),
@@ -75,5 +94,6 @@ MODELS: dict[str, PlanModel] = {
     "llama3-8b": llama(4096, 32, 32, 8, 14336, 128256),
     "llama3-70b": llama(8192, 80, 64, 8, 28672, 128256),
     "mixtral-8x7b": _mixtral(4096, 32, 32, 8, 14336),
+    "qwen3-30b-a3b": _qwen3_experts(2048, 48, 32, 4, 128, 8, 768),
     "llama3-405b": llama(16384, 126, 128, 8, 53248, 128256),
 }
