@@ -266,7 +266,9 @@ void Engine::execute_apart(const Trace& trace, runtime::Run& run, LoadedProgram&
       throw;
     } catch (...) {
       ended();
-      if (!shared->failed.exchange(true)) stats().failures.fetch_add(1, std::memory_order_relaxed);
+      // What others meet who waited for a device without room is no failure either.
+      if (!shared->failed.exchange(true) && !lacks_room_.load())
+        stats().failures.fetch_add(1, std::memory_order_relaxed);
       throw;
     }
     if (!ended()) return;

@@ -85,9 +85,11 @@ class Cost {
     const double rate =
         device.flops(multiplied(attends)) * (attends ? device.attention_efficiency : device.gemm_efficiency);
     (attends ? cost.attention : cost.product) = rate > 0 ? flops() * share() / rate : 0;
+    // Rows that move are put in another order, once on each side.
+    if (ops::moves_rows(node_.op)) bytes += 2 * slot_bytes(graph_, frame_, node_, option_, mesh_);
     cost.memory = bytes / (device.memory_bytes_per_s * device.memory_efficiency);
     cost.overhead = device.op_overhead_s;
-    cost.exchange = exchange_seconds() + halo_seconds(device) + trade_seconds(device);
+    cost.exchange = exchange_seconds() + halo_seconds(device) + trade_seconds();
     return cost;
   }
 
@@ -157,11 +159,11 @@ class Cost {
     return total;
   }
 
-  // Sending rows; and wherever they go, they are put in the order of slots on one side of that.
-  double trade_seconds(const DeviceKind& device) const {
+  // Of rows to their experts, or back.
+  double trade_seconds() const {
     if (!ops::moves_rows(node_.op)) return 0;
     const double bytes = slot_bytes(graph_, frame_, node_, option_, mesh_);
-    double total = 2 * bytes / (device.memory_bytes_per_s * device.memory_efficiency) + device.op_overhead_s;
+    double total = 0;
     for (size_t a = 0; a < option_.choices.size(); ++a) {
       const auto& choice = option_.choices[a];
       if (choice.kind != AxisChoice::Kind::kFactor || rule_.factors[choice.factor].trades < 0) continue;

@@ -185,7 +185,9 @@ class Enumerate {
       for (size_t r = 0; r < node.results.size(); ++r)
         option.results[r].push_back(result_split(r, chosen[a]));
     }
-    option.seconds = cost_of(graph_, frame_, id_, option, mesh_).seconds();
+    const OpCost cost = cost_of(graph_, frame_, id_, option, mesh_);
+    option.seconds = cost.seconds();
+    option.sending = cost.exchange;
     option.scratch_bytes = scratch_bytes_of(graph_, frame_, id_, option, mesh_);
     options_.push_back(std::move(option));
   }

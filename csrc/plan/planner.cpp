@@ -167,6 +167,10 @@ class Planner {
     pair->bound = pair->stages == 1 ? free.lower_bound : plans_.computing_bound(*pair);
     if (pair->stages > 1 && (pair->has_all() || !pins_.axes.empty()))
       pair->bound = std::max(pair->bound, free.lower_bound);
+    if (!free.fits && pair->capacity > 0 && !pins_.capacity) {  // rows cannot be sent there
+      pair->estimate = pair->bound = kInfinity;
+      return;
+    }
     if (!free.fits && give_up == kInfinity) {
       throw Error(Phase::kPlan,
                   concat("nothing splits the step over ", mesh.str(), " as is pinned: ", free.excess))

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <map>
 #include <utility>
 #include <vector>
@@ -17,6 +18,9 @@ namespace {
 using ir::Node;
 using ir::NodeId;
 using ir::ValueId;
+
+// Of an expert, in each unit.
+constexpr double kLeastRows = 2.0 / 3;
 
 // One sort whose rows grouped products multiply.
 struct Mixture {
@@ -51,17 +55,14 @@ std::map<ValueId, Mixture> mixtures_of(const ir::Graph& graph, const Frame& fram
     const int32_t outermost = tokens.empty() ? ir::kNone : tokens[0];
     const int64_t most =
         outermost == ir::kNone || frame.atoms.opaque(outermost) ? 0 : frame.atoms.size(outermost);
-    // Units as small as leave each expert a row, so that slots are not far more than rows.
-    for (int64_t units = most; units > 1 && slots.units == 0 && mixture.rows > 0; --units) {
-      if (most % units == 0 && mixture.rows / units >= slots.experts) slots.units = units;
+    // The most units, as they are what splits, with which whole slots are not far more than rows.
+    for (int64_t units = most; units > 1 && slots.units == 0; --units) {
+      const double even = static_cast<double>(mixture.rows) / static_cast<double>(units * slots.experts);
+      if (most % units != 0 || even < kLeastRows) continue;
+      slots.units = units;
+      slots.each = static_cast<int64_t>(std::ceil(capacity * even));
     }
-    if (slots.units == 0 || slots.experts < 2) {
-      it = found.erase(it);
-      continue;
-    }
-    const double even = static_cast<double>(mixture.rows) / static_cast<double>(slots.units * slots.experts);
-    slots.each = static_cast<int64_t>(std::ceil(capacity * even));
-    ++it;
+    it = slots.units == 0 || slots.experts < 2 ? found.erase(it) : std::next(it);
   }
   return found;
 }

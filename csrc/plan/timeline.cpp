@@ -120,7 +120,10 @@ Spent Timeline::run(const std::vector<ir::NodeId>& nodes, bool reduces) const {
     }
     spent.exposed += begin - ready;
     computed = begin + seconds(n);
-    spent.compute += seconds(n);
+    const double sending = assignment_.nodes[n].sending;  // computing waits for it
+    spent.compute += seconds(n) - sending;
+    spent.communicate += sending;
+    spent.exposed += sending;
     for (const auto result : step_.graph.node(n).results) {
       if (is_moved_[result]) made[result] = computed;
     }

@@ -13,6 +13,7 @@
 #include "plan/greedy_plan.h"
 #include "plan/prepare.h"
 #include "plan/random_plan.h"
+#include "plan/send_rows.h"
 #include "python/bindings.h"
 
 namespace py = pybind11;
@@ -26,8 +27,10 @@ using plan::Split;
 
 // A step, its frame, and a mesh of devices that are all alike.
 struct Whole {
-  Whole(const std::string& text, const std::vector<int32_t>& mesh_sizes)
+  // `capacity`: of experts that rows are sent to; 0: none are.
+  Whole(const std::string& text, const std::vector<int32_t>& mesh_sizes, double capacity = 0)
       : graph(plan::prepare(ir::parse(text))), sizes(mesh_sizes) {
+    if (capacity > 0) graph = plan::send_rows(graph, plan::make_frame(graph), capacity);
     ir::verify(graph);
     frame = plan::make_frame(graph);
     cluster = plan::parse_cluster(concat("h100:", compile::places_of(sizes).size(), "x1"));
@@ -95,12 +98,15 @@ py::dict run(const Whole& whole, const plan::Assignment& assignment) {
 }  // namespace
 
 void bind_local_graphs(py::module_& m) {
-  m.def("random_local_graphs", [](const std::string& text, const std::vector<int32_t>& mesh, uint64_t seed,
-                                  plan::SplitCounts counts) {
-    const Whole whole(text, mesh);
-    const auto plan = plan::random_assignment(whole.graph, whole.frame, whole.mesh, seed, &counts);
-    return py::make_tuple(run(whole, plan), counts);
-  });
+  m.def(
+      "random_local_graphs",
+      [](const std::string& text, const std::vector<int32_t>& mesh, uint64_t seed, plan::SplitCounts counts,
+         double capacity) {
+        const Whole whole(text, mesh, capacity);
+        const auto plan = plan::random_assignment(whole.graph, whole.frame, whole.mesh, seed, &counts);
+        return py::make_tuple(run(whole, plan), counts);
+      },
+      py::arg("text"), py::arg("mesh"), py::arg("seed"), py::arg("counts"), py::arg("capacity") = 0);
   m.def("possible_splits", [](const std::string& text, const std::vector<int32_t>& mesh) {
     const Whole whole(text, mesh);
     return plan::possible_splits(whole.graph, whole.frame, whole.mesh);

@@ -388,13 +388,16 @@ def test_gradients_of_vectors_meet_in_buckets() -> None:
     assert starts[1] * 3 < starts[0] and sums > 10, (starts, sums)
 
 
-@pytest.mark.parametrize("name", STEPS)
+ROOM = 5.0  # for each row to go to any expert
+
+
+@pytest.mark.parametrize(("name", "capacity"), [*[(name, 0.0) for name in STEPS], ("experts", ROOM)])
 @pytest.mark.parametrize("devices", DEVICES)
-def test_random_plans_give_the_same_numbers(name: str, devices: int) -> None:
+def test_random_plans_give_the_same_numbers(name: str, capacity: float, devices: int) -> None:
     text, numbers, inputs, whole = step(name)
     for mesh in MESHES[devices]:
-        for seed in range(2):
-            plan, used = _C.random_local_graphs(text, mesh, seed, dict(counts))
+        for seed in range(2 if capacity == 0 else 6):
+            plan, used = _C.random_local_graphs(text, mesh, seed, dict(counts), capacity)
             counts.update({k: v - counts[k] for k, v in used.items()})
             assert plan["split_share"] >= 0.6
             try:

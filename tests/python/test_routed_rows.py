@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import moai
 import pytest
 import torch
 import torch.nn.functional as F
@@ -142,6 +143,9 @@ def test_every_way_there_and_back_is_understood(route: str) -> None:
 PLANS = [
     *[(2, plan) for plan in ("dp=2", "tp=2", "dp=2,micro=3", "dp=2,micro=3,recompute=full", "dp=2,zero=3")],
     (3, "dp=3"), (4, "dp=2,tp=2"), (2, "ep=2"), (4, "dp=2,ep=2"), (2, "pp=2,micro=2"), (1, "micro=3"),
+    (2, "ep=2,capacity=0"), (2, "ep=2,capacity=1"), (3, "ep=3,capacity=1.5"), (4, "ep=4,capacity=1"),
+    (4, "dp=2,ep=2,capacity=9"), (4, "ep=2,tp=2,capacity=1"), (6, "ep=3,dp=2,capacity=2,recompute=full"),
+    (4, "pp=2,ep=2,capacity=1,micro=2"), (2, "dp=2,capacity=1"),
     *[(count, f"random:{seed}") for count in (2, 3, 4) for seed in range(8)],
 ]  # fmt: skip
 PUSHES = {"balanced": 0.0, "all to one": 30.0, "none to one": -30.0}
@@ -174,6 +178,55 @@ def test_what_was_trained_answers_as_it_lies(route: str) -> None:
         with devices(2, plan):
             got = answers("moai")
         torch.testing.assert_close(got, expected, rtol=2e-5, atol=2e-5)
+
+
+# --- Rows that go to their experts -----------------------------------------------------------------
+
+
+def test_a_step_that_lacks_room_runs_again_as_if_nothing_had_been() -> None:
+    # The router turns while it trains: even at first, then all to one expert, and its bias is what the script reads.
+    def turn(device: str) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        model = Model(by_inverse).to(device)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+        seen = []
+        for at in range(6):
+            if at == 3:
+                with torch.no_grad():
+                    model.layers[1].router.bias[1] += 30
+            optimizer.zero_grad()
+            loss = model(torch.randint(0, VOCAB, (BATCH, LENGTH)).to(device))
+            loss.backward()
+            optimizer.step()
+            seen += [loss.detach().cpu(), model.layers[1].router.bias.detach().clone().cpu()]
+        return [*seen, *[p.detach().cpu() for p in model.parameters()]]
+
+    expected = turn("cpu")
+    with devices(2, "ep=2,capacity=1.25"):
+        got = turn("moai")
+        stats = moai.stats()
+    assert stats["steps_run_again"] >= 1 and stats["failures"] == 0, stats
+    for ours, theirs in zip(got, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=2e-5, atol=2e-5)
+
+
+def test_rows_are_sent_and_experts_are_not() -> None:
+    with devices(2, "ep=2,capacity=2"):
+        train("moai", by_inverse, 0.0)
+        program, explained = _C.dump(), moai.explain()
+    assert program.count("moai.all_to_all") >= 2 * 5, (
+        program
+    )  # rows, what becomes of them, their gradients, and ids
+    assert f"f32[2,{WIDTH},{INNER}]" in program and f"f32[{EXPERTS},{WIDTH},{INNER}]" not in program, program
+    assert "capacity 2" in explained
+
+
+def test_a_room_that_is_no_number_from_one_is_refused() -> None:
+    for capacity in ("0.5", "-1", "nan", "many", "1e99"):
+        with pytest.raises(
+            ValueError, match=f"`capacity={capacity}` in the pins needs a number from 1, or 0"
+        ):
+            _C.check_plan(2, [], f"ep=2,capacity={capacity}", "")
 
 
 # --- What cannot be proven stays whole -----------------------------------------------------------

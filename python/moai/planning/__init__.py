@@ -19,7 +19,7 @@ __all__ = ["MODELS", "BadPlanInput", "ScriptFailed", "plan", "plan_script"]
 
 # What of the best plan stands in the result under its own name.
 CHOICES = (
-    "mesh", "axes", "tensors", "stages", "chunks", "order", "stage_begins", "micro_batches", "recompute", "offload", "time",
+    "mesh", "axes", "tensors", "stages", "chunks", "order", "stage_begins", "micro_batches", "recompute", "capacity", "offload", "time",
     "bytes", "host_bytes",
 )  # fmt: skip
 
