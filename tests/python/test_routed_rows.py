@@ -202,10 +202,12 @@ def test_a_step_that_lacks_room_runs_again_as_if_nothing_had_been() -> None:
         return [*seen, *[p.detach().cpu() for p in model.parameters()]]
 
     expected = turn("cpu")
+    before = moai.stats()
     with devices(2, "ep=2,capacity=1.25"):
         got = turn("moai")
-        stats = moai.stats()
-    assert stats["steps_run_again"] >= 1 and stats["failures"] == 0, stats
+        after = moai.stats()
+    assert after["steps_run_again"] > before["steps_run_again"]
+    assert after["failures"] == before["failures"]
     for ours, theirs in zip(got, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=2e-5, atol=2e-5)
 
