@@ -274,8 +274,9 @@ class Planner {
         add(at);
       } else {
         probe(&pair);
-        // What the best can do rules others out.
-        if (pair.best_seconds < kInfinity && pair.best_seconds == best_seconds_) search_on(&pair);
+        // A plan that computes all again is far from what its pair can do, and rules nothing out.
+        const bool is_best = pair.best_seconds < kInfinity && pair.best_seconds == best_seconds_;
+        if (is_best && best_so_far()->outer.recompute != Recompute::kNone) search_on(&pair);
       }
     }
   }
