@@ -63,18 +63,35 @@ void slots_mm(RuleBuilder& b) {
   b.contraction_flops(static_cast<double>(b.integer(6)) / all);
 }
 
+void take_experts(RuleBuilder& b) {
+  slots(b, 2);
+  b.line("e h*, (e u s) -> (e u s) h*");
+  b.indivisible("s");
+  b.linear({0});
+  b.flops(0);
+}
+
+void add_to_experts(RuleBuilder& b) {
+  slots(b, 3);
+  b.line("e h*, (e u s), (e u s) h* -> e h*");
+  b.indivisible("s");
+  b.additive(0);
+  b.linear({0, 2});
+}
+
 }  // namespace
 
 const ExpertRows& expert_rows() {
-  static const ExpertRows all{ir::Symbol::intern("moai.assign_slots"),
-                              ir::Symbol::intern("moai.rows_to_experts"),
-                              ir::Symbol::intern("moai.rows_to_tokens"), ir::Symbol::intern("moai.slots_mm")};
+  static const ExpertRows all{
+      ir::Symbol::intern("moai.assign_slots"),   ir::Symbol::intern("moai.rows_to_experts"),
+      ir::Symbol::intern("moai.rows_to_tokens"), ir::Symbol::intern("moai.slots_mm"),
+      ir::Symbol::intern("moai.take_experts"),   ir::Symbol::intern("moai.add_to_experts")};
   return all;
 }
 
 bool is_expert_rows(ir::Symbol op) {
   const ExpertRows& all = expert_rows();
-  return op == all.assign || op == all.to_experts || op == all.to_tokens || op == all.mm;
+  return moves_rows(op) || op == all.mm || op == all.take || op == all.add;
 }
 
 void add_expert_rows(RuleTable& table) {
@@ -83,6 +100,8 @@ void add_expert_rows(RuleTable& table) {
   table[all.to_experts.str()] = rows_to_experts;
   table[all.to_tokens.str()] = rows_to_tokens;
   table[all.mm.str()] = slots_mm;
+  table[all.take.str()] = take_experts;
+  table[all.add.str()] = add_to_experts;
 }
 
 }  // namespace moai::ops

@@ -16,6 +16,8 @@ namespace moai::ops {
 //   moai.rows_to_experts(x, send, came, E, U, S)   -> rows in slots
 //   moai.rows_to_tokens(y, left, came, E, U, S)    -> rows by origin again
 //   moai.slots_mm(a, b, ids, E, U, S, rows)        `_grouped_mm` on rows in slots, `rows` of which are any
+//   moai.take_experts(x, ids, E, U, S)             -> x[ids]: what each expert has, for rows in slots
+//   moai.add_to_experts(x, ids, y, E, U, S)        -> x with rows in slots added up for each expert
 //
 // Units split: nobody sends anything, and a part's rows take the slots of its units. Experts split, along one
 // axis: its devices send each other rows, by all-to-all. The slots of a device are one pool: its rows lie in
@@ -24,14 +26,17 @@ namespace moai::ops {
 // where rows need more, the step ends with OutOfRoom before it has written anything, and more slots for
 // each unit have to be asked for.
 struct ExpertRows {
-  ir::Symbol assign, to_experts, to_tokens, mm;
+  ir::Symbol assign, to_experts, to_tokens, mm, take, add;
 };
 const ExpertRows& expert_rows();
 
 bool is_expert_rows(ir::Symbol op);
 
 // Whether a node's results have rows of an order of their own in their first dim, which is not its operands'.
-inline bool moves_rows(ir::Symbol op) { return is_expert_rows(op) && op != expert_rows().mm; }
+inline bool moves_rows(ir::Symbol op) {
+  const ExpertRows& all = expert_rows();
+  return op == all.assign || op == all.to_experts || op == all.to_tokens;
+}
 
 // Of a node of these: the sizes of the dim of slots.
 struct Slots {

@@ -88,6 +88,10 @@ class Send {
         rewrite_.keep(n, std::move(sort));
       } else if (mixture != nullptr && is_product(node)) {
         multiply(n, *mixture);
+      } else if (mixture != nullptr && takes_experts(node, *mixture)) {
+        take_experts(n, *mixture);
+      } else if (mixture != nullptr && adds_to_experts(node, *mixture)) {
+        add_to_experts(n, *mixture);
       } else if (mixture != nullptr && is_done_in_slots(n)) {
         do_in_slots(n, *mixture);
       } else {
@@ -228,6 +232,44 @@ class Send {
     const ValueId out = rewrite_.add(made(op, {rows, by, mixture.came}, mixture),
                                      ir::Type::contiguous(type.dtype, std::move(sizes)));
     return dim == 0 ? out : turned(out, back);
+  }
+
+  // x[ids] or x[ids] += y, where x has something for each expert.
+  bool is_by_expert(const Node& node, const Mixture& mixture) const {
+    const auto* list = node.args.size() > 1 ? std::get_if<ir::OperandListRef>(&node.args[1]) : nullptr;
+    if (list == nullptr || list->operands != std::vector<int32_t>{1}) return false;
+    return node.operands[1] == graph_.node(mixture.sort).results[0] &&
+           frame_.own_order[node.operands[0]] < 0 &&
+           graph_.type(node.operands[0]).sizes[0] == mixture.slots.experts;
+  }
+
+  bool takes_experts(const Node& node, const Mixture& mixture) const {
+    return node.op.str() == "aten.index.Tensor" && is_by_expert(node, mixture);
+  }
+
+  bool adds_to_experts(const Node& node, const Mixture& mixture) const {
+    const std::string& op = node.op.str();
+    const bool puts = op.rfind("aten.index_put", 0) == 0 || op.rfind("aten._index_put_impl", 0) == 0;
+    return puts && node.operands.size() == 3 && is_by_expert(node, mixture) && node.args.size() > 3 &&
+           std::get_if<bool>(&node.args[3]) != nullptr && std::get<bool>(node.args[3]) &&
+           is_in_slots_alone(node.operands[2]) && dim_of_rows(node.operands[2]) == 0 &&
+           graph_.type(node.operands[2]).sizes.size() == graph_.type(node.operands[0]).sizes.size();
+  }
+
+  void take_experts(NodeId n, Mixture& mixture) {
+    const Node& node = graph_.node(n);
+    const ir::Type type = type_in_slots(graph_.type(node.results[0]), 0, mixture);
+    assign(mixture);
+    in_slots_[node.results[0]] =
+        rewrite_.add(made(ops::expert_rows().take, {rewrite_[node.operands[0]], mixture.ids}, mixture), type);
+  }
+
+  void add_to_experts(NodeId n, Mixture& mixture) {
+    const Node& node = graph_.node(n);
+    Node add = made(ops::expert_rows().add,
+                    {rewrite_[node.operands[0]], mixture.ids, in_slots(node.operands[2], mixture)}, mixture);
+    add.tied = node.tied;
+    rewrite_.keep(n, std::move(add));
   }
 
   void multiply(NodeId n, Mixture& mixture) {

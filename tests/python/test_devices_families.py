@@ -47,6 +47,11 @@ TEXT = {
         "num_key_value_heads": 2, "head_dim": 6, "vocab_size": 101, "num_experts": 6, "num_experts_per_tok": 3,
         "moe_intermediate_size": 16, "norm_topk_prob": True,
     }),
+    "gpt-oss, routed": ("GptOssForCausalLM", {
+        "num_hidden_layers": 2, "hidden_size": 24, "intermediate_size": 20, "num_attention_heads": 4, "head_dim": 6,
+        "num_key_value_heads": 2, "vocab_size": 101, "num_local_experts": 4, "num_experts_per_tok": 2,
+        "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"],
+    }),
     "bert": ("BertForMaskedLM", {
         "num_hidden_layers": 2, "hidden_size": 24, "intermediate_size": 40, "num_attention_heads": 4,
         "vocab_size": 101, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,

@@ -446,6 +446,7 @@ NO_ROW = {
     "parts keep an order of their own, which is not the whole's: test_partition, test_routed_rows": [
         "moai.sort_rows", "moai.inverse_rows", "moai.take_rows", "moai.grouped_rows_mm", "moai.return_rows",
         "moai.put_rows", "moai.assign_slots", "moai.rows_to_experts", "moai.rows_to_tokens", "moai.slots_mm",
+        "moai.take_experts", "moai.add_to_experts",
     ],
     "its values are not defined": ["empty.memory_format", "empty_strided", "moai.undefined"],
     "random: by global index, test_samplers": [

@@ -147,6 +147,27 @@ std::vector<ValueId> move_rows(LocalBuilder& b, const ir::Node& node, const std:
   return {move.to_tokens(operands[0], operands[1], operands[2])};
 }
 
+ValueId by_expert(LocalBuilder& b, const ir::Node& node, const std::vector<ValueId>& operands,
+                  const plan::Part& experts) {
+  const ValueId ids = operands[1];
+  ValueId at = b.pointwise("aten.sub.Scalar", {ids}, {experts.start, int64_t{1}});
+  at = b.pointwise("aten.clamp", {at}, {int64_t{0}, experts.length - 1});
+  if (node.op == ops::expert_rows().take) return b.index_select(operands[0], 0, at);
+  MOAI_ASSERT(node.op == ops::expert_rows().add, "no op by experts: ", node.op.str());
+  // What lies in free slots may be anything.
+  Dims mask(b.type(operands[2]).sizes.size(), 1);
+  mask[0] = b.type(ids).sizes[0];
+  const ValueId is_free = b.pointwise("aten.ge.Scalar", {ids}, {experts.end()}, ir::DType::kBool);
+  const ValueId rows =
+      b.pointwise("aten.masked_fill.Scalar", {operands[2], b.reshape(is_free, mask)}, {int64_t{0}});
+  ir::Node add;
+  add.op = ir::Symbol::intern(node.tied.empty() ? "aten.index_add" : "aten.index_add_");
+  add.operands = {operands[0], at, rows};
+  add.args = {operand(0), int64_t{0}, operand(1), operand(2), int64_t{1}};
+  add.tied = node.tied;
+  return b.add_node(std::move(add), {b.type(operands[0])}).results[0];
+}
+
 ValueId group_ends(LocalBuilder& b, ValueId sorted_ids, const plan::Part& groups) {
   ValueId of = b.count_up(groups.end());
   of = b.contiguous(b.slice(of, 0, groups.start, groups.length));

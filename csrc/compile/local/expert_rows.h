@@ -21,6 +21,11 @@ struct RowTrade {
 std::vector<ir::ValueId> move_rows(LocalBuilder& builder, const ir::Node& node,
                                    const std::vector<ir::ValueId>& operands, const RowTrade& trade);
 
+// What a node of the same note that looks up experts by rows, or adds rows to them, does where a part of the
+// experts is.
+ir::ValueId by_expert(LocalBuilder& builder, const ir::Node& node, const std::vector<ir::ValueId>& operands,
+                      const plan::Part& experts);
+
 // Where the runs of equal ids end, of the ids of a part of all groups; i32.
 ir::ValueId group_ends(LocalBuilder& builder, ir::ValueId sorted_ids, const plan::Part& groups);
 

@@ -50,6 +50,7 @@ class WriteLocal {
     if (ops::is_routed_rows(op_.node.op)) return routed_rows(b_, op_.node, operands_, result_types());
     if (op_.node.op == ops::expert_rows().mm) return {slots_product()};
     if (ops::moves_rows(op_.node.op)) return move_rows(b_, op_.node, operands_, row_trade());
+    if (ops::is_expert_rows(op_.node.op)) return {by_expert(b_, op_.node, operands_, own_experts())};
     for (size_t f = 0; f < op_.rule.factors.size(); ++f) {
       if (op_.turn.leaf_of(op_.factors[f]) < 0 || is_split(f)) continue;
       if (op_.rule.factors[f].position == Position::kOnlyPosition) return cut_whole();
@@ -409,15 +410,18 @@ class WriteLocal {
     return grouped(std::move(node));
   }
 
+  Part own_experts() const {
+    size_t e = 0;
+    while (op_.rule.factors[e].name != "e") ++e;
+    return run_of(e);
+  }
+
   // The rows of other devices' experts are not here.
   ValueId slots_product() {
-    const auto& factors = op_.rule.factors;
-    size_t e = 0;
-    while (factors[e].name != "e") ++e;
     ir::Node node = op_.node;
     node.op = ir::Symbol::intern("aten._grouped_mm");
     node.args = {ir::OperandRef{0}, ir::OperandRef{1}, ir::OperandRef{2}, ir::NoneArg{}, ir::NoneArg{}};
-    operands_[2] = group_ends(b_, operands_[2], run_of(e));
+    operands_[2] = group_ends(b_, operands_[2], own_experts());
     return grouped_product(b_, std::move(node), operands_, result_type(0), std::nullopt);
   }
 
