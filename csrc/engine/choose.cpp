@@ -25,9 +25,8 @@ using plan::Split;
 // Of the solver, for each of its questions: a step waits for the answer, which need not be proven best.
 constexpr double kSolverSteps = 2e8;
 constexpr int32_t kSolverBranches = 4;
-// How much more room experts get each time. They have room for all rows long before the most.
+// How much more slots experts get each time, until there is one for each row that could come.
 constexpr double kWider = 1.6;
-constexpr int32_t kMostWidened = 24;
 
 plan::Cluster cluster_of(const Settings& settings) {
   const bool measured = !settings.cluster.empty();
@@ -123,9 +122,12 @@ Chooser::Chooser(const Settings& settings)
   }
   pins_.solver_steps = kSolverSteps;
   pins_.solver_branches = kSolverBranches;
-  if (!pins_.axes.empty()) plan::pinned_pair(pins_, cluster_);  // throws where the devices are not as many
-  for (const auto& axis : pins_.axes) shape_.mesh.push_back(axis.size);
-  if (shape_.mesh.empty()) shape_.mesh = {settings.devices};
+  // Until a step trains nothing lies in stages.
+  shape_.mesh = {settings.devices};
+  if (!pins_.axes.empty()) {
+    plan::Pair pair = plan::pinned_pair(pins_, cluster_);  // throws where the devices are not as many
+    if (pair.stages == 1) shape_.mesh = std::move(pair.sizes);
+  }
 }
 
 void Chooser::tell_memory(double share) {
@@ -155,22 +157,23 @@ void Chooser::correct(const Correction& correction) {
   }
 }
 
-bool Chooser::widen() {
-  if (widened_ == kMostWidened) return false;
-  ++widened_;
-  pins_.room *= kWider;
-  if (pins_.capacity) *pins_.capacity *= kWider;
-  if (pins_.saved) {
-    auto saved = std::make_shared<plan::SavedPlan>(*pins_.saved);
-    saved->outer.capacity *= kWider;
-    pins_.saved = saved;
-  }
-  return true;
+double Chooser::capacity() const {
+  return pins_.saved ? pins_.saved->outer.capacity : pins_.capacity.value_or(pins_.usual_capacity);
+}
+
+void Chooser::widen() {
+  const double wider = std::min(kWider * capacity(), plan::kMostCapacity);
+  pins_.usual_capacity = wider;
+  if (pins_.capacity) pins_.capacity = wider;
+  if (!pins_.saved) return;
+  auto saved = std::make_shared<plan::SavedPlan>(*pins_.saved);
+  saved->outer.capacity = wider;
+  pins_.saved = saved;
 }
 
 // The graph counts as it is printed: a plan tells nodes by their numbers.
 std::string Chooser::question(const ir::Graph& graph, const std::vector<runtime::ShardingPtr>& lie) const {
-  std::string text = concat(asked_, "; widened ", widened_, "; graph ", ir::mix_text(0, ir::print(graph)));
+  std::string text = concat(asked_, "; capacity ", capacity(), "; graph ", ir::mix_text(0, ir::print(graph)));
   if (trains(graph)) return text;
   uint64_t state = ir::mix(ir::mix_list(0, shape_.mesh), ir::bits(shape_.groups));
   for (const auto& sharding : lie) state = ir::mix(state, sharding ? sharding->hash() : 0);
@@ -239,7 +242,7 @@ Choice Chooser::at_random(const ir::Graph& graph) const {
   choice.graph = plan::prepare(graph);
   choice.frame = plan::make_frame(choice.graph);
   if (seed % 2 == 0 && plan::sends_rows(choice.graph, choice.frame)) {
-    choice.graph = plan::send_rows(choice.graph, choice.frame, pins_.capacity.value_or(pins_.room));
+    choice.graph = plan::send_rows(choice.graph, choice.frame, capacity());
     choice.frame = plan::make_frame(choice.graph);
   }
   choice.mesh = plan::Mesh::make(cluster_, shape.mesh);
@@ -253,17 +256,30 @@ Choice Chooser::at_random(const ir::Graph& graph) const {
   return choice;
 }
 
-// The turns that were asked for are a wish: a last batch that is smaller, or a step that is not the one that
-// was meant, may not divide by them.
+// Turns and a capacity that were asked for are a wish: a last batch that is smaller, or a step that is not
+// the one that was meant, may not divide by the ones or have rows for the other.
 plan::StepPlan Chooser::plan_pinned(const ir::Graph& graph) const {
-  if (pins_.micro_batches.value_or(1) == 1) return plan::plan_step(graph, cluster_, pins_);
+  plan::Pins pins = pins_;
+  const auto find = [&](bool is_wish) -> std::optional<plan::StepPlan> {
+    try {
+      plan::StepPlan found = plan::plan_step(graph, cluster_, pins);
+      if (!is_wish || found.best().fits) return found;
+    } catch (const Error& error) {
+      if (!is_wish || error.phase() != Phase::kPlan) throw;
+    }
+    return std::nullopt;
+  };
+  if (pins.capacity.value_or(0) > 0) {
+    if (auto found = find(true)) return std::move(*found);
+    pins.capacity.reset();
+  }
+  if (pins.micro_batches.value_or(1) == 1) return *find(false);
   try {
-    return plan::plan_step(graph, cluster_, pins_);
+    return *find(false);
   } catch (const Error& error) {
     if (error.phase() != Phase::kPlan) throw;
-    plan::Pins free = pins_;
-    free.micro_batches.reset();
-    return plan::plan_step(graph, cluster_, free);
+    pins.micro_batches.reset();
+    return *find(false);
   }
 }
 

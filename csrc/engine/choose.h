@@ -54,9 +54,9 @@ class Chooser {
   const Shape& shape() const { return shape_; }
   void set_shape(const Shape& shape) { shape_ = shape; }
 
-  // From here on plans that send rows to experts have room for more. False where nothing can lack
-  // that much.
-  bool widen();
+  // Of experts, in plans that send rows to them; and from here on more of it.
+  double capacity() const;
+  void widen();
 
   // What an earlier process chose for the same question, if it was kept and can be followed.
   std::optional<Choice> kept(const ir::Graph& graph, const std::vector<runtime::ShardingPtr>& lie);
@@ -79,7 +79,6 @@ class Chooser {
   plan::Pins pins_;
   bool is_free_;
   bool is_corrected_ = false;
-  int32_t widened_ = 0;  // times
   Shape shape_;
   PlanCache cache_;
   std::string asked_;  // what of each question is the same: the devices, the settings, this library

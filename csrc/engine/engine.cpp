@@ -170,7 +170,8 @@ void Engine::execute(Launch launch, runtime::Run& run) {
   if (program == nullptr) program = &leave_recipe(&launch, run);
   Trace& trace = *launch.trace;
   const auto& held = launch.held;
-  ++trace.runs;
+  const bool is_first = run.again == nullptr;  // not queued once more
+  if (is_first) ++trace.runs;
   if (status_) {
     status_->set_counts(stats().steps.load(std::memory_order_relaxed),
                         stats().tokens.load(std::memory_order_relaxed));
@@ -179,7 +180,7 @@ void Engine::execute(Launch launch, runtime::Run& run) {
   {
     const std::lock_guard<std::mutex> guard(last_lock_);
     last_ = program->programs[0];
-    cycles_.launched(trace.id);
+    if (is_first) cycles_.launched(trace.id);
   }
   std::vector<runtime::CellPtr> outputs(program->outputs.size());
   for (size_t i = 0; i < held.size(); ++i) {
@@ -190,7 +191,12 @@ void Engine::execute(Launch launch, runtime::Run& run) {
     if (at != program->outputs.end() && *at == held[i])
       outputs[at - program->outputs.begin()] = run.outputs[i];
   }
-  if (program->may_lack_room) allow_again(launch, run);
+  if (program->capacity > 0) {
+    allow_again(launch.trace, run, [this, launch, inputs = run.inputs](runtime::Run& r) {
+      r.inputs = inputs;
+      execute(launch, r);
+    });
+  }
   if (is_apart_) return execute_apart(trace, run, *program, outputs);
   std::vector<runtime::CellPtr> old;
   for (size_t i = 0; i < run.inputs.size(); ++i) {

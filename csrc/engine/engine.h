@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -90,7 +91,8 @@ class Engine {
   void let_go(const std::vector<runtime::CellPtr>& old);
   void execute_apart(const Trace& trace, runtime::Run& run, LoadedProgram& program,
                      const std::vector<runtime::CellPtr>& outputs);
-  void allow_again(const Launch& launch, runtime::Run& run);
+  void allow_again(const std::shared_ptr<Trace>& trace, runtime::Run& run,
+                   std::function<void(runtime::Run&)> execute);
   Surroundings surroundings(const runtime::Run& run) const;
   void settle_moved();
   void gather(const runtime::CellPtr& cell);
@@ -119,7 +121,6 @@ class Engine {
   };
   std::vector<Moved> moved_;                  // by the last run, should it have succeeded
   std::vector<runtime::CellPtr> made_again_;  // the same
-  std::atomic<bool> lacks_room_{false};       // a device found that the run that is on has no room
   std::atomic<bool> dry_{false};
   const std::unique_ptr<Measurements> measurements_;
   std::unique_ptr<runtime::StatusPage> status_;  // null where there is none

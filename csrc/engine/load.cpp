@@ -267,8 +267,9 @@ LoadedProgram Loader::lowered(const Trace& trace, const Choice& choice) const {
   loaded.layout = choice.layout;
   loaded.plan = choice.saved;
   const auto& nodes = choice.graph.nodes();
-  loaded.may_lack_room = std::any_of(
-      nodes.begin(), nodes.end(), [](const ir::Node& node) { return node.op == ops::expert_rows().assign; });
+  const bool sends = std::any_of(nodes.begin(), nodes.end(),
+                                 [](const ir::Node& node) { return node.op == ops::expert_rows().assign; });
+  if (sends) loaded.capacity = chooser_->capacity();
   std::unordered_map<const ir::Graph*, std::shared_ptr<const compile::Program>> known;
   for (const auto& graph : compile::merge_into_buckets(in_chunks(trace, choice, local.graphs), mesh)) {
     auto& program = known[graph.get()];
@@ -360,13 +361,15 @@ void Loader::make_ready(const Trace& trace, LoadedProgram* loaded) const {
     loaded->executables.push_back(backends_[d]->load(loaded->programs[d], trace.lines));
 }
 
-bool Loader::widen(Trace& trace) {
-  if (!chooser_->widen()) return false;
+void Loader::widen(Trace& trace) {
   auto& programs = trace.programs;
-  programs.erase(std::remove_if(programs.begin(), programs.end(),
-                                [](const LoadedProgram& program) { return program.may_lack_room; }),
-                 programs.end());
-  return true;
+  const auto sends = std::stable_partition(programs.begin(), programs.end(),
+                                           [](const LoadedProgram& one) { return one.capacity == 0; });
+  // Another trace may have asked for more since this one was planned.
+  const bool has_all = std::any_of(
+      sends, programs.end(), [&](const LoadedProgram& one) { return one.capacity >= chooser_->capacity(); });
+  if (has_all) chooser_->widen();
+  programs.erase(sends, programs.end());
 }
 
 // Note [When a plan is reconsidered]
@@ -414,7 +417,8 @@ void Loader::reconsider(Trace& trace, LoadedProgram& program, const std::vector<
     program.predicted = std::make_shared<const Prediction>(corrected);
     chooser_->set_shape(shape);
   }
-  chooser_->keep(graph, surroundings.lie, {program.plan, program.layout, program.predicted});
+  if (program.capacity == 0 || program.capacity == chooser_->capacity())
+    chooser_->keep(graph, surroundings.lie, {program.plan, program.layout, program.predicted});
   if (logs(Topic::kCompile)) {
     log(Topic::kCompile,
         concat("reconsider trace ", trace.id, ": computing took ", correction.compute, " and communication ",

@@ -34,9 +34,9 @@ class Loader {
   LoadedProgram& make(Trace& trace, const std::vector<ir::ValueId>& wanted,
                       const std::vector<runtime::Number>& numbers, const Surroundings& surroundings);
 
-  // After a run of the trace's has failed for want of room: drops its programs that send rows to experts, for
-  // others with more. False where it cannot be that.
-  bool widen(Trace& trace);
+  // After a run of the trace's found no slots for some rows: drops its programs that send rows to experts,
+  // for others with more.
+  void widen(Trace& trace);
 
   // Plans a trace again that `program` (one of its own) serves, after its steps took other times than
   // predicted, and replaces the program where another plan promises to be faster.

@@ -260,14 +260,14 @@ void Engine::execute_apart(const Trace& trace, runtime::Run& run, LoadedProgram&
       }
       program.executables[d]->run(shared->inputs[d], r.numbers, shared->outputs[d]);
       let_go(shared->old[d]);
-    } catch (const OutOfRoom&) {
+    } catch (const OutOfSlots&) {
       ended();
-      lacks_room_.store(true);
+      r.lacks_slots.store(true);
       throw;
     } catch (...) {
       ended();
       // What others meet who waited for a device without room is no failure either.
-      if (!shared->failed.exchange(true) && !lacks_room_.load())
+      if (!shared->failed.exchange(true) && !r.lacks_slots.load())
         stats().failures.fetch_add(1, std::memory_order_relaxed);
       throw;
     }
@@ -282,20 +282,23 @@ void Engine::execute_apart(const Trace& trace, runtime::Run& run, LoadedProgram&
   };
 }
 
-// Where its rows need more room than there is, the run is queued again as it came: nothing of it was written,
-// and what it reads is kept until then.
-void Engine::allow_again(const Launch& launch, runtime::Run& run) {
-  lacks_room_.store(false);
-  run.again = [this, launch, inputs = run.inputs](runtime::Run& r) {
-    if (!lacks_room_.exchange(false) || !loader_->widen(*launch.trace)) return false;
-    stats().widened.fetch_add(1, std::memory_order_relaxed);
-    r.inputs = inputs;
-    for (const auto& cell : r.outputs) {
-      if (cell == nullptr || cell->state.load(std::memory_order_acquire) == Cell::State::kReady) continue;
-      cell->parts.clear();
-      cell->sharding = nullptr;
+// Where it finds no slots for some rows, the run is queued once more, to begin with `execute`: nothing of it
+// was written. What it reads is held for that, to the end of the run.
+void Engine::allow_again(const std::shared_ptr<Trace>& trace, runtime::Run& run,
+                         std::function<void(runtime::Run&)> execute) {
+  run.again = [this, trace, execute = std::move(execute)](runtime::Run& r) {
+    if (!r.lacks_slots.exchange(false)) return false;
+    loader_->widen(*trace);
+    stats().steps_run_again.fetch_add(1, std::memory_order_relaxed);
+    {
+      const std::lock_guard<std::mutex> guard(cells_lock_);
+      for (const auto& cell : r.outputs) {
+        if (cell == nullptr || cell->state.load(std::memory_order_acquire) == Cell::State::kReady) continue;
+        cell->parts.clear();
+        cell->sharding = nullptr;
+      }
     }
-    r.execute = [this, launch](runtime::Run& again) { execute(launch, again); };
+    r.execute = execute;
     r.execute_on = nullptr;
     return true;
   };

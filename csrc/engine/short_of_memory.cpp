@@ -77,7 +77,9 @@ void Engine::make_again(const CellPtr& cell) {
     r.inputs = recipe->inputs;
     r.numbers = recipe->numbers;
     Trace& trace = *recipe->trace->keeping_inputs;
-    execute_apart(trace, r, loaded(trace, {made->first}, r), {cell});
+    LoadedProgram& program = loaded(trace, {made->first}, r);
+    if (program.capacity > 0) allow_again(recipe->trace->keeping_inputs, r, r.execute);
+    execute_apart(trace, r, program, {cell});
     made_again_.push_back(cell);
   };
   worker_->submit(run);

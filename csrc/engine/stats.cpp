@@ -30,11 +30,11 @@ std::map<std::string, int64_t> Stats::at_once_ops() const {
 }
 
 void Stats::reset() {
-  for (auto* count : {&ops,           &ops_at_once,  &ops_followed,     &cuts,     &traces,
-                      &hits,          &launches,     &compiles,         &resizes,  &searches,
-                      &kept_plans,    &reconsidered, &losses_in_chunks, &failures, &bytes_to_device,
-                      &bytes_to_host, &widened,      &bytes_joined,     &steps,    &tokens,
-                      &record_ns,     &call_ns,      &compile_ns,       &run_ns,   &wait_ns}) {
+  for (auto* count : {&ops,           &ops_at_once,     &ops_followed,     &cuts,     &traces,
+                      &hits,          &launches,        &compiles,         &resizes,  &searches,
+                      &kept_plans,    &reconsidered,    &losses_in_chunks, &failures, &bytes_to_device,
+                      &bytes_to_host, &steps_run_again, &bytes_joined,     &steps,    &tokens,
+                      &record_ns,     &call_ns,         &compile_ns,       &run_ns,   &wait_ns}) {
     count->store(0, std::memory_order_relaxed);
   }
   const std::lock_guard<std::mutex> guard(lock_);

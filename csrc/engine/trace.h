@@ -26,10 +26,12 @@ struct LoadedProgram {
   std::vector<runtime::ShardingPtr> inputs_lie;
   std::vector<runtime::ShardingPtr> outputs_lie;
   std::vector<std::pair<int32_t, int64_t>> offsets;
-  bool may_lack_room = false;  // it sends rows to experts: see Note [Rows by expert] in ops/expert_rows.h
-  bool fits = true;            // in the devices' memory
-  std::string layout;          // in words
-  std::string plan;            // as a file; empty where it cannot be
+  // Of experts, where it sends rows to them and may find no slots for some: see Note [Rows by expert] in
+  // ops/expert_rows.h; else 0.
+  double capacity = 0;
+  bool fits = true;                             // in the devices' memory
+  std::string layout;                           // in words
+  std::string plan;                             // as a file; empty where it cannot be
   std::shared_ptr<const Prediction> predicted;  // of a training step that was not split at random
 };
 

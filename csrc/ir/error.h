@@ -46,10 +46,10 @@ class OutOfMemory : public Error {
 };
 
 // More rows went to a device's experts than it has slots: see Note [Rows by expert] in ops/expert_rows.h.
-class OutOfRoom : public Error {
+class OutOfSlots : public Error {
  public:
-  explicit OutOfRoom(int64_t rows)
-      : Error(Phase::kRun, concat(rows, " rows more go to a device's experts than it has room for")) {}
+  explicit OutOfSlots(int64_t rows)
+      : Error(Phase::kRun, concat(rows, " rows more go to a device's experts than it has slots for")) {}
 };
 
 [[noreturn]] void assertion_failed(const char* condition, const char* file, int line,

@@ -23,7 +23,7 @@ namespace moai::ops {
 // axis: its devices send each other rows, by all-to-all. The slots of a device are one pool: its rows lie in
 // front, sorted by expert, whichever they are, and behind them nothing (ids that are no expert's, rows with
 // anything in them). A device gives each other one as many slots as its units and the other's experts have;
-// where rows need more, the step ends with OutOfRoom before it has written anything, and more slots for
+// where rows need more, the step ends with OutOfSlots before it has written anything, and more slots for
 // each unit have to be asked for.
 struct ExpertRows {
   ir::Symbol assign, to_experts, to_tokens, mm, take, add;

@@ -147,7 +147,7 @@ std::unordered_map<ir::Symbol, Traits> build() {
   // What a device's part of a step has besides (compile/local/collective.h).
   table[ir::Symbol::intern("moai.all_reduce")].pointwise = true;
   table[ir::Symbol::intern("moai.barrier")].can_raise = true;
-  table[ir::Symbol::intern("moai.check_room")].can_raise = true;
+  table[ir::Symbol::intern("moai.check_slots")].can_raise = true;
   table[expert_rows().assign].can_raise = true;  // it checks
   return table;
 }

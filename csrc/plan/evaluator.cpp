@@ -52,14 +52,21 @@ Evaluator::Evaluator(const ir::Graph& graph, const Cluster& cluster, Pins pins)
 
 const std::shared_ptr<const Step>& Evaluator::step(const OuterChoice& outer) {
   auto& made = steps_[outer.rewriting()];
-  if (!made) made = std::make_shared<const Step>(make_step(base(), outer.rewriting()));
+  if (made) return made;
+  Rewriting rows;
+  rows.capacity = outer.capacity;
+  if (outer.rewriting() == rows) {
+    made = std::make_shared<const Step>(send_rows(base(), outer.capacity));
+  } else {
+    made = std::make_shared<const Step>(make_step(*step_with(rows.capacity), outer.rewriting()));
+  }
   return made;
 }
 
-const Step& Evaluator::recorded(const Pair& pair) {
+const std::shared_ptr<const Step>& Evaluator::step_with(double capacity) {
   OuterChoice plain;
-  plain.capacity = pair.capacity;
-  return *step(plain);
+  plain.capacity = capacity;
+  return step(plain);
 }
 
 const std::shared_ptr<const Frame>& Evaluator::turn(const OuterChoice& outer) {

@@ -29,7 +29,7 @@ class Evaluator {
 
   const Step& base() const { return *base_; }  // as it was recorded
   // The same with its rows as a pair has them.
-  const Step& recorded(const Pair& pair);
+  const Step& recorded(const Pair& pair) { return *step_with(pair.capacity); }
   // As an outer choice has it, and the frame of one of its turns.
   const std::shared_ptr<const Step>& step(const OuterChoice& outer);
   const std::shared_ptr<const Frame>& turn(const OuterChoice& outer);
@@ -58,6 +58,7 @@ class Evaluator {
   void describe(Candidate* candidate);
 
  private:
+  const std::shared_ptr<const Step>& step_with(double capacity);
   void draw(Candidate* out, const Mesh& mesh, const Terms& terms);
 
   Cluster cluster_;

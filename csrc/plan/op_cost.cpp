@@ -50,9 +50,14 @@ void for_halos(const ir::Graph& graph, const Frame& frame, const ir::Node& node,
   }
 }
 
-// Of a node that moves rows: of those in slots on one device.
-double slot_bytes(const ir::Graph& graph, const Frame& frame, const ir::Node& node, const Option& option,
+// Of a node that sends rows to experts or back: of those in slots on one device. 0 where none are sent.
+double sent_bytes(const ir::Graph& graph, const Frame& frame, ir::NodeId id, const Option& option,
                   const Mesh& mesh) {
+  const ir::Node& node = graph.node(id);
+  const auto trades = [&](const AxisChoice& choice) {
+    return choice.kind == AxisChoice::Kind::kFactor && frame.rules[id].factors[choice.factor].trades >= 0;
+  };
+  if (std::none_of(option.choices.begin(), option.choices.end(), trades)) return 0;
   const bool leaves = node.op == ops::expert_rows().to_tokens;
   const ir::ValueId value = leaves ? node.operands[0] : node.results[0];
   const Placement& placement = leaves ? option.operands[0] : option.results[0];
@@ -64,6 +69,7 @@ class Cost {
   Cost(const ir::Graph& graph, const Frame& frame, ir::NodeId id, const Option& option, const Mesh& mesh)
       : graph_(graph),
         frame_(frame),
+        id_(id),
         node_(graph.node(id)),
         rule_(frame.rules[id]),
         factors_(frame.node_factors[id]),
@@ -85,8 +91,7 @@ class Cost {
     const double rate =
         device.flops(multiplied(attends)) * (attends ? device.attention_efficiency : device.gemm_efficiency);
     (attends ? cost.attention : cost.product) = rate > 0 ? flops() * share() / rate : 0;
-    // Rows that move are put in another order, once on each side.
-    if (ops::moves_rows(node_.op)) bytes += 2 * slot_bytes(graph_, frame_, node_, option_, mesh_);
+    bytes += sent_bytes(graph_, frame_, id_, option_, mesh_) * 2;  // put in another order on each side
     cost.memory = bytes / (device.memory_bytes_per_s * device.memory_efficiency);
     cost.overhead = device.op_overhead_s;
     cost.exchange = exchange_seconds() + halo_seconds(device) + trade_seconds();
@@ -161,8 +166,7 @@ class Cost {
 
   // Of rows to their experts, or back.
   double trade_seconds() const {
-    if (!ops::moves_rows(node_.op)) return 0;
-    const double bytes = slot_bytes(graph_, frame_, node_, option_, mesh_);
+    const double bytes = sent_bytes(graph_, frame_, id_, option_, mesh_);
     double total = 0;
     for (size_t a = 0; a < option_.choices.size(); ++a) {
       const auto& choice = option_.choices[a];
@@ -175,6 +179,7 @@ class Cost {
 
   const ir::Graph& graph_;
   const Frame& frame_;
+  ir::NodeId id_;
   const ir::Node& node_;
   const ops::Rule& rule_;
   const std::vector<Dim>& factors_;
@@ -197,8 +202,7 @@ double scratch_bytes_of(const ir::Graph& graph, const Frame& frame, ir::NodeId n
   double total = 0;
   for_halos(graph, frame, graph.node(node), frame.rules[node], factors, option, mesh,
             [&](const HaloCopy& copy) { total += copy.bytes + copy.gathered; });
-  if (ops::moves_rows(graph.node(node).op))
-    total += 2 * slot_bytes(graph, frame, graph.node(node), option, mesh);
+  total += 2 * sent_bytes(graph, frame, node, option, mesh);
   for (const auto& scratch : frame.rules[node].scratch) {
     double bytes = scratch.bytes;
     for (const auto f : scratch.factors) {

@@ -32,7 +32,7 @@ struct Option {
   std::vector<Placement> operands;  // by operand
   std::vector<Placement> results;   // by result
   double seconds = 0;               // of computing, on the device with the largest part
-  double sending = 0;               // of these, of messages that the op itself exchanges
+  double sending = 0;               // of these, of what parts of the op exchange, copies for that included
   double scratch_bytes = 0;         // that it works on beside operands and results, there
 };
 

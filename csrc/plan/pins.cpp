@@ -57,7 +57,8 @@ void read_word(const std::string& word, Pins* pins) {
     char* end = nullptr;
     pins->capacity = std::strtod(value.c_str(), &end);
     const bool is_one = !value.empty() && *end == '\0' && (*pins->capacity == 0 || *pins->capacity >= 1);
-    if (!is_one || *pins->capacity > kMostCapacity) refuse(word, "needs a number from 1, or 0");
+    if (!is_one || *pins->capacity > kMostCapacity)
+      refuse(word, concat("needs a number from 1 to ", kMostCapacity, ", or 0"));
   } else if (name == "random") {
     pins->random = static_cast<uint64_t>(number_of(word, value, 0));
     pins->stages = 1;
@@ -132,12 +133,28 @@ Pair pinned_pair(const Pins& pins, const Cluster& cluster) {
   return pair;
 }
 
+namespace {
+
+bool is_for_experts(const AxisPin& pin) { return (pin.splits & role_bit(Role::kExpert)) != 0; }
+
+bool splits_something(const AxisPin& pin, const AxisUse& use) {
+  return is_for_experts(pin) ? use.expert > 0 : use.whole < 1 - 1e-9;
+}
+
+}  // namespace
+
+bool uses_axes(const Pins& pins, const std::vector<AxisUse>& uses) {
+  for (size_t a = 0; a < pins.axes.size() && !pins.saved; ++a) {
+    if (!splits_something(pins.axes[a], uses[a])) return false;
+  }
+  return true;
+}
+
 void check_axes(const Pins& pins, const Step& step, const std::vector<AxisUse>& uses) {
   if (pins.saved) return;  // what an entry splits is checked by itself
   for (size_t a = 0; a < pins.axes.size(); ++a) {
     const AxisPin& pin = pins.axes[a];
-    const bool is_for_experts = (pin.splits & role_bit(Role::kExpert)) != 0;
-    if (is_for_experts ? uses[a].expert > 0 : uses[a].whole < 1 - 1e-9) continue;
+    if (splits_something(pin, uses[a])) continue;
     ir::NodeId largest = 0;
     for (ir::NodeId n = 0; n < static_cast<ir::NodeId>(step.graph.nodes().size()); ++n) {
       if (step.frame.rules[n].flops > step.frame.rules[largest].flops) largest = n;
@@ -147,7 +164,7 @@ void check_axes(const Pins& pins, const Step& step, const std::vector<AxisUse>& 
     for (size_t f = 0; f < step.frame.node_factors[largest].size(); ++f) {
       for (const auto atom : step.frame.node_factors[largest][f]) {
         const Role role = step.roles.of_atom[atom];
-        if ((pin.splits & role_bit(role)) == 0 || (is_for_experts && role != Role::kExpert)) continue;
+        if ((pin.splits & role_bit(role)) == 0 || (is_for_experts(pin) && role != Role::kExpert)) continue;
         if (step.frame.atoms.size(atom) <= size) continue;
         size = step.frame.atoms.size(atom);
         name = concat("dimension ", step.frame.rules[largest].factors[f].name, " of ", size);

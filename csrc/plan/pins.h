@@ -36,7 +36,7 @@ struct Pins {
   std::optional<Order> order;
   std::optional<double> capacity;  // of experts: see Rewriting
   // Where it is left out, of plans that send rows.
-  double room = kUsualCapacity;
+  double usual_capacity = kUsualCapacity;
   double solver_steps = Terms{}.steps;  // see Terms: less where a step waits for its plan
   int32_t solver_branches = Terms{}.branches;
   Sends sends = Sends::kWhole;             // between stages
@@ -59,6 +59,9 @@ Pins settled(Pins pins);
 // What pinned axes and stages come to on a cluster. Throws Error(Phase::kConfig) where they do not take all
 // of its devices.
 Pair pinned_pair(const Pins& pins, const Cluster& cluster);
+
+// Whether every axis that is pinned splits something. `uses`: by axis.
+bool uses_axes(const Pins& pins, const std::vector<AxisUse>& uses);
 
 // An axis that is pinned and splits nothing is a mistake. `uses`: by axis, of a plan without a limit. Throws
 // Error(Phase::kPlan) naming the largest op and the dimension.

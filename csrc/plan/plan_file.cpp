@@ -1,6 +1,7 @@
 #include "plan/plan_file.h"
 
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
 #include <map>
 #include <set>
@@ -40,6 +41,13 @@ std::string split_text(const Step& step, ir::ValueId value, const Split& split) 
   if (split.kind != Split::Kind::kShard) return kReplicate;
   const bool many = step.frame.value_dims[value][split.dim].size() > 1;
   return many ? concat(kShard, split.dim, "@", split.leaf) : concat(kShard, split.dim);
+}
+
+// As many digits as read back to the same number.
+std::string exact(double number) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.17g", number);
+  return text;
 }
 
 std::string list_of(const std::vector<std::string>& texts) {
@@ -186,7 +194,7 @@ std::string save_plan(const Step& step, const OuterChoice& outer, const Assignme
   field("recompute", json_string(recompute_name(outer.recompute)));
   if (outer.offload != Offload::kNone) field("offload", json_string(offload_name(outer.offload)));
   if (outer.gradients == Gradients::kAtOnce) field("gradients", json_string(kAtOnce));
-  if (outer.capacity > 0) field("capacity", concat(outer.capacity));
+  if (outer.capacity > 0) field("capacity", exact(outer.capacity));
   field("mesh", numbers_of(outer.mesh));
   field("splits", numbers_of(std::vector<int32_t>(outer.splits.begin(), outer.splits.end())));
   std::string inputs, nodes;

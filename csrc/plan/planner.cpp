@@ -22,12 +22,15 @@ namespace {
 // option was left out a bound on them, since limits, turns and recomputation only add. With one stage it is
 // often a plan already: where its memory is there, only its proof can be bettered.
 //
+// Where rows of experts can be sent, each pair is there twice, once with rows that are.
+//
 // Pairs are tried from the lowest estimate up, with the least that a pipeline idles and what more turns take
 // to start their ops; pipelines have no estimate of their own before computing alone would not rule them out.
-// Those whose estimate is not below the best step found are left out. First each pair is probed at one number
-// of turns; then the best few go on, to fewer and to more turns as long as that helps, and recompute more
-// where memory binds. Where it does for the best of all, that one is tried with activations on the host, to
-// fewer turns as long as that helps; where nothing fits, so are those that come nearest.
+// Those whose estimate is not below the best step found are left out, for pipelines by a margin. First each
+// pair is probed at one number of turns; then the best few go on, to fewer and to more turns as long as that
+// helps, and recompute more where memory binds. Where it does for the best of all, that one is tried with
+// activations on the host, to fewer turns as long as that helps; where nothing fits, so are those that come
+// nearest.
 //
 // One stage: meshes of one and two axes with all options. Pipelines: the outer axis splits the batch, the
 // inner one what is in a sample, so that many can be compared; their bound is what computing alone takes at
@@ -117,13 +120,13 @@ class Planner {
         for (auto& pair : plan::pairs_of(cluster_, stages, is_hinted)) pairs_.push_back(std::move(pair));
       }
     }
+    send_rows_too();
     if (pairs_.empty() || (pins_.stages && *pins_.stages > base().stretches())) {
       throw Error(Phase::kConfig,
                   concat("pp=", pins_.stages.value_or(1), " cannot be: forward has ", base().stretches(),
                          " stretches, ", cluster_.name, " has ", cluster_.device_count(), " devices"))
           .hint("would work: a divisor of the devices, of at most as many stages as stretches");
     }
-    send_rows_too();
     if (pins_.random) pairs_ = {pairs_[*pins_.random % pairs_.size()]};
     for (auto& pair : pairs_) {
       if (pair.stages == 1 || !pins_.axes.empty()) {
@@ -136,14 +139,29 @@ class Planner {
 
   // Every pair once more with rows that go to experts, where there are such rows.
   void send_rows_too() {
-    const double capacity = pins_.capacity.value_or(pins_.room);
-    if (capacity == 0 || pins_.random || !sends_rows(base().graph, base().frame)) return;
+    const double capacity = pins_.capacity.value_or(pins_.usual_capacity);
+    if (capacity == 0 || pins_.random) return;
     std::vector<Pair> sending;
     for (const auto& pair : pairs_) {
       if (!pair.sizes.empty()) sending.push_back(sending_rows(pair, capacity));
     }
-    if (pins_.capacity) pairs_.clear();
-    pairs_.insert(pairs_.end(), sending.begin(), sending.end());
+    const bool has_rows = sends_rows(base().graph, base().frame);
+    if (pins_.capacity && (!has_rows || sending.empty())) {
+      throw Error(Phase::kPlan,
+                  concat("capacity=", capacity, " cannot be: ",
+                         has_rows ? "each stage has one device"
+                                  : "no rows of the step are sorted by the experts that a batch of "
+                                    "tokens chose"))
+          .hint("would work: capacity=0");
+    }
+    if (!has_rows || sending.empty()) return;
+    // Turns divide a batch that rows by origin keep whole, where it is not what they are sent by.
+    const bool has_turns = plans_.recorded(sending[0]).time.obstacle.empty();
+    if (pins_.capacity) {
+      pairs_ = std::move(sending);
+    } else if (has_turns || !plans_.has_turns()) {
+      pairs_.insert(pairs_.end(), sending.begin(), sending.end());
+    }
   }
 
   // The pair's first assignment; see Note [How plans are searched]. Roughly: most pairs are ruled out by it,
@@ -167,8 +185,9 @@ class Planner {
     pair->bound = pair->stages == 1 ? free.lower_bound : plans_.computing_bound(*pair);
     if (pair->stages > 1 && (pair->has_all() || !pins_.axes.empty()))
       pair->bound = std::max(pair->bound, free.lower_bound);
-    if (!free.fits && pair->capacity > 0 && !pins_.capacity) {  // rows cannot be sent there
-      pair->estimate = pair->bound = kInfinity;
+    const bool is_asked = pair->capacity == 0 || pins_.capacity.has_value();
+    if (!is_asked && !(free.fits && uses_axes(pins_, axis_uses(step, mesh, free)))) {
+      pair->estimate = kInfinity;  // rows cannot be sent there; nobody said that they must
       return;
     }
     if (!free.fits && give_up == kInfinity) {
@@ -184,7 +203,8 @@ class Planner {
   // can fill the rest), and with what more turns take to start their ops.
   double least_seconds(const Pair& pair, int32_t turns) {
     if (!pair.is_estimated) return plans_.computing_bound(pair, turns);
-    const double starts = (turns - 1) * base().loop_ops * cluster_.device(0).op_overhead_s / pair.stages;
+    const double starts =
+        (turns - 1) * plans_.recorded(pair).loop_ops * cluster_.device(0).op_overhead_s / pair.stages;
     return (pair.estimate + starts) * (1 + 0.5 * (pair.stages - 1) / turns);
   }
 

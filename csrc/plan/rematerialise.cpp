@@ -5,6 +5,7 @@
 
 #include "ir/error.h"
 #include "ir/rewrite.h"
+#include "ops/expert_rows.h"
 #include "plan/op_cost.h"
 #include "plan/roles.h"
 
@@ -167,6 +168,7 @@ class Chooser {
   bool may_repeat(ir::NodeId n) const {
     const ir::Node& node = graph_.node(n);
     if (node.operands.empty() || node.kind != ir::NodeKind::kOp) return false;
+    if (node.op == ops::expert_rows().assign) return false;  // it may end the step
     for (size_t r = 0; r < node.results.size(); ++r) {
       if (node.tied_operand(r) != ir::kNone) return false;
     }
@@ -174,6 +176,7 @@ class Chooser {
   }
 
   bool is_cheap(ir::NodeId n) const {
+    if (ops::moves_rows(graph_.node(n).op)) return false;  // over the network
     return frame_.rules[n].free ||
            frame_.rules[n].flops < kCheapIntensity * ops::bytes_moved(graph_, n, frame_.rules[n]);
   }

@@ -7,7 +7,10 @@
 #include <utility>
 #include <vector>
 
+#include "ir/error.h"
 #include "ir/rewrite.h"
+#include "ir/view.h"
+#include "ir/view_nodes.h"
 #include "ops/expert_rows.h"
 #include "ops/routed_rows.h"
 
@@ -19,7 +22,7 @@ using ir::Node;
 using ir::NodeId;
 using ir::ValueId;
 
-// Of an expert, in each unit.
+// Of an expert, in each unit: with fewer, slots of whole numbers would be far more than rows.
 constexpr double kLeastRows = 2.0 / 3;
 
 // One sort whose rows grouped products multiply.
@@ -27,11 +30,26 @@ struct Mixture {
   NodeId sort = ir::kNone;
   ops::Slots slots;
   int64_t rows = 0;
+  bool is_even = true;  // its products have as many experts each
   // What `assign_slots` made, in the new graph; kNone while nobody asked.
   ValueId ids = ir::kNone, came = ir::kNone, send = ir::kNone, left = ir::kNone;
 };
 
 bool is_product(const Node& node) { return node.op == ops::routed_rows().grouped_mm; }
+
+// Units are all of the tokens' outermost factor: were they fewer, the batch could not be gone through in as
+// many turns.
+bool find_slots(const Frame& frame, ValueId ids, double capacity, Mixture* mixture) {
+  const Dim& tokens = frame.value_dims[ids][0];
+  ops::Slots& slots = mixture->slots;
+  if (!mixture->is_even || slots.experts < 2 || tokens.empty() || frame.atoms.opaque(tokens[0])) return false;
+  slots.units = frame.atoms.size(tokens[0]);
+  const int64_t of_unit = mixture->rows / slots.units;
+  const double even = static_cast<double>(of_unit) / static_cast<double>(slots.experts);
+  if (slots.units < 2 || even < kLeastRows) return false;
+  slots.each = std::min(static_cast<int64_t>(std::ceil(capacity * even)), of_unit);  // no expert has more
+  return true;
+}
 
 // By sorted ids, the mixtures whose rows can be sent.
 std::map<ValueId, Mixture> mixtures_of(const ir::Graph& graph, const Frame& frame, double capacity) {
@@ -46,23 +64,11 @@ std::map<ValueId, Mixture> mixtures_of(const ir::Graph& graph, const Frame& fram
       mixture.rows = graph.type(ids).sizes[0];
       mixture.slots.experts = experts;
     }
-    if (mixture.slots.experts != experts) mixture.rows = 0;
+    mixture.is_even = mixture.is_even && mixture.slots.experts == experts;
   }
   for (auto it = found.begin(); it != found.end();) {
-    Mixture& mixture = it->second;
-    ops::Slots& slots = mixture.slots;
-    const Dim& tokens = frame.value_dims[it->first][0];
-    const int32_t outermost = tokens.empty() ? ir::kNone : tokens[0];
-    const int64_t most =
-        outermost == ir::kNone || frame.atoms.opaque(outermost) ? 0 : frame.atoms.size(outermost);
-    // The most units, as they are what splits, with which whole slots are not far more than rows.
-    for (int64_t units = most; units > 1 && slots.units == 0; --units) {
-      const double even = static_cast<double>(mixture.rows) / static_cast<double>(units * slots.experts);
-      if (most % units != 0 || even < kLeastRows) continue;
-      slots.units = units;
-      slots.each = static_cast<int64_t>(std::ceil(capacity * even));
-    }
-    it = slots.units == 0 || slots.experts < 2 ? found.erase(it) : std::next(it);
+    const bool can_be = find_slots(frame, it->first, capacity, &it->second);
+    it = can_be ? std::next(it) : found.erase(it);
   }
   return found;
 }
@@ -96,7 +102,7 @@ class Send {
         do_in_slots(n, *mixture);
       } else {
         for (const auto operand : node.operands) by_origin(operand);
-        rewrite_.keep(n);
+        keep(n);
       }
     }
     return rewrite_.finish();
@@ -123,14 +129,33 @@ class Send {
     return value != ir::kNone && in_slots_[value] != ir::kNone && rewrite_[value] == ir::kNone;
   }
 
-  // Any op that treats rows alike, where some of them lie in slots alone.
+  // Any op that treats rows alike, where some of them lie in slots alone. What has as many rows and no order
+  // (a filled tensor) cannot be sent.
   bool is_done_in_slots(NodeId n) const {
     const Node& node = graph_.node(n);
     if (ops::is_routed_rows(node.op) || node.results.empty()) return false;
     const auto has_rows = [&](ValueId value) { return frame_.own_order[value] >= 0; };
+    const int32_t rows = factor_of_rows(n);
+    for (size_t o = 0; o < node.operands.size(); ++o) {
+      if (node.operands[o] == ir::kNone || has_rows(node.operands[o])) continue;
+      for (const auto& dim : frame_.rules[n].operands[o]) {
+        if (std::find(dim.begin(), dim.end(), rows) != dim.end()) return false;
+      }
+    }
     return std::any_of(node.operands.begin(), node.operands.end(),
                        [&](ValueId value) { return is_in_slots_alone(value); }) &&
            std::all_of(node.results.begin(), node.results.end(), has_rows);
+  }
+
+  // Of a node that reads rows: the factor that they are; kNone of others.
+  int32_t factor_of_rows(NodeId n) const {
+    const Node& node = graph_.node(n);
+    for (size_t o = 0; o < node.operands.size(); ++o) {
+      const ValueId operand = node.operands[o];
+      if (operand != ir::kNone && frame_.own_order[operand] >= 0)
+        return frame_.rules[n].operands[o][dim_of_rows(operand)].back();
+    }
+    return ir::kNone;
   }
 
   Node made(ir::Symbol op, std::vector<ValueId> operands, const Mixture& mixture) const {
@@ -199,6 +224,54 @@ class Send {
 
   static bool is_turn(const Node& node) { return node.op.str() == "moai.permute"; }
 
+  // A node as it was. What was sent and came back may lie otherwise than the graph says, and so do its views.
+  void keep(NodeId n) {
+    Node node = rewrite_.renamed(n);
+    const ValueId old = graph_.node(n).operands.empty() ? ir::kNone : graph_.node(n).operands[0];
+    const bool is_view = ir::step_of(node.op, node.args).has_value();
+    if (is_view && old != ir::kNone && rewrite_.to().type(node.operands[0]) != graph_.type(old)) {
+      rewrite_.replace(graph_.node(n).results[0], view(std::move(node)));
+      return;
+    }
+    std::vector<ir::Type> types;
+    for (size_t r = 0; r < node.results.size(); ++r)
+      types.push_back(type_of(node, r, graph_.type(node.results[r])));
+    const std::vector<ValueId> results = std::exchange(node.results, {});
+    const auto added = rewrite_.add(std::move(node), std::move(types));
+    for (size_t r = 0; r < results.size(); ++r) rewrite_.replace(results[r], added[r]);
+  }
+
+  // A tied result lies as its operand does.
+  ir::Type type_of(const Node& node, size_t result, ir::Type otherwise) const {
+    const int32_t tied = node.tied_operand(result);
+    return tied == ir::kNone ? otherwise : rewrite_.to().type(node.operands[tied]);
+  }
+
+  // A view of what its operand is now.
+  ValueId view(Node node) {
+    const ir::ViewStep step = *ir::step_of(node.op, node.args);
+    node.results.clear();
+    ir::Type type;
+    int64_t offset = 0;
+    if (!ir::apply_steps(rewrite_.to().type(node.operands[0]), {step}, &type, &offset)) {
+      node.operands[0] = copied(node.operands[0]);
+      MOAI_ASSERT(ir::apply_steps(rewrite_.to().type(node.operands[0]), {step}, &type, &offset),
+                  "no view of a contiguous value: ", ir::str(step));
+    }
+    return rewrite_.add(std::move(node), std::move(type));
+  }
+
+  ValueId copied(ValueId value) {
+    Node node;
+    node.section = graph_.node(at_).section;
+    node.origin = graph_.node(at_).origin;
+    node.op = ir::Symbol::intern("aten.clone");
+    node.operands = {value};
+    node.args = {ir::OperandRef{0}, int64_t{0}};
+    const ir::Type& type = rewrite_.to().type(value);
+    return rewrite_.add(std::move(node), ir::Type::contiguous(type.dtype, type.sizes));
+  }
+
   ValueId turned(ValueId value, const ir::Dims& order) {
     Node node;
     node.section = graph_.node(at_).section;
@@ -206,13 +279,7 @@ class Send {
     node.op = ir::Symbol::intern("moai.permute");
     node.operands = {value};
     node.args = {ir::OperandRef{0}, order};
-    const ir::Type& from = rewrite_.to().type(value);
-    ir::Type type{from.dtype, {}, {}};
-    for (const auto d : order) {
-      type.sizes.push_back(from.sizes[d]);
-      type.strides.push_back(from.strides[d]);
-    }
-    return rewrite_.add(std::move(node), std::move(type));
+    return view(std::move(node));
   }
 
   // Rows one way or the other. The op wants them in the first dim.
@@ -295,15 +362,10 @@ class Send {
   void do_in_slots(NodeId n, Mixture& mixture) {
     const ops::Rule& rule = frame_.rules[n];
     Node node = graph_.node(n);
-    int32_t rows = ir::kNone;  // the factor
-    for (size_t o = 0; o < node.operands.size(); ++o) {
-      const ValueId operand = graph_.node(n).operands[o];
-      if (operand == ir::kNone || frame_.own_order[operand] < 0) {
-        if (operand != ir::kNone) node.operands[o] = rewrite_[operand];
-        continue;
-      }
-      rows = rule.operands[o][dim_of_rows(operand)].back();
-      node.operands[o] = in_slots(operand, mixture);
+    const int32_t rows = factor_of_rows(n);
+    for (auto& operand : node.operands) {
+      if (operand != ir::kNone)
+        operand = frame_.own_order[operand] < 0 ? rewrite_[operand] : in_slots(operand, mixture);
     }
     for (const auto& local : rule.local_args) {
       if (std::find(local.factors.begin(), local.factors.end(), rows) == local.factors.end()) continue;
@@ -314,9 +376,15 @@ class Send {
         node.args[local.arg] = scaled(std::get<int64_t>(node.args[local.arg]));
       }
     }
+    if (ir::step_of(node.op, node.args)) {
+      in_slots_[graph_.node(n).results[0]] = view(std::move(node));
+      return;
+    }
     std::vector<ir::Type> types;
-    for (const auto result : node.results)
-      types.push_back(type_in_slots(graph_.type(result), dim_of_rows(result), mixture));
+    for (size_t r = 0; r < node.results.size(); ++r) {
+      const ValueId result = node.results[r];
+      types.push_back(type_of(node, r, type_in_slots(graph_.type(result), dim_of_rows(result), mixture)));
+    }
     const std::vector<ValueId> results = std::exchange(node.results, {});
     const auto added = rewrite_.add(std::move(node), std::move(types));
     for (size_t r = 0; r < results.size(); ++r) in_slots_[results[r]] = added[r];

@@ -8,7 +8,7 @@ namespace moai::plan {
 // balance rarely send a quarter more to a device with several experts; where rows lack room, the step is run
 // again with more.
 inline constexpr double kUsualCapacity = 1.25;
-inline constexpr double kMostCapacity = 1 << 20;
+inline constexpr double kMostCapacity = 1000;
 
 // Puts the rows of mixtures of experts that were routed (route_rows.h) in slots, so that experts can go to
 // devices of their own: see Note [Rows by expert] in ops/expert_rows.h. What lies between grouped products is

@@ -229,10 +229,6 @@ Step finish(ir::Graph graph, Frame frame, const std::vector<ir::NodeId>& origina
   return step;
 }
 
-}  // namespace
-
-namespace {
-
 Step as_recorded(ir::Graph graph) {
   Frame frame = make_frame(graph);
   std::vector<ir::NodeId> original(graph.nodes().size());
@@ -245,12 +241,11 @@ Step as_recorded(ir::Graph graph) {
 
 Step make_step(const ir::Graph& given) { return as_recorded(prepare(given)); }
 
-Step make_step(const Step& step, Rewriting rewriting) {
-  if (rewriting.capacity > 0) {
-    Step sent = as_recorded(send_rows(step.graph, step.frame, rewriting.capacity));
-    rewriting.capacity = 0;
-    return rewriting == Rewriting{} ? sent : make_step(sent, rewriting);
-  }
+Step send_rows(const Step& step, double capacity) {
+  return as_recorded(send_rows(step.graph, step.frame, capacity));
+}
+
+Step make_step(const Step& step, const Rewriting& rewriting) {
   const bool sends = rewriting.offload == Offload::kActivations;
   Rematerialised made = rematerialise(step.graph, step.frame, rewriting.recompute,
                                       sends ? Checkpoints::kAll : Checkpoints::kFew);

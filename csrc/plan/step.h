@@ -84,7 +84,9 @@ struct Step {
 
 // The step as it was recorded, for the others. Throws Error(Phase::kPlan) on a rule that contradicts its op.
 Step make_step(const ir::Graph& graph);
-// The same step written anew.
-Step make_step(const Step& step, Rewriting rewriting);
+// The same with rows in slots (send_rows.h).
+Step send_rows(const Step& step, double capacity);
+// The same step written anew; of a capacity, `step` is with its rows in slots.
+Step make_step(const Step& step, const Rewriting& rewriting);
 
 }  // namespace moai::plan

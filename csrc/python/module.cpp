@@ -45,7 +45,7 @@ py::dict stats_dict() {
   out["failures"] = s.failures.load();
   out["bytes_to_device"] = s.bytes_to_device.load();
   out["bytes_to_host"] = s.bytes_to_host.load();
-  out["steps_run_again"] = s.widened.load();
+  out["steps_run_again"] = s.steps_run_again.load();
   out["bytes_joined"] = s.bytes_joined.load();
   py::dict seconds;
   seconds["record_first_sight"] = static_cast<double>(s.record_ns.load()) * 1e-9;

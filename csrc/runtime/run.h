@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <exception>
 #include <functional>
@@ -31,11 +32,12 @@ struct Run {
   // leaves the inputs' parts as they were on every other, programs have a barrier (Collective::barrier)
   // between their last instruction that can raise and their first that writes an input.
   std::function<void(Run&, int device)> execute_on;
-  // Asked when it has failed, with every device out of it: whether it is to run once more, which is then made
-  // ready.
+  // Asked when it has failed, with every device out of it and no lock held: whether it is to run once more,
+  // before any other. Makes it ready for that. Does not throw.
   std::function<bool(Run&)> again;
-  std::exception_ptr error;  // why it failed; set before `done`
-  bool done = false;         // guarded by the group's lock
+  std::atomic<bool> lacks_slots{false};  // that is why it failed (OutOfSlots)
+  std::exception_ptr error;              // why it failed; set before `done`
+  bool done = false;                     // guarded by the group's lock
 };
 using RunPtr = std::shared_ptr<Run>;
 

@@ -164,7 +164,7 @@ void WorkerGroup::begin(Guard& guard) {
   current_ = std::move(queue_.front());
   queue_.pop_front();
   error_ = timed(guard, [run = current_.get()] { run->execute(*run); });
-  if (error_ || !current_->execute_on) return complete();
+  if (error_ || !current_->execute_on) return complete(guard);
   left_ = devices_.size();
   ++turn_;
   work_.notify_all();
@@ -179,19 +179,15 @@ void WorkerGroup::take_part(Guard& guard, int device) {
     // Waits for threads that move bytes; those never wait for our lock.
     if (transport_) transport_->fail(device, text_of(error));
   }
-  if (--left_ == 0) complete();
+  if (--left_ == 0) complete(guard);
 }
 
 // Ends the current run. Called with the lock held and no worker in it.
-void WorkerGroup::complete() {
+void WorkerGroup::complete(Guard& guard) {
   const auto error = std::exchange(error_, nullptr);
   const bool cancelled = std::exchange(cancelling_, false);
   if (transport_ && (error || cancelled)) transport_->reset();
-  if (error && !cancelled && current_->again && current_->again(*current_)) {
-    queue_.push_front(std::move(current_));
-    work_.notify_all();
-    return;
-  }
+  if (error && !cancelled && current_->again && runs_again(guard)) return;
   if (error) {
     // Before its cells fail: who sees one asks for the failure, and without it can only call the value lost.
     failure_ = error;
@@ -202,6 +198,18 @@ void WorkerGroup::complete() {
   if (error) drop_queued(error);
   done_.notify_all();
   if (devices_.size() > 1) work_.notify_all();
+}
+
+// Whether the current run is queued once more, in front.
+bool WorkerGroup::runs_again(Guard& guard) {
+  guard.unlock();
+  const bool again = current_->again(*current_);
+  guard.lock();
+  if (!again) return false;
+  queue_.push_front(std::move(current_));
+  current_ = nullptr;
+  work_.notify_all();
+  return true;
 }
 
 void WorkerGroup::drop_queued(const std::exception_ptr& why) {

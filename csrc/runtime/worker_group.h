@@ -67,7 +67,8 @@ class WorkerGroup {
   void begin(Guard& guard);
   void take_part(Guard& guard, int device);
   std::exception_ptr timed(Guard& guard, const std::function<void()>& work);
-  void complete();
+  void complete(Guard& guard);
+  bool runs_again(Guard& guard);
   void finish(const RunPtr& run, std::exception_ptr error);
   void drop_queued(const std::exception_ptr& why);
 

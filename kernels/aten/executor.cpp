@@ -128,7 +128,7 @@ class AtenExecutable final : public runtime::Executable {
   }
 
   std::unique_ptr<Call> make_call(const Instruction& instruction) {
-    if (instruction.kind != Instruction::Kind::kCall || is_check_of_room(instruction)) return nullptr;
+    if (instruction.kind != Instruction::Kind::kCall || is_check_of_slots(instruction)) return nullptr;
     std::vector<at::Tensor> operands;
     for (const int32_t access : instruction.operands) {
       operands.push_back(access == compile::kNone ? at::Tensor() : tensors_[access]);
@@ -186,7 +186,7 @@ class AtenExecutable final : public runtime::Executable {
                              is_copy ? "copy" : program_->graph.node(instruction.node).op.str().c_str());
     if (is_copy) return copy(i);
     if (exchanges_[i]) return exchange(i, *exchanges_[i]);
-    if (is_check_of_room(instruction)) return check_room(tensors_[instruction.operands[0]]);
+    if (is_check_of_slots(instruction)) return check_slots(tensors_[instruction.operands[0]]);
     const ir::Node& node = program_->graph.node(instruction.node);
     Call& call = *calls_[i];
     {
@@ -202,15 +202,15 @@ class AtenExecutable final : public runtime::Executable {
     call.clear();
   }
 
-  bool is_check_of_room(const Instruction& instruction) const {
-    static const ir::Symbol check = ir::Symbol::intern("moai.check_room");
+  bool is_check_of_slots(const Instruction& instruction) const {
+    static const ir::Symbol check = ir::Symbol::intern("moai.check_slots");
     return instruction.kind == Instruction::Kind::kCall && program_->graph.node(instruction.node).op == check;
   }
 
   // By device that rows go to: how many there are more than slots.
-  static void check_room(const at::Tensor& excess) {
+  static void check_slots(const at::Tensor& excess) {
     const auto most = excess.max().item<int64_t>();
-    if (most > 0) throw OutOfRoom(most);
+    if (most > 0) throw OutOfSlots(most);
   }
 
   void copy(size_t i) {

@@ -109,6 +109,44 @@ TEST_CASE("a_failure_cancels_what_is_queued_and_is_told_once") {
   CHECK(executed == 1);
 }
 
+TEST_CASE("a_failed_run_that_may_run_again_does_so_before_any_other") {
+  for (const int times : {1, 3}) {
+    std::vector<int> order;
+    WorkerGroup worker;
+    int left = times;
+    auto cell = std::make_shared<Cell>(0);
+    auto run = run_of(
+        [&](Run&) {
+          order.push_back(1);
+          if (left >= 0) fail(*run_of(succeed));
+        },
+        {cell});
+    run->again = [&](Run& r) {
+      if (left-- == 0) r.execute = [&](Run&) { order.push_back(2); };
+      return true;
+    };
+    worker.submit(run);
+    auto next = submit(worker, [&](Run&) { order.push_back(3); });
+    CHECK(worker.wait(*next));
+    CHECK(worker.wait(*run));
+    CHECK(worker.take_failure() == nullptr);
+    std::vector<int> wanted(static_cast<size_t>(times) + 1, 1);
+    wanted.insert(wanted.end(), {2, 3});
+    CHECK(order == wanted);
+  }
+}
+
+TEST_CASE("a_run_that_may_not_run_again_has_failed") {
+  WorkerGroup worker;
+  auto run = run_of(fail);
+  int asked = 0;
+  run->again = [&](Run&) { return ++asked > 1; };
+  worker.submit(run);
+  CHECK(!worker.wait(*run));
+  CHECK(asked == 1);
+  CHECK(worker.take_failure() != nullptr);
+}
+
 TEST_CASE("a_lost_value_says_why") {
   const std::pair<Execute, const char*> rows[] = {
       {[](Run&) { throw std::runtime_error("why"); }, "why"},

@@ -287,7 +287,7 @@ class Machine:
             return [args[0].expand(args[1])]
         if op == "moai.barrier":
             return []
-        if op == "moai.check_room":
+        if op == "moai.check_slots":
             assert (args[0] <= 0).all(), f"too many rows: {args[0]}"
             return []
         if op == "moai.undefined":

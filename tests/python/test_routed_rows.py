@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import moai
@@ -88,6 +89,18 @@ def by_the_best(layer: Layer, x: torch.Tensor, weight: torch.Tensor, chosen: tor
     return torch.zeros_like(x).index_put((order,), y) * weight[:, :1]
 
 
+def by_filled_rows(layer: Layer, x: torch.Tensor, weight: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """Between the products rows meet as many that are filled, of no order."""
+    expert, order = chosen.reshape(-1).sort()
+    ends = ends_by_bins(expert)
+    inner = F.grouped_mm(x[order // CHOICES], layer.up, offs=ends)
+    inner = torch.where(inner > 0, inner, torch.zeros(inner.shape, device=x.device))
+    into = torch.empty_like(inner)
+    into.copy_(F.silu(inner) + layer.bias[expert])
+    y = F.grouped_mm(into, layer.down.mT, offs=ends)
+    return torch.zeros_like(x).index_add(0, order // CHOICES, y)
+
+
 def by_another_product(
     layer: Layer, x: torch.Tensor, weight: torch.Tensor, chosen: torch.Tensor
 ) -> torch.Tensor:
@@ -98,7 +111,10 @@ def by_another_product(
     return torch.zeros_like(x).index_add(0, order // CHOICES, y)
 
 
-ROUTES = {route.__name__: route for route in (by_inverse, by_sum, by_row, by_the_best, by_another_product)}
+ROUTES = {
+    route.__name__: route
+    for route in (by_inverse, by_sum, by_row, by_the_best, by_filled_rows, by_another_product)
+}
 
 
 class Model(nn.Module):
@@ -223,10 +239,72 @@ def test_rows_are_sent_and_experts_are_not() -> None:
     assert "capacity 2" in explained
 
 
-def test_a_room_that_is_no_number_from_one_is_refused() -> None:
+def test_capacity_grows_by_what_is_lacked_and_not_by_how_many_steps_lack_it() -> None:
+    # Steps of many lengths are planned while the router is even; then all rows go to one expert.
+    before = moai.stats()
+    with devices(2, "ep=2,capacity=1"):
+        torch.manual_seed(0)
+        model = Model(by_sum).to("moai")
+        losses = []
+        for push in (0.0, 60.0):
+            with torch.no_grad():
+                for layer in model.layers:
+                    layer.router.bias[1] += push
+            for length in range(4, 16):
+                model.zero_grad()
+                loss = model(torch.randint(0, VOCAB, (BATCH, length)).to("moai"))
+                loss.backward()
+                losses.append(loss)
+        assert torch.stack(losses).isfinite().all()
+        explained = moai.explain()
+    after = moai.stats()
+    assert after["failures"] == before["failures"]
+    capacity = float(re.search(r"capacity ([\d.]+)", explained)[1])
+    assert 1 < capacity < 1.6**8, explained
+
+
+@pytest.mark.parametrize(
+    "plan",
+    ["ep=2,capacity=1", "ep=2,dp=2,capacity=1", "ep=2,capacity=1,micro=2", "pp=2,ep=2,capacity=1,micro=2"],
+)
+def test_a_step_that_cannot_send_rows_goes_without(plan: str) -> None:
+    def losses(device: str) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        model, dense = Model(by_inverse).to(device), nn.Linear(3, 3).to(device)
+        optimizer = torch.optim.SGD([*model.parameters(), *dense.parameters()], lr=0.1)
+        seen = []
+        with torch.no_grad():
+            seen.append(model(torch.randint(0, VOCAB, (4, LENGTH)).to(device)))
+        for batch in (6, 5, 1):
+            ids = torch.randint(0, VOCAB, (batch, LENGTH)).to(device)
+            loss = model(ids)
+            if batch == 5 and "pp" not in plan:
+                seen.append(torch.tensor(loss.item()))
+            loss.backward()
+            if "pp" not in plan:  # which one layer has no stages for
+                dense(torch.ones(batch, 3, device=device)).square().mean().backward()
+            optimizer.step()
+            seen.append(loss)
+        return [one.detach().cpu() for one in seen]
+
+    with devices(4 if plan.count("=2") > 1 and "dp=2" in plan or "pp=2" in plan else 2, plan):
+        got = losses("moai")
+    torch.testing.assert_close(got, losses("cpu"), rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("plan", ["capacity=1.5", "capacity=1.5,micro=3", "ep=2,capacity=1"])
+def test_a_capacity_for_nothing_is_refused_by_the_planner(plan: str) -> None:
+    text = graph_of(keeps_a_row if "ep" in plan else by_inverse)
+    with pytest.raises(
+        RuntimeError, match=r"capacity=.* cannot be: (each stage has one device|no rows of the step)"
+    ):
+        _C.plan_step(text, "h100:2" if "ep" in plan else "h100:1", plan)
+
+
+def test_a_capacity_that_is_no_number_from_one_is_refused() -> None:
     for capacity in ("0.5", "-1", "nan", "many", "1e99"):
         with pytest.raises(
-            ValueError, match=f"`capacity={capacity}` in the pins needs a number from 1, or 0"
+            ValueError, match=f"`capacity={capacity}` in the pins needs a number from 1 to 1000, or 0"
         ):
             _C.check_plan(2, [], f"ep=2,capacity={capacity}", "")
 

@@ -38,7 +38,7 @@ class MoveRows {
       const ValueId taken = minus(end, begin);
       excess.push_back(b_.pointwise("aten.sub.Scalar", {taken}, {slots, int64_t{1}}));
     }
-    if (!excess.empty()) b_.add_without_result("moai.check_room", b_.concatenate(excess, 0), {});
+    if (!excess.empty()) b_.add_without_result("moai.check_slots", b_.concatenate(excess, 0), {});
 
     const ValueId row = plus(b_.count_up(trade_.count() * own_slots()), b_.concatenate(shifts, 0));
     const ValueId is_free =

@@ -431,7 +431,8 @@ class WriteLocal {
     const auto u = static_cast<size_t>(op_.rule.factors[e].trades);
     const auto inner = [&](size_t f) {
       int64_t size = 1;
-      for (size_t k = 1; k < op_.factors[f].size(); ++k) size *= op_.frame.atoms.size(op_.factors[f][k]);
+      for (size_t k = 1; k < op_.factors[f].size(); ++k)
+        size *= op_.place.part(op_.frame.atoms.size(op_.factors[f][k]), axes(f, k)).length;
       return size;
     };
     const int64_t experts = op_.frame.atoms.size(op_.factors[e][0]);
