@@ -275,7 +275,7 @@ def test_a_step_that_cannot_send_rows_goes_without(plan: str) -> None:
         seen = []
         with torch.no_grad():
             seen.append(model(torch.randint(0, VOCAB, (4, LENGTH)).to(device)))
-        for batch in (6, 5, 1):
+        for batch in (6, 5) if "pp" in plan else (6, 5, 1):  # of which one sample has no stages either
             ids = torch.randint(0, VOCAB, (batch, LENGTH)).to(device)
             loss = model(ids)
             if batch == 5 and "pp" not in plan:
