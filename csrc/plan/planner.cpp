@@ -9,7 +9,7 @@
 #include "plan/evaluator.h"
 #include "plan/hints.h"
 #include "plan/pairs.h"
-#include "plan/send_rows.h"
+#include "plan/pairs_to_try.h"
 
 namespace moai::plan {
 
@@ -28,9 +28,9 @@ namespace {
 // to start their ops; pipelines have no estimate of their own before computing alone would not rule them out.
 // Those whose estimate is not below the best step found are left out, for pipelines by a margin. First each
 // pair is probed at one number of turns; then the best few go on, to fewer and to more turns as long as that
-// helps, and recompute more where memory binds. Where it does for the best of all, that one is tried with
-// activations on the host, to fewer turns as long as that helps; where nothing fits, so are those that come
-// nearest.
+// helps, and recompute more where memory binds (the best so far at once where it computes all again, since
+// what it can do rules others out). Where it does for the best of all, that one is tried with activations on
+// the host, to fewer turns as long as that helps; where nothing fits, so are those that come nearest.
 //
 // One stage: meshes of one and two axes with all options. Pipelines: the outer axis splits the batch, the
 // inner one what is in a sample, so that many can be compared; their bound is what computing alone takes at
@@ -43,7 +43,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-constexpr int32_t kMostStages = 64;
 // What adds up to so many times the best step is not searched on: overlap does not make up for it.
 constexpr double kHopeless = 1.5;
 constexpr size_t kSearchedOn = 4;
@@ -54,7 +53,7 @@ constexpr double kRoughGap = 0.02;
 constexpr double kRoughProof = 0.005;
 constexpr int32_t kRoughRounds = 10;
 constexpr double kRoughSteps = 5e8;
-constexpr int32_t kMostTried = 100;
+constexpr int32_t kMostTried = 100;  // a few seconds on a large cluster
 constexpr size_t kFinalists = 6;
 // What other orders and more chunks may yet take off a pipeline's step.
 constexpr double kWorthOrder = 1.05;
@@ -108,59 +107,13 @@ class Planner {
   const Step& base() const { return plans_.base(); }
 
   void find_pairs() {
-    if (!pins_.axes.empty() || pins_.saved) {
-      pairs_ = {pinned_pair(pins_, cluster_)};
-    } else {
-      const int32_t devices = cluster_.device_count();
-      const bool is_hinted = !base().graph.hints().empty();  // see Note [Hints]
-      const int32_t most = std::min({kMostStages, devices, base().stretches()});
-      for (int32_t stages = 1; stages <= most; ++stages) {
-        if ((pins_.stages && *pins_.stages != stages) || devices % stages != 0) continue;
-        if (stages > 1 && !plans_.has_turns() && !pins_.stages) continue;
-        for (auto& pair : plan::pairs_of(cluster_, stages, is_hinted)) pairs_.push_back(std::move(pair));
-      }
-    }
-    send_rows_too();
-    if (pairs_.empty() || (pins_.stages && *pins_.stages > base().stretches())) {
-      throw Error(Phase::kConfig,
-                  concat("pp=", pins_.stages.value_or(1), " cannot be: forward has ", base().stretches(),
-                         " stretches, ", cluster_.name, " has ", cluster_.device_count(), " devices"))
-          .hint("would work: a divisor of the devices, of at most as many stages as stretches");
-    }
-    if (pins_.random) pairs_ = {pairs_[*pins_.random % pairs_.size()]};
+    pairs_ = pairs_to_try(plans_);
     for (auto& pair : pairs_) {
       if (pair.stages == 1 || !pins_.axes.empty()) {
         estimate(&pair);
       } else {
         pair.bound = pair.estimate = plans_.computing_bound(pair);
       }
-    }
-  }
-
-  // Every pair once more with rows that go to experts, where there are such rows.
-  void send_rows_too() {
-    const double capacity = pins_.capacity.value_or(pins_.usual_capacity);
-    if (capacity == 0 || pins_.random) return;
-    std::vector<Pair> sending;
-    for (const auto& pair : pairs_) {
-      if (!pair.sizes.empty()) sending.push_back(sending_rows(pair, capacity));
-    }
-    const bool has_rows = sends_rows(base().graph, base().frame);
-    if (pins_.capacity && (!has_rows || sending.empty())) {
-      throw Error(Phase::kPlan,
-                  concat("capacity=", capacity, " cannot be: ",
-                         has_rows ? "each stage has one device"
-                                  : "no rows of the step are sorted by the experts that a batch of "
-                                    "tokens chose"))
-          .hint("would work: capacity=0");
-    }
-    if (!has_rows || sending.empty()) return;
-    // Turns divide a batch that rows by origin keep whole, where it is not what they are sent by.
-    const bool has_turns = plans_.recorded(sending[0]).time.obstacle.empty();
-    if (pins_.capacity) {
-      pairs_ = std::move(sending);
-    } else if (has_turns || !plans_.has_turns()) {
-      pairs_.insert(pairs_.end(), sending.begin(), sending.end());
     }
   }
 

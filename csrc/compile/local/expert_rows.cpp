@@ -2,8 +2,11 @@
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
 #include <utility>
 
+#include "compile/local/factor_parts.h"
+#include "compile/local/grouped_product.h"
 #include "ir/error.h"
 #include "ops/expert_rows.h"
 
@@ -16,6 +19,46 @@ using ir::Type;
 using ir::ValueId;
 
 ir::Arg operand(int32_t number) { return ir::OperandRef{number}; }
+
+// Who sends rows to whom, seen from one device.
+struct RowTrade {
+  std::optional<int64_t> axis;  // along which; nothing where the device has all experts
+  size_t own = 0;               // its position there
+  std::vector<Part> experts;    // by member: whose rows it gets
+  std::vector<int64_t> slots;   // by member: that it has for each expert's rows, by origin
+
+  int64_t count() const { return experts.back().end(); }  // of experts
+};
+
+RowTrade row_trade(const LocalOp& op) {
+  const FactorParts parts(op);
+  size_t e = 0;
+  while (op.rule.factors[e].trades < 0) ++e;
+  const auto u = static_cast<size_t>(op.rule.factors[e].trades);
+  const auto each = std::get<int64_t>(op.node.args.back());
+  const int64_t experts = parts.outermost(e), inner = parts.inner_size(e);
+  std::vector<int64_t> by_origin = parts.axes(u, 0);
+  const auto slots = [&](const Place& member) {
+    return member.part(parts.outermost(u), by_origin).length * parts.inner_size(u) * each;
+  };
+  RowTrade trade;
+  if (!parts.is_split(e)) {
+    trade.experts = {{0, experts * inner}};
+    trade.slots = {slots(op.place)};
+    return trade;
+  }
+  trade.axis = parts.axes(e)[0];
+  trade.own = static_cast<size_t>(op.place.coordinates[*trade.axis]);
+  by_origin.insert(std::upper_bound(by_origin.begin(), by_origin.end(), *trade.axis), *trade.axis);
+  Place member = op.place;
+  for (int32_t m = 0; m < op.place.mesh[*trade.axis]; ++m) {
+    member.coordinates[*trade.axis] = m;
+    const Part own = member.part(experts, {*trade.axis});
+    trade.experts.push_back({own.start * inner, own.length * inner});
+    trade.slots.push_back(slots(member));
+  }
+  return trade;
+}
 
 class MoveRows {
  public:
@@ -135,20 +178,9 @@ class MoveRows {
   const RowTrade& trade_;
 };
 
-}  // namespace
-
-std::vector<ValueId> move_rows(LocalBuilder& b, const ir::Node& node, const std::vector<ValueId>& operands,
-                               const RowTrade& trade) {
-  const ops::ExpertRows& all = ops::expert_rows();
-  MoveRows move(b, trade);
-  if (node.op == all.assign) return move.assign(operands[0]);
-  if (node.op == all.to_experts) return {move.to_experts(operands[0], operands[1], operands[2])};
-  MOAI_ASSERT(node.op == all.to_tokens, "no op that moves rows: ", node.op.str());
-  return {move.to_tokens(operands[0], operands[1], operands[2])};
-}
-
+// Looks up experts by rows, or adds rows to them, where a part of the experts is.
 ValueId by_expert(LocalBuilder& b, const ir::Node& node, const std::vector<ValueId>& operands,
-                  const plan::Part& experts) {
+                  const Part& experts) {
   const ValueId ids = operands[1];
   ValueId at = b.pointwise("aten.sub.Scalar", {ids}, {experts.start, int64_t{1}});
   at = b.pointwise("aten.clamp", {at}, {int64_t{0}, experts.length - 1});
@@ -168,7 +200,40 @@ ValueId by_expert(LocalBuilder& b, const ir::Node& node, const std::vector<Value
   return b.add_node(std::move(add), {b.type(operands[0])}).results[0];
 }
 
-ValueId group_ends(LocalBuilder& b, ValueId sorted_ids, const plan::Part& groups) {
+// The rows of other devices' experts are not here.
+ValueId slots_product(LocalBuilder& b, const LocalOp& op, std::vector<ValueId> operands, const Part& experts,
+                      const Type& result) {
+  ir::Node node = op.node;
+  node.op = ir::Symbol::intern("aten._grouped_mm");
+  node.args = {operand(0), operand(1), operand(2), ir::NoneArg{}, ir::NoneArg{}};
+  operands[2] = group_ends(b, operands[2], experts);
+  return grouped_product(b, std::move(node), std::move(operands), result, std::nullopt);
+}
+
+Part own_experts(const LocalOp& op) {
+  const auto& factors = op.rule.factors;
+  const auto e = std::find_if(factors.begin(), factors.end(),
+                              [](const ops::Factor& factor) { return factor.name == "e"; });
+  MOAI_ASSERT(e != factors.end(), op.node.op.str(), " has no experts");
+  return FactorParts(op).run_of(static_cast<size_t>(e - factors.begin()));
+}
+
+}  // namespace
+
+std::vector<ValueId> expert_rows(LocalBuilder& b, const LocalOp& op, std::vector<ValueId> operands,
+                                 const Type& result) {
+  const ops::ExpertRows& all = ops::expert_rows();
+  if (op.node.op == all.mm) return {slots_product(b, op, std::move(operands), own_experts(op), result)};
+  if (!ops::moves_rows(op.node.op)) return {by_expert(b, op.node, operands, own_experts(op))};
+  const RowTrade trade = row_trade(op);
+  MoveRows move(b, trade);
+  if (op.node.op == all.assign) return move.assign(operands[0]);
+  if (op.node.op == all.to_experts) return {move.to_experts(operands[0], operands[1], operands[2])};
+  MOAI_ASSERT(op.node.op == all.to_tokens, "no op of rows by expert: ", op.node.op.str());
+  return {move.to_tokens(operands[0], operands[1], operands[2])};
+}
+
+ValueId group_ends(LocalBuilder& b, ValueId sorted_ids, const Part& groups) {
   ValueId of = b.count_up(groups.end());
   of = b.contiguous(b.slice(of, 0, groups.start, groups.length));
   // (sorted sequence, values, out_int32, right, side, sorter)

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "compile/local/expert_rows.h"
+#include "compile/local/factor_parts.h"
 #include "compile/local/grouped_product.h"
 #include "compile/local/halo_exchange.h"
 #include "compile/local/routed_rows.h"
@@ -29,12 +30,11 @@ using ir::Dims;
 using ir::Type;
 using ir::ValueId;
 using ops::Position;
-using plan::AxisChoice;
 
 class WriteLocal {
  public:
   WriteLocal(LocalBuilder& builder, const LocalOp& op, std::vector<ValueId> operands)
-      : b_(builder), op_(op), operands_(std::move(operands)), args_(op.node.args) {}
+      : b_(builder), op_(op), parts_(op), operands_(std::move(operands)), args_(op.node.args) {}
 
   std::vector<ValueId> run() {
     for (const auto& local : op_.rule.local_args) set_local(local);
@@ -48,9 +48,7 @@ class WriteLocal {
     if (op_.node.op.str() == "aten._grouped_mm") return {grouped(op_.node)};
     if (op_.node.op == ops::routed_rows().grouped_mm) return {grouped_rows()};
     if (ops::is_routed_rows(op_.node.op)) return routed_rows(b_, op_.node, operands_, result_types());
-    if (op_.node.op == ops::expert_rows().mm) return {slots_product()};
-    if (ops::moves_rows(op_.node.op)) return move_rows(b_, op_.node, operands_, row_trade());
-    if (ops::is_expert_rows(op_.node.op)) return {by_expert(b_, op_.node, operands_, own_experts())};
+    if (ops::is_expert_rows(op_.node.op)) return expert_rows(b_, op_, operands_, result_type(0));
     for (size_t f = 0; f < op_.rule.factors.size(); ++f) {
       if (op_.turn.leaf_of(op_.factors[f]) < 0 || is_split(f)) continue;
       if (op_.rule.factors[f].position == Position::kOnlyPosition) return cut_whole();
@@ -100,47 +98,11 @@ class WriteLocal {
   }
 
  private:
-  std::vector<int64_t> axes(size_t f, size_t leaf) const {
-    std::vector<int64_t> found;
-    for (size_t a = 0; a < op_.option.choices.size(); ++a) {
-      const auto& choice = op_.option.choices[a];
-      if (choice.kind == AxisChoice::Kind::kFactor && static_cast<size_t>(choice.factor) == f &&
-          static_cast<size_t>(choice.leaf) == leaf)
-        found.push_back(static_cast<int64_t>(a));
-    }
-    return found;
-  }
-
-  std::vector<int64_t> axes(size_t f) const {
-    std::vector<int64_t> found;
-    for (size_t a = 0; a < op_.option.choices.size(); ++a) {
-      const auto& choice = op_.option.choices[a];
-      if (choice.kind == AxisChoice::Kind::kFactor && static_cast<size_t>(choice.factor) == f)
-        found.push_back(static_cast<int64_t>(a));
-    }
-    return found;
-  }
-
-  bool is_split(size_t f) const { return !axes(f).empty(); }
-
-  int64_t local_size(size_t f) const {
-    int64_t size = 1;
-    for (size_t k = 0; k < op_.factors[f].size(); ++k)
-      size *= op_.place.part(op_.frame.atoms.size(op_.factors[f][k]), axes(f, k)).length;
-    return size;
-  }
-
-  // The run of indices of a factor whose outermost atom alone is split.
-  Part run_of(size_t f) const {
-    Part part{0, 1};
-    for (size_t k = 0; k < op_.factors[f].size(); ++k) {
-      const int64_t size = op_.frame.atoms.size(op_.factors[f][k]);
-      const Part own = op_.place.part(size, axes(f, k));
-      MOAI_ASSERT(k == 0 || own.length == size, "a part that is no run of indices");
-      part = {part.start * size + own.start, part.length * own.length};
-    }
-    return part;
-  }
+  std::vector<int64_t> axes(size_t f, size_t leaf) const { return parts_.axes(f, leaf); }
+  std::vector<int64_t> axes(size_t f) const { return parts_.axes(f); }
+  bool is_split(size_t f) const { return parts_.is_split(f); }
+  int64_t local_size(size_t f) const { return parts_.size(f); }
+  Part run_of(size_t f) const { return parts_.run_of(f); }
 
   template <typename T>
   T& arg(int32_t index) {
@@ -410,54 +372,6 @@ class WriteLocal {
     return grouped(std::move(node));
   }
 
-  Part own_experts() const {
-    size_t e = 0;
-    while (op_.rule.factors[e].name != "e") ++e;
-    return run_of(e);
-  }
-
-  // The rows of other devices' experts are not here.
-  ValueId slots_product() {
-    ir::Node node = op_.node;
-    node.op = ir::Symbol::intern("aten._grouped_mm");
-    node.args = {ir::OperandRef{0}, ir::OperandRef{1}, ir::OperandRef{2}, ir::NoneArg{}, ir::NoneArg{}};
-    operands_[2] = group_ends(b_, operands_[2], own_experts());
-    return grouped_product(b_, std::move(node), operands_, result_type(0), std::nullopt);
-  }
-
-  RowTrade row_trade() const {
-    size_t e = 0;
-    while (op_.rule.factors[e].trades < 0) ++e;
-    const auto u = static_cast<size_t>(op_.rule.factors[e].trades);
-    const auto inner = [&](size_t f) {
-      int64_t size = 1;
-      for (size_t k = 1; k < op_.factors[f].size(); ++k)
-        size *= op_.place.part(op_.frame.atoms.size(op_.factors[f][k]), axes(f, k)).length;
-      return size;
-    };
-    const int64_t experts = op_.frame.atoms.size(op_.factors[e][0]);
-    const int64_t units = op_.frame.atoms.size(op_.factors[u][0]);
-    const auto each = std::get<int64_t>(op_.node.args.back());
-    std::vector<int64_t> by_origin = axes(u, 0);
-    RowTrade trade;
-    if (!is_split(e)) {
-      trade.experts = {{0, experts * inner(e)}};
-      trade.slots = {op_.place.part(units, by_origin).length * inner(u) * each};
-      return trade;
-    }
-    trade.axis = axes(e)[0];
-    trade.own = static_cast<size_t>(op_.place.coordinates[*trade.axis]);
-    by_origin.insert(std::upper_bound(by_origin.begin(), by_origin.end(), *trade.axis), *trade.axis);
-    Place member = op_.place;
-    for (int32_t m = 0; m < op_.place.mesh[*trade.axis]; ++m) {
-      member.coordinates[*trade.axis] = m;
-      const Part own = member.part(experts, {*trade.axis});
-      trade.experts.push_back({own.start * inner(e), own.length * inner(e)});
-      trade.slots.push_back(member.part(units, by_origin).length * inner(u) * each);
-    }
-    return trade;
-  }
-
   ValueId grouped(ir::Node node) {
     std::optional<Part> groups;
     for (size_t f = 0; f < op_.rule.factors.size(); ++f) {
@@ -562,6 +476,7 @@ class WriteLocal {
 
   LocalBuilder& b_;
   const LocalOp& op_;
+  const FactorParts parts_;
   std::vector<ValueId> operands_;
   std::vector<ir::Arg> args_;
   std::vector<Hidden> hidden_;

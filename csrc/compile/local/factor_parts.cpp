@@ -1,0 +1,48 @@
+#include "compile/local/factor_parts.h"
+
+#include "ir/error.h"
+
+namespace moai::compile {
+
+using plan::AxisChoice;
+
+std::vector<int64_t> FactorParts::axes(size_t factor, size_t leaf) const {
+  std::vector<int64_t> found;
+  for (size_t a = 0; a < op_.option.choices.size(); ++a) {
+    const auto& choice = op_.option.choices[a];
+    if (choice.kind == AxisChoice::Kind::kFactor && static_cast<size_t>(choice.factor) == factor &&
+        static_cast<size_t>(choice.leaf) == leaf)
+      found.push_back(static_cast<int64_t>(a));
+  }
+  return found;
+}
+
+std::vector<int64_t> FactorParts::axes(size_t factor) const {
+  std::vector<int64_t> found;
+  for (size_t a = 0; a < op_.option.choices.size(); ++a) {
+    const auto& choice = op_.option.choices[a];
+    if (choice.kind == AxisChoice::Kind::kFactor && static_cast<size_t>(choice.factor) == factor)
+      found.push_back(static_cast<int64_t>(a));
+  }
+  return found;
+}
+
+int64_t FactorParts::size_from(size_t factor, size_t first) const {
+  int64_t size = 1;
+  for (size_t k = first; k < op_.factors[factor].size(); ++k)
+    size *= op_.place.part(op_.frame.atoms.size(op_.factors[factor][k]), axes(factor, k)).length;
+  return size;
+}
+
+Part FactorParts::run_of(size_t factor) const {
+  Part part{0, 1};
+  for (size_t k = 0; k < op_.factors[factor].size(); ++k) {
+    const int64_t size = op_.frame.atoms.size(op_.factors[factor][k]);
+    const Part own = op_.place.part(size, axes(factor, k));
+    MOAI_ASSERT(k == 0 || own.length == size, "a part that is no run of indices");
+    part = {part.start * size + own.start, part.length * own.length};
+  }
+  return part;
+}
+
+}  // namespace moai::compile

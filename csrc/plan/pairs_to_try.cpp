@@ -1,0 +1,78 @@
+#include "plan/pairs_to_try.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "ir/error.h"
+#include "plan/send_rows.h"
+
+namespace moai::plan {
+
+namespace {
+
+constexpr int32_t kMostStages = 64;
+
+std::vector<Pair> all_pairs(const Evaluator& plans) {
+  const Pins& pins = plans.pins();
+  const Cluster& cluster = plans.cluster();
+  const int32_t devices = cluster.device_count();
+  const bool is_hinted = !plans.base().graph.hints().empty();  // see Note [Hints]
+  const int32_t most = std::min({kMostStages, devices, plans.base().stretches()});
+  std::vector<Pair> pairs;
+  for (int32_t stages = 1; stages <= most; ++stages) {
+    if ((pins.stages && *pins.stages != stages) || devices % stages != 0) continue;
+    if (stages > 1 && !plans.has_turns() && !pins.stages) continue;
+    for (auto& pair : pairs_of(cluster, stages, is_hinted)) pairs.push_back(std::move(pair));
+  }
+  return pairs;
+}
+
+// What rows are sent by may not be what turns divide: then those that can go in turns stay.
+bool keeps_turns(Evaluator& plans, const Pair& pair) {
+  return !plans.has_turns() || plans.recorded(pair).time.obstacle.empty();
+}
+
+void send_rows_too(Evaluator& plans, std::vector<Pair>* pairs) {
+  const Pins& pins = plans.pins();
+  const double capacity = pins.capacity.value_or(pins.usual_capacity);
+  if (capacity == 0 || pins.random) return;
+  std::vector<Pair> sending;
+  for (const auto& pair : *pairs) {
+    if (!pair.sizes.empty()) sending.push_back(sending_rows(pair, capacity));
+  }
+  const bool has_rows = sends_rows(plans.base().graph, plans.base().frame);
+  if (pins.capacity && (!has_rows || sending.empty())) {
+    throw Error(Phase::kPlan,
+                concat("capacity=", capacity, " cannot be: ",
+                       has_rows ? "each stage has one device"
+                                : "no rows of the step are sorted by the experts that a batch of tokens chose"))
+        .hint("would work: capacity=0");
+  }
+  if (!has_rows || sending.empty()) return;
+  if (pins.capacity) {
+    *pairs = std::move(sending);
+  } else if (keeps_turns(plans, sending[0])) {
+    pairs->insert(pairs->end(), sending.begin(), sending.end());
+  }
+}
+
+}  // namespace
+
+std::vector<Pair> pairs_to_try(Evaluator& plans) {
+  const Pins& pins = plans.pins();
+  std::vector<Pair> pairs = !pins.axes.empty() || pins.saved
+                                ? std::vector<Pair>{pinned_pair(pins, plans.cluster())}
+                                : all_pairs(plans);
+  if (pairs.empty() || (pins.stages && *pins.stages > plans.base().stretches())) {
+    throw Error(Phase::kConfig,
+                concat("pp=", pins.stages.value_or(1), " cannot be: forward has ", plans.base().stretches(),
+                       " stretches, ", plans.cluster().name, " has ", plans.cluster().device_count(),
+                       " devices"))
+        .hint("would work: a divisor of the devices, of at most as many stages as stretches");
+  }
+  send_rows_too(plans, &pairs);
+  if (pins.random) pairs = {pairs[*pins.random % pairs.size()]};
+  return pairs;
+}
+
+}  // namespace moai::plan
