@@ -56,7 +56,7 @@ constexpr double kRoughSteps = 5e8;
 constexpr int32_t kMostTried = 100;  // a few seconds on a large cluster
 constexpr size_t kFinalists = 6;
 // What other orders and more chunks may yet take off a pipeline's step.
-constexpr double kWorthOrder = 1.05;
+constexpr double kWorthOrder = 1.03;
 // Of the best step: slower pipelines are not worth more chunks.
 constexpr double kWorthChunks = 1.25;
 // Devices of a stage from which on three axes are tried.
