@@ -93,12 +93,13 @@ FUZZ_OBJECTS := $(FUZZ_SOURCES:%.cpp=build/fuzz/%.o) $(if $(FUZZ_LINK),,build/fu
 FUZZ_CASES := $(filter-out tests/cpp/cases/collectives/,$(wildcard tests/cpp/cases/*/))
 
 .PHONY: fuzz
-fuzz: build/fuzz/cluster_fuzz build/fuzz/graph_fuzz  ## Random texts as clusters and graphs (libFuzzer with clang, else the known inputs)
-	@mkdir -p build/fuzz/found/cluster build/fuzz/found/graph
+fuzz: build/fuzz/cluster_fuzz build/fuzz/graph_fuzz build/fuzz/plan_fuzz  ## Random texts as clusters, graphs and plans (libFuzzer with clang, else the known inputs)
+	@mkdir -p build/fuzz/found/cluster build/fuzz/found/graph build/fuzz/found/plan
 	@echo "fuzz: $(if $(FUZZ_LINK),clang with libFuzzer for $(FUZZ_SECONDS) s each,g++: the known inputs alone)"
 	build/fuzz/cluster_fuzz -max_total_time=$(FUZZ_SECONDS) -verbosity=0 build/fuzz/found/cluster tests/fuzz/corpus/cluster
 	build/fuzz/graph_fuzz -max_total_time=$(FUZZ_SECONDS) -timeout=10 -max_len=800 -verbosity=0 build/fuzz/found/graph \
 	  tests/fuzz/corpus/graph $(FUZZ_CASES)
+	build/fuzz/plan_fuzz -max_total_time=$(FUZZ_SECONDS) -timeout=10 -verbosity=0 build/fuzz/found/plan tests/fuzz/corpus/plan
 
 build/fuzz/%_fuzz: build/fuzz/tests/fuzz/%_fuzz.o $(FUZZ_OBJECTS)
 	$(FUZZ_CXX) $(FUZZ_FLAGS) $(FUZZ_LINK) $^ -o $@

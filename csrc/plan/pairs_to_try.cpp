@@ -42,10 +42,11 @@ void send_rows_too(Evaluator& plans, std::vector<Pair>* pairs) {
   }
   const bool has_rows = sends_rows(plans.base().graph, plans.base().frame);
   if (pins.capacity && (!has_rows || sending.empty())) {
-    throw Error(Phase::kPlan,
-                concat("capacity=", capacity, " cannot be: ",
-                       has_rows ? "each stage has one device"
-                                : "no rows of the step are sorted by the experts that a batch of tokens chose"))
+    throw Error(
+        Phase::kPlan,
+        concat("capacity=", capacity, " cannot be: ",
+               has_rows ? "each stage has one device"
+                        : "no rows of the step are sorted by the experts that a batch of tokens chose"))
         .hint("would work: capacity=0");
   }
   if (!has_rows || sending.empty()) return;
@@ -64,10 +65,9 @@ std::vector<Pair> pairs_to_try(Evaluator& plans) {
                                 ? std::vector<Pair>{pinned_pair(pins, plans.cluster())}
                                 : all_pairs(plans);
   if (pairs.empty() || (pins.stages && *pins.stages > plans.base().stretches())) {
-    throw Error(Phase::kConfig,
-                concat("pp=", pins.stages.value_or(1), " cannot be: forward has ", plans.base().stretches(),
-                       " stretches, ", plans.cluster().name, " has ", plans.cluster().device_count(),
-                       " devices"))
+    throw Error(Phase::kConfig, concat("pp=", pins.stages.value_or(1), " cannot be: forward has ",
+                                       plans.base().stretches(), " stretches, ", plans.cluster().name,
+                                       " has ", plans.cluster().device_count(), " devices"))
         .hint("would work: a divisor of the devices, of at most as many stages as stretches");
   }
   send_rows_too(plans, &pairs);
