@@ -241,7 +241,7 @@ Choice Chooser::at_random(const ir::Graph& graph) const {
   Choice choice;
   choice.graph = plan::prepare(graph);
   choice.frame = plan::make_frame(choice.graph);
-  if (seed % 2 == 0 && plan::sends_rows(choice.graph, choice.frame)) {
+  if (seed % 2 == 0 && capacity() > 0 && plan::sends_rows(choice.graph, choice.frame)) {
     choice.graph = plan::send_rows(choice.graph, choice.frame, capacity());
     choice.frame = plan::make_frame(choice.graph);
   }
@@ -260,26 +260,22 @@ Choice Chooser::at_random(const ir::Graph& graph) const {
 // the one that was meant, may not divide by the ones or have rows for the other.
 plan::StepPlan Chooser::plan_pinned(const ir::Graph& graph) const {
   plan::Pins pins = pins_;
-  const auto find = [&](bool is_wish) -> std::optional<plan::StepPlan> {
+  if (pins.capacity.value_or(0) > 0) {
     try {
       plan::StepPlan found = plan::plan_step(graph, cluster_, pins);
-      if (!is_wish || found.best().fits) return found;
+      if (found.best().fits) return found;
     } catch (const Error& error) {
-      if (!is_wish || error.phase() != Phase::kPlan) throw;
+      if (error.phase() != Phase::kPlan) throw;
     }
-    return std::nullopt;
-  };
-  if (pins.capacity.value_or(0) > 0) {
-    if (auto found = find(true)) return std::move(*found);
     pins.capacity.reset();
   }
-  if (pins.micro_batches.value_or(1) == 1) return *find(false);
+  if (pins.micro_batches.value_or(1) == 1) return plan::plan_step(graph, cluster_, pins);
   try {
-    return *find(false);
+    return plan::plan_step(graph, cluster_, pins);
   } catch (const Error& error) {
     if (error.phase() != Phase::kPlan) throw;
     pins.micro_batches.reset();
-    return *find(false);
+    return plan::plan_step(graph, cluster_, pins);
   }
 }
 

@@ -266,7 +266,7 @@ void Engine::execute_apart(const Trace& trace, runtime::Run& run, LoadedProgram&
       throw;
     } catch (...) {
       ended();
-      // What others meet who waited for a device without room is no failure either.
+      // What others meet who waited for a device without slots is no failure either.
       if (!shared->failed.exchange(true) && !r.lacks_slots.load())
         stats().failures.fetch_add(1, std::memory_order_relaxed);
       throw;

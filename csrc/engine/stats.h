@@ -39,7 +39,7 @@ struct Stats {
   std::atomic<int64_t> searches{0};          // plans of several devices that were searched for
   std::atomic<int64_t> kept_plans{0};        // and those that an earlier process had kept
   std::atomic<int64_t> reconsidered{0};      // plans whose steps took other times than predicted
-  std::atomic<int64_t> steps_run_again{0};   // steps run again with more room for experts' rows
+  std::atomic<int64_t> steps_run_again{0};   // since experts had too few slots for their rows
   std::atomic<int64_t> bytes_joined{0};      // of parts on several devices, for the host to read
   std::atomic<int64_t> steps{0};             // of optimizers
   std::atomic<int64_t> tokens{0};            // learnt from, where the script tells

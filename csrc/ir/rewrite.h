@@ -63,6 +63,11 @@ class Rewrite {
     std::vector<Type> types;
     types.reserve(results.size());
     for (const ValueId result : results) types.push_back(from_.type(result));
+    return keep(old, std::move(node), std::move(types));
+  }
+  // The same with results of these types.
+  NodeId keep(NodeId old, Node node, std::vector<Type> types) {
+    const std::vector<ValueId>& results = from_.node(old).results;
     const NodeId id = to_.add_node(std::move(node), std::move(types));
     for (size_t r = 0; r < results.size(); ++r) to_of_[results[r]] = to_.node(id).results[r];
     return id;

@@ -28,19 +28,11 @@ void assign_slots(RuleBuilder& b) {
   settle(b);
 }
 
-void rows_to_experts(RuleBuilder& b) {
+// Rows one way or the other, with what is within them.
+void rows_move(RuleBuilder& b, const char* line) {
   slots(b, 3);
   b.count("h", b.sizes(0).size() - 1);
-  b.line("(u r) h*, (f u s), (e u s) -> (e u s) h*");
-  settle(b);
-  b.linear({0});
-  b.flops(0);
-}
-
-void rows_to_tokens(RuleBuilder& b) {
-  slots(b, 3);
-  b.count("h", b.sizes(0).size() - 1);
-  b.line("(e u s) h*, (u r), (e u s) -> (u r) h*");
+  b.line(line);
   settle(b);
   b.linear({0});
   b.flops(0);
@@ -97,8 +89,10 @@ bool is_expert_rows(ir::Symbol op) {
 void add_expert_rows(RuleTable& table) {
   const ExpertRows& all = expert_rows();
   table[all.assign.str()] = assign_slots;
-  table[all.to_experts.str()] = rows_to_experts;
-  table[all.to_tokens.str()] = rows_to_tokens;
+  table[all.to_experts.str()] = [](RuleBuilder& b) {
+    rows_move(b, "(u r) h*, (f u s), (e u s) -> (e u s) h*");
+  };
+  table[all.to_tokens.str()] = [](RuleBuilder& b) { rows_move(b, "(e u s) h*, (u r), (e u s) -> (u r) h*"); };
   table[all.mm.str()] = slots_mm;
   table[all.take.str()] = take_experts;
   table[all.add.str()] = add_to_experts;

@@ -150,11 +150,8 @@ std::vector<int32_t> own_orders(const ir::Graph& graph, const Repeated<ops::Rule
   std::vector<int32_t> order(graph.values().size(), -1);
   for (size_t n = 0; n < graph.nodes().size(); ++n) {
     const ir::Node& node = graph.nodes()[n];
-    if (node.op == ops::routed_rows().sort) {
-      for (const auto result : node.results) order[result] = 0;
-    }
     if (ops::ends_order(node.op)) continue;
-    if (ops::moves_rows(node.op)) {
+    if (node.op == ops::routed_rows().sort || ops::moves_rows(node.op)) {
       for (const auto result : node.results) order[result] = 0;
       continue;
     }

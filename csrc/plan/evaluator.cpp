@@ -53,13 +53,10 @@ Evaluator::Evaluator(const ir::Graph& graph, const Cluster& cluster, Pins pins)
 const std::shared_ptr<const Step>& Evaluator::step(const OuterChoice& outer) {
   auto& made = steps_[outer.rewriting()];
   if (made) return made;
-  Rewriting rows;
-  rows.capacity = outer.capacity;
-  if (outer.rewriting() == rows) {
-    made = std::make_shared<const Step>(send_rows(base(), outer.capacity));
-  } else {
-    made = std::make_shared<const Step>(make_step(*step_with(rows.capacity), outer.rewriting()));
-  }
+  const Rewriting rewriting = outer.rewriting();
+  made =
+      std::make_shared<const Step>(rewriting.only_sends() ? send_rows(base(), outer.capacity)
+                                                          : make_step(*step_with(outer.capacity), rewriting));
   return made;
 }
 

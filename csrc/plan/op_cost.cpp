@@ -50,14 +50,17 @@ void for_halos(const ir::Graph& graph, const Frame& frame, const ir::Node& node,
   }
 }
 
+bool trades(const ops::Rule& rule, const AxisChoice& choice) {
+  return choice.kind == AxisChoice::Kind::kFactor && rule.factors[choice.factor].trades >= 0;
+}
+
 // Of a node that sends rows to experts or back: of those in slots on one device. 0 where none are sent.
 double sent_bytes(const ir::Graph& graph, const Frame& frame, ir::NodeId id, const Option& option,
                   const Mesh& mesh) {
   const ir::Node& node = graph.node(id);
-  const auto trades = [&](const AxisChoice& choice) {
-    return choice.kind == AxisChoice::Kind::kFactor && frame.rules[id].factors[choice.factor].trades >= 0;
-  };
-  if (std::none_of(option.choices.begin(), option.choices.end(), trades)) return 0;
+  if (std::none_of(option.choices.begin(), option.choices.end(),
+                   [&](const AxisChoice& choice) { return trades(frame.rules[id], choice); }))
+    return 0;
   const bool leaves = node.op == ops::expert_rows().to_tokens;
   const ir::ValueId value = leaves ? node.operands[0] : node.results[0];
   const Placement& placement = leaves ? option.operands[0] : option.results[0];
@@ -91,10 +94,11 @@ class Cost {
     const double rate =
         device.flops(multiplied(attends)) * (attends ? device.attention_efficiency : device.gemm_efficiency);
     (attends ? cost.attention : cost.product) = rate > 0 ? flops() * share() / rate : 0;
-    bytes += sent_bytes(graph_, frame_, id_, option_, mesh_) * 2;  // put in another order on each side
+    const double sent = sent_bytes(graph_, frame_, id_, option_, mesh_);
+    bytes += 2 * sent;  // put in another order on each side
     cost.memory = bytes / (device.memory_bytes_per_s * device.memory_efficiency);
     cost.overhead = device.op_overhead_s;
-    cost.exchange = exchange_seconds() + halo_seconds(device) + trade_seconds();
+    cost.exchange = exchange_seconds() + halo_seconds(device) + (sent > 0 ? trade_seconds(sent) : 0);
     return cost;
   }
 
@@ -164,13 +168,11 @@ class Cost {
     return total;
   }
 
-  // Of rows to their experts, or back.
-  double trade_seconds() const {
-    const double bytes = sent_bytes(graph_, frame_, id_, option_, mesh_);
+  // Of rows to their experts, or back: `bytes` on each device.
+  double trade_seconds(double bytes) const {
     double total = 0;
     for (size_t a = 0; a < option_.choices.size(); ++a) {
-      const auto& choice = option_.choices[a];
-      if (choice.kind != AxisChoice::Kind::kFactor || rule_.factors[choice.factor].trades < 0) continue;
+      if (!trades(rule_, option_.choices[a])) continue;
       total += plan::seconds(*mesh_.cluster, Collective::kAllToAll, mesh_.axes[a].group,
                              bytes * mesh_.axes[a].size);
     }

@@ -49,8 +49,7 @@ struct Pins {
 // parallelism along which ZeRO does not shard, as hybrid sharding has it outside of dp), offload (none,
 // activations), chunks, order (gpipe, 1f1b, zero_bubble), sends (whole, parts), gathers (once, ahead),
 // capacity (of experts that rows are sent to, 0 where none are), random (a seed: any valid plan). Axes of one
-// part are left out. Throws Error(Phase::kConfig) naming the
-// word.
+// part are left out. Throws Error(Phase::kConfig) naming the word.
 Pins parse_pins(const std::string& text);
 
 // A saved plan settles all that pins can: the pins that it amounts to.

@@ -39,9 +39,7 @@ Replay replay(const ir::Graph& graph, const Cluster& cluster, const SavedPlan& p
   Replay out;
   out.step = make_step(graph);
   if (outer.capacity > 0) out.step = send_rows(out.step, outer.capacity);
-  Rewriting rows;
-  rows.capacity = outer.capacity;
-  if (!(outer.rewriting() == rows)) out.step = make_step(out.step, outer.rewriting());
+  if (!outer.rewriting().only_sends()) out.step = make_step(out.step, outer.rewriting());
   check(outer, cluster, out.step);
   out.turn = frame_of_turn(out.step.frame, out.step.time, outer.micro_batches);
   Terms terms;

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "ir/call_node.h"
 #include "ir/passes.h"
 #include "ir/rewrite.h"
 #include "ops/routed_rows.h"
@@ -121,14 +122,7 @@ class Route {
 
   // An op of ours in the place of a node, whose arguments name its operands in order.
   Node made(NodeId at, ir::Symbol op, std::vector<ValueId> operands) const {
-    Node node;
-    node.section = graph_.node(at).section;
-    node.origin = graph_.node(at).origin;
-    node.op = op;
-    node.operands = std::move(operands);
-    for (size_t o = 0; o < node.operands.size(); ++o)
-      node.args.emplace_back(ir::OperandRef{static_cast<int32_t>(o)});
-    return node;
+    return ir::call_node_like(graph_.node(at), op, std::move(operands));
   }
 
   bool follow(NodeId n) {

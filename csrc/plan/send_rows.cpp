@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "ir/call_node.h"
 #include "ir/error.h"
 #include "ir/rewrite.h"
 #include "ir/view.h"
@@ -159,16 +160,9 @@ class Send {
   }
 
   Node made(ir::Symbol op, std::vector<ValueId> operands, const Mixture& mixture) const {
-    Node node;
-    node.section = graph_.node(at_).section;
-    node.origin = graph_.node(at_).origin;
-    node.op = op;
-    node.operands = std::move(operands);
-    for (size_t o = 0; o < node.operands.size(); ++o)
-      node.args.emplace_back(ir::OperandRef{static_cast<int32_t>(o)});
     const ops::Slots& slots = mixture.slots;
-    for (const int64_t size : {slots.experts, slots.units, slots.each}) node.args.emplace_back(size);
-    return node;
+    return ir::call_node_like(graph_.node(at_), op, std::move(operands),
+                              {slots.experts, slots.units, slots.each});
   }
 
   // The type with as many slots along `dim` as there were rows.
@@ -210,9 +204,16 @@ class Send {
     return known = sent(ops::expert_rows().to_experts, by_origin(value), type, dim, mixture);
   }
 
+  // Of a node that is done in slots: its rows there, and all else as it is.
+  ValueId operand_in_slots(ValueId operand, Mixture& mixture) {
+    if (operand == ir::kNone) return operand;
+    return frame_.own_order[operand] < 0 ? rewrite_[operand] : in_slots(operand, mixture);
+  }
+
   // A value as the graph has it, brought back where it lies in slots alone.
   ValueId by_origin(ValueId value) {
-    if (value == ir::kNone || !is_in_slots_alone(value)) return value == ir::kNone ? value : rewrite_[value];
+    if (value == ir::kNone) return value;
+    if (!is_in_slots_alone(value)) return rewrite_[value];
     const Node& producer = graph_.node(graph_.value(value).producer);
     rewrite_.replace(value,
                      is_turn(producer)
@@ -236,9 +237,7 @@ class Send {
     std::vector<ir::Type> types;
     for (size_t r = 0; r < node.results.size(); ++r)
       types.push_back(type_of(node, r, graph_.type(node.results[r])));
-    const std::vector<ValueId> results = std::exchange(node.results, {});
-    const auto added = rewrite_.add(std::move(node), std::move(types));
-    for (size_t r = 0; r < results.size(); ++r) rewrite_.replace(results[r], added[r]);
+    rewrite_.keep(n, std::move(node), std::move(types));
   }
 
   // A tied result lies as its operand does.
@@ -262,24 +261,14 @@ class Send {
   }
 
   ValueId copied(ValueId value) {
-    Node node;
-    node.section = graph_.node(at_).section;
-    node.origin = graph_.node(at_).origin;
-    node.op = ir::Symbol::intern("aten.clone");
-    node.operands = {value};
-    node.args = {ir::OperandRef{0}, int64_t{0}};
     const ir::Type& type = rewrite_.to().type(value);
-    return rewrite_.add(std::move(node), ir::Type::contiguous(type.dtype, type.sizes));
+    return rewrite_.add(
+        ir::call_node_like(graph_.node(at_), ir::Symbol::intern("aten.clone"), {value}, {int64_t{0}}),
+        ir::Type::contiguous(type.dtype, type.sizes));
   }
 
   ValueId turned(ValueId value, const ir::Dims& order) {
-    Node node;
-    node.section = graph_.node(at_).section;
-    node.origin = graph_.node(at_).origin;
-    node.op = ir::Symbol::intern("moai.permute");
-    node.operands = {value};
-    node.args = {ir::OperandRef{0}, order};
-    return view(std::move(node));
+    return view(ir::call_node_like(graph_.node(at_), ir::Symbol::intern("moai.permute"), {value}, {order}));
   }
 
   // Rows one way or the other. The op wants them in the first dim.
@@ -343,10 +332,7 @@ class Send {
     const Node& node = graph_.node(n);
     assign(mixture);
     std::vector<ValueId> operands;
-    for (const size_t o : {0, 1}) {
-      const ValueId operand = node.operands[o];
-      operands.push_back(frame_.own_order[operand] >= 0 ? in_slots(operand, mixture) : rewrite_[operand]);
-    }
+    for (const size_t o : {0, 1}) operands.push_back(operand_in_slots(node.operands[o], mixture));
     operands.push_back(mixture.ids);
     Node product = made(ops::expert_rows().mm, std::move(operands), mixture);
     product.args.emplace_back(mixture.rows);
@@ -363,10 +349,7 @@ class Send {
     const ops::Rule& rule = frame_.rules[n];
     Node node = graph_.node(n);
     const int32_t rows = factor_of_rows(n);
-    for (auto& operand : node.operands) {
-      if (operand != ir::kNone)
-        operand = frame_.own_order[operand] < 0 ? rewrite_[operand] : in_slots(operand, mixture);
-    }
+    for (auto& operand : node.operands) operand = operand_in_slots(operand, mixture);
     for (const auto& local : rule.local_args) {
       if (std::find(local.factors.begin(), local.factors.end(), rows) == local.factors.end()) continue;
       const auto scaled = [&](int64_t size) { return size / mixture.rows * mixture.slots.count(); };

@@ -33,6 +33,10 @@ struct Rewriting {
   Gradients gradients = Gradients::kLate;
   double capacity = 0;  // of experts, for rows that are sent to them (send_rows.h); 0: none are
 
+  // Whether it is the step as it was recorded, but for its rows.
+  bool only_sends() const {
+    return recompute == Recompute::kNone && offload == Offload::kNone && gradients == Gradients::kLate;
+  }
   bool operator<(const Rewriting& other) const {
     return std::tie(recompute, offload, gradients, capacity) <
            std::tie(other.recompute, other.offload, other.gradients, other.capacity);

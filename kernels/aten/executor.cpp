@@ -186,7 +186,7 @@ class AtenExecutable final : public runtime::Executable {
                              is_copy ? "copy" : program_->graph.node(instruction.node).op.str().c_str());
     if (is_copy) return copy(i);
     if (exchanges_[i]) return exchange(i, *exchanges_[i]);
-    if (is_check_of_slots(instruction)) return check_slots(tensors_[instruction.operands[0]]);
+    if (calls_[i] == nullptr) return check_slots(tensors_[instruction.operands[0]]);
     const ir::Node& node = program_->graph.node(instruction.node);
     Call& call = *calls_[i];
     {

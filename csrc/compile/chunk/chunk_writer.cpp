@@ -4,7 +4,7 @@
 #include <unordered_map>
 #include <utility>
 
-#include "compile/call_node.h"
+#include "ir/call_node.h"
 #include "ir/error.h"
 
 namespace moai::compile {
@@ -75,7 +75,7 @@ class ChunkWriter {
 
   ValueId add(const char* op, std::vector<ValueId> operands, const std::vector<Arg>& more, Type result,
               std::vector<int32_t> tied = {}) {
-    Node node = call_node(op, std::move(operands), more);
+    Node node = ir::call_node(ir::Symbol::intern(op), std::move(operands), more);
     node.tied = std::move(tied);
     return add(std::move(node), {std::move(result)})[0];
   }
@@ -99,7 +99,7 @@ class ChunkWriter {
     Type type = out_.type(value);
     if (type.dtype == dtype) return value;
     type.dtype = dtype;
-    return add("aten._to_copy", {value}, to_dtype_args(dtype), std::move(type));
+    return add("aten._to_copy", {value}, ir::to_dtype_args(dtype), std::move(type));
   }
 
   ValueId add_to(ValueId sum, ValueId part) {

@@ -3,7 +3,7 @@
 #include <utility>
 #include <vector>
 
-#include "compile/call_node.h"
+#include "ir/call_node.h"
 #include "ir/rewrite.h"
 
 namespace moai::compile {
@@ -52,7 +52,7 @@ class Weighing {
   }
 
   ValueId add(const char* op, std::vector<ValueId> operands, const std::vector<Arg>& more, Type result) {
-    Node node = call_node(op, std::move(operands), more);
+    Node node = ir::call_node(ir::Symbol::intern(op), std::move(operands), more);
     node.section = source_->section;
     node.origin = source_->origin;
     return rewrite_.add(std::move(node), std::move(result));
@@ -62,7 +62,7 @@ class Weighing {
     Type type = rewrite_.to().type(value);
     if (type.dtype == dtype) return value;
     type.dtype = dtype;
-    return add("aten._to_copy", {value}, to_dtype_args(dtype), std::move(type));
+    return add("aten._to_copy", {value}, ir::to_dtype_args(dtype), std::move(type));
   }
 
   ValueId weigh(const Node& loss) {

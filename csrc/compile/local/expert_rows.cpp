@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "compile/local/factor_parts.h"
-#include "compile/local/grouped_product.h"
+#include "compile/local/row_order.h"
 #include "ir/error.h"
 #include "ops/expert_rows.h"
 
@@ -15,7 +15,6 @@ namespace moai::compile {
 namespace {
 
 using ir::Dims;
-using ir::Type;
 using ir::ValueId;
 
 ir::Arg operand(int32_t number) { return ir::OperandRef{number}; }
@@ -67,7 +66,7 @@ class MoveRows {
   // Rows leave in the order of their experts, each member's by slots of its own; see who goes where.
   std::vector<ValueId> assign(ValueId ids) {
     const int64_t rows = b_.type(ids).sizes[0];
-    const ValueId starts = firsts(ids);
+    const ValueId starts = group_begins(b_, ids, trade_.count() + 1);
     std::vector<ValueId> shifts, ends, shifts_of_experts, excess;
     for (const auto& experts : trade_.experts) {
       const ValueId begin = b_.slice(starts, 0, experts.start, 1),
@@ -93,13 +92,8 @@ class MoveRows {
     const ValueId left = minus(b_.count_up(rows), shift_of_row);
     if (!trade_.axis) return {sent, b_.count_up(rows_in_slots()), send, left};
 
-    const auto type = Type::contiguous(ir::DType::kI64, {rows_in_slots()});
-    ir::Node sort;
-    sort.op = ir::Symbol::intern("aten.sort.stable");
-    sort.operands = {forth(sent)};
-    sort.args = {operand(0), true, int64_t{0}, false};
-    const std::vector<ValueId> sorted = b_.add_node(std::move(sort), {type, type}).results;
-    return {sorted[0], sorted[1], send, left};
+    const auto [arrived, came] = sorted(b_, forth(sent));
+    return {arrived, came, send, left};
   }
 
   ValueId to_experts(ValueId x, ValueId send, ValueId came) {
@@ -108,14 +102,7 @@ class MoveRows {
   }
 
   ValueId to_tokens(ValueId y, ValueId left, ValueId came) {
-    if (trade_.axis) {
-      const int64_t slots = b_.type(came).sizes[0];
-      const auto type = Type::contiguous(ir::DType::kI64, {slots});
-      const ValueId zeros = b_.full(ir::DType::kI64, {slots}, 0);
-      const ValueId gone = b_.add_call("aten.scatter.src", {zeros, came, b_.count_up(slots)},
-                                       {operand(0), int64_t{0}, operand(1), operand(2)}, type);
-      y = back(b_.index_select(y, 0, gone));
-    }
+    if (trade_.axis) y = back(b_.index_select(y, 0, inverse_order(b_, came)));
     return b_.index_select(y, 0, left);
   }
 
@@ -125,15 +112,6 @@ class MoveRows {
   int64_t rows_in_slots() const {
     const auto& slots = trade_.slots;
     return trade_.experts[trade_.own].length * std::accumulate(slots.begin(), slots.end(), int64_t{0});
-  }
-
-  // By expert, and for one more: its first row.
-  ValueId firsts(ValueId ids) {
-    const int64_t count = trade_.count() + 1;
-    // (sorted sequence, values, out_int32, right, side, sorter)
-    return b_.add_call("aten.searchsorted.Tensor", {ids, b_.count_up(count)},
-                       {operand(0), operand(1), false, false, ir::NoneArg{}, ir::NoneArg{}},
-                       Type::contiguous(ir::DType::kI64, {count}));
   }
 
   ValueId plus(ValueId a, ValueId c) { return b_.pointwise("aten.add.Tensor", {a, c}, {int64_t{1}}); }
@@ -200,15 +178,7 @@ ValueId by_expert(LocalBuilder& b, const ir::Node& node, const std::vector<Value
   return b.add_node(std::move(add), {b.type(operands[0])}).results[0];
 }
 
-// The rows of other devices' experts are not here.
-ValueId slots_product(LocalBuilder& b, const LocalOp& op, std::vector<ValueId> operands, const Part& experts,
-                      const Type& result) {
-  ir::Node node = op.node;
-  node.op = ir::Symbol::intern("aten._grouped_mm");
-  node.args = {operand(0), operand(1), operand(2), ir::NoneArg{}, ir::NoneArg{}};
-  operands[2] = group_ends(b, operands[2], experts);
-  return grouped_product(b, std::move(node), std::move(operands), result, std::nullopt);
-}
+}  // namespace
 
 Part own_experts(const LocalOp& op) {
   const auto& factors = op.rule.factors;
@@ -218,12 +188,8 @@ Part own_experts(const LocalOp& op) {
   return FactorParts(op).run_of(static_cast<size_t>(e - factors.begin()));
 }
 
-}  // namespace
-
-std::vector<ValueId> expert_rows(LocalBuilder& b, const LocalOp& op, std::vector<ValueId> operands,
-                                 const Type& result) {
+std::vector<ValueId> expert_rows(LocalBuilder& b, const LocalOp& op, const std::vector<ValueId>& operands) {
   const ops::ExpertRows& all = ops::expert_rows();
-  if (op.node.op == all.mm) return {slots_product(b, op, std::move(operands), own_experts(op), result)};
   if (!ops::moves_rows(op.node.op)) return {by_expert(b, op.node, operands, own_experts(op))};
   const RowTrade trade = row_trade(op);
   MoveRows move(b, trade);
@@ -231,15 +197,6 @@ std::vector<ValueId> expert_rows(LocalBuilder& b, const LocalOp& op, std::vector
   if (op.node.op == all.to_experts) return {move.to_experts(operands[0], operands[1], operands[2])};
   MOAI_ASSERT(op.node.op == all.to_tokens, "no op of rows by expert: ", op.node.op.str());
   return {move.to_tokens(operands[0], operands[1], operands[2])};
-}
-
-ValueId group_ends(LocalBuilder& b, ValueId sorted_ids, const Part& groups) {
-  ValueId of = b.count_up(groups.end());
-  of = b.contiguous(b.slice(of, 0, groups.start, groups.length));
-  // (sorted sequence, values, out_int32, right, side, sorter)
-  return b.add_call("aten.searchsorted.Tensor", {sorted_ids, of},
-                    {operand(0), operand(1), true, true, ir::NoneArg{}, ir::NoneArg{}},
-                    Type::contiguous(ir::DType::kI32, {groups.length}));
 }
 
 }  // namespace moai::compile

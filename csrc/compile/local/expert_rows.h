@@ -4,12 +4,11 @@
 
 namespace moai::compile {
 
-// What a node of Note [Rows by expert] (ops/expert_rows.h) is on one device. `result`: the type of its first
-// result there.
+// What a node of Note [Rows by expert] (ops/expert_rows.h) is on one device, grouped products left out.
 std::vector<ir::ValueId> expert_rows(LocalBuilder& builder, const LocalOp& op,
-                                     std::vector<ir::ValueId> operands, const ir::Type& result);
+                                     const std::vector<ir::ValueId>& operands);
 
-// Where the runs of equal ids end, of the ids of a part of all groups; i32.
-ir::ValueId group_ends(LocalBuilder& builder, ir::ValueId sorted_ids, const Part& groups);
+// Of a node of these: the experts that are the device's.
+Part own_experts(const LocalOp& op);
 
 }  // namespace moai::compile

@@ -6,22 +6,12 @@ namespace moai::compile {
 
 using plan::AxisChoice;
 
-std::vector<int64_t> FactorParts::axes(size_t factor, size_t leaf) const {
+std::vector<int64_t> FactorParts::axes(size_t factor, std::optional<size_t> leaf) const {
   std::vector<int64_t> found;
   for (size_t a = 0; a < op_.option.choices.size(); ++a) {
     const auto& choice = op_.option.choices[a];
-    if (choice.kind == AxisChoice::Kind::kFactor && static_cast<size_t>(choice.factor) == factor &&
-        static_cast<size_t>(choice.leaf) == leaf)
-      found.push_back(static_cast<int64_t>(a));
-  }
-  return found;
-}
-
-std::vector<int64_t> FactorParts::axes(size_t factor) const {
-  std::vector<int64_t> found;
-  for (size_t a = 0; a < op_.option.choices.size(); ++a) {
-    const auto& choice = op_.option.choices[a];
-    if (choice.kind == AxisChoice::Kind::kFactor && static_cast<size_t>(choice.factor) == factor)
+    const bool is_here = !leaf || static_cast<size_t>(choice.leaf) == *leaf;
+    if (choice.kind == AxisChoice::Kind::kFactor && static_cast<size_t>(choice.factor) == factor && is_here)
       found.push_back(static_cast<int64_t>(a));
   }
   return found;

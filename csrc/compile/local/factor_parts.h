@@ -1,5 +1,7 @@
 #pragma once
 
+#include <optional>
+
 #include "compile/local/local_op.h"
 
 namespace moai::compile {
@@ -9,9 +11,8 @@ class FactorParts {
  public:
   explicit FactorParts(const LocalOp& op) : op_(op) {}
 
-  // The axes that split atom `leaf` of a factor, and any of its atoms; ascending.
-  std::vector<int64_t> axes(size_t factor, size_t leaf) const;
-  std::vector<int64_t> axes(size_t factor) const;
+  // The axes that split atom `leaf` of a factor, or any of its atoms; ascending.
+  std::vector<int64_t> axes(size_t factor, std::optional<size_t> leaf = {}) const;
   bool is_split(size_t factor) const { return !axes(factor).empty(); }
 
   // How many indices it has, of all atoms or of those inside the outermost.

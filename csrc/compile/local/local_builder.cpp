@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
-#include "compile/call_node.h"
+#include "ir/call_node.h"
 #include "ir/error.h"
 #include "ir/view.h"
 
@@ -65,7 +65,8 @@ Type dense_like(const Type& like, Dims sizes) {
 
 ValueId LocalBuilder::add(const char* op, std::vector<ValueId> operands, const std::vector<ir::Arg>& more,
                           Type result) {
-  return add_node(call_node(op, std::move(operands), more), {std::move(result)}).results[0];
+  return add_node(ir::call_node(ir::Symbol::intern(op), std::move(operands), more), {std::move(result)})
+      .results[0];
 }
 
 ValueId LocalBuilder::add_call(const char* op, std::vector<ValueId> operands, std::vector<ir::Arg> args,
@@ -78,7 +79,7 @@ ValueId LocalBuilder::add_call(const char* op, std::vector<ValueId> operands, st
 }
 
 void LocalBuilder::add_without_result(const char* op, ValueId operand, const std::vector<ir::Arg>& more) {
-  add_node(call_node(op, {operand}, more), {});
+  add_node(ir::call_node(ir::Symbol::intern(op), {operand}, more), {});
 }
 
 const ir::Node& LocalBuilder::add_node(ir::Node node, std::vector<Type> results) {
@@ -138,7 +139,7 @@ ValueId LocalBuilder::dense(ValueId x, const Dims& order) {
 
 ValueId LocalBuilder::to_dtype(ValueId x, ir::DType dtype) {
   if (type(x).dtype == dtype) return x;
-  return pointwise("aten._to_copy", {x}, to_dtype_args(dtype), dtype);
+  return pointwise("aten._to_copy", {x}, ir::to_dtype_args(dtype), dtype);
 }
 
 ValueId LocalBuilder::full(ir::DType dtype, const Dims& sizes, double value) {

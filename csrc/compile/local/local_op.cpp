@@ -10,6 +10,7 @@
 #include "compile/local/halo_exchange.h"
 #include "compile/local/routed_rows.h"
 #include "compile/local/row_exchange.h"
+#include "compile/local/row_order.h"
 #include "ir/error.h"
 #include "ir/view_nodes.h"
 #include "ops/expert_rows.h"
@@ -39,23 +40,25 @@ class WriteLocal {
   std::vector<ValueId> run() {
     for (const auto& local : op_.rule.local_args) set_local(local);
     for (size_t f = 0; f < op_.rule.factors.size(); ++f) {
-      if (!is_split(f)) continue;
+      if (!parts_.is_split(f)) continue;
       if (op_.rule.factors[f].exchange != ops::Exchange::kNone)
-        return {exchange_rows(b_, op_.rule.factors[f], axes(f), operands_,
+        return {exchange_rows(b_, op_.rule.factors[f], parts_.axes(f), operands_,
                               op_.whole.type(op_.node.results[0]).dtype)};
       if (op_.rule.factors[f].position == Position::kOnlyPosition) return cut_whole();
     }
     if (op_.node.op.str() == "aten._grouped_mm") return {grouped(op_.node)};
-    if (op_.node.op == ops::routed_rows().grouped_mm) return {grouped_rows()};
+    if (op_.node.op == ops::routed_rows().grouped_mm)
+      return {grouped_rows({0, std::get<int64_t>(op_.node.args[3])})};
+    if (op_.node.op == ops::expert_rows().mm) return {grouped_rows(own_experts(op_))};
     if (ops::is_routed_rows(op_.node.op)) return routed_rows(b_, op_.node, operands_, result_types());
-    if (ops::is_expert_rows(op_.node.op)) return expert_rows(b_, op_, operands_, result_type(0));
+    if (ops::is_expert_rows(op_.node.op)) return expert_rows(b_, op_, operands_);
     for (size_t f = 0; f < op_.rule.factors.size(); ++f) {
-      if (op_.turn.leaf_of(op_.factors[f]) < 0 || is_split(f)) continue;
+      if (op_.turn.leaf_of(op_.factors[f]) < 0 || parts_.is_split(f)) continue;
       if (op_.rule.factors[f].position == Position::kOnlyPosition) return cut_whole();
       if (op_.rule.factors[f].position == Position::kSampled) sampled();
     }
     for (size_t f = 0; f < op_.rule.factors.size(); ++f) {
-      if (!is_split(f)) continue;
+      if (!parts_.is_split(f)) continue;
       check_indices(f);
       position(f);
       if (op_.rule.factors[f].window.over >= 0) see(f);
@@ -71,11 +74,11 @@ class WriteLocal {
     size_t f = 0;
     while (f < op_.rule.factors.size() && op_.rule.factors[f].position != Position::kTarget) ++f;
     if (f == op_.rule.factors.size()) fail("no factor of its rule is the classes");
-    const Part part = run_of(f);
+    const Part part = parts_.run_of(f);
     const auto boolean = ir::DType::kBool;
     const int64_t ignored = arg<int64_t>(op_.rule.factors[f].position_to);
     ValueId skipped = b_.pointwise("aten.eq.Scalar", {target}, {ignored}, boolean);
-    if (is_split(f)) {
+    if (parts_.is_split(f)) {
       const ValueId below = b_.pointwise("aten.lt.Scalar", {target}, {part.start}, boolean);
       const ValueId above = b_.pointwise("aten.ge.Scalar", {target}, {part.start + part.length}, boolean);
       skipped = b_.pointwise("aten.bitwise_or.Tensor", {skipped, below});
@@ -98,12 +101,6 @@ class WriteLocal {
   }
 
  private:
-  std::vector<int64_t> axes(size_t f, size_t leaf) const { return parts_.axes(f, leaf); }
-  std::vector<int64_t> axes(size_t f) const { return parts_.axes(f); }
-  bool is_split(size_t f) const { return parts_.is_split(f); }
-  int64_t local_size(size_t f) const { return parts_.size(f); }
-  Part run_of(size_t f) const { return parts_.run_of(f); }
-
   template <typename T>
   T& arg(int32_t index) {
     T* value =
@@ -122,8 +119,8 @@ class WriteLocal {
     int64_t size = local.times;
     bool is_whole = true;
     for (const auto f : local.factors) {
-      size *= local_size(f);
-      is_whole = is_whole && !is_split(f) && op_.turn.leaf_of(op_.factors[f]) < 0;
+      size *= parts_.size(f);
+      is_whole = is_whole && !parts_.is_split(f) && op_.turn.leaf_of(op_.factors[f]) < 0;
     }
     if (is_whole) return;
     if (local.element >= 0) {
@@ -229,7 +226,7 @@ class WriteLocal {
     const ops::Window& window = op_.rule.factors[f].window;
     const auto [seen, seen_inner] = sizes_of_factor(static_cast<size_t>(window.over));
     const auto [seers, seers_inner] = sizes_of_factor(f);
-    const auto by = axes(f, 0);
+    const auto by = parts_.axes(f, 0);
     const auto [own, parts] = op_.place.index(by);
     halos_.push_back(
         {window.over, {b_, plan::Halo(window, seen, seen_inner, seers, seers_inner, parts), by, own}});
@@ -249,7 +246,7 @@ class WriteLocal {
     const auto& over = op_.rule.operands[first_operand_with(factor.window.over)];
     int64_t inner = 1;
     for (size_t d = static_cast<size_t>(dim_of(over, factor.window.over)) + 1; d < over.size(); ++d) {
-      for (const auto one : over[d]) inner *= local_size(static_cast<size_t>(one));
+      for (const auto one : over[d]) inner *= parts_.size(static_cast<size_t>(one));
     }
     if (factor.position_at != ir::kNone) {
       auto& index = operands_[factor.position_at];
@@ -285,14 +282,14 @@ class WriteLocal {
     switch (factor.position) {
       case Position::kNone:
       case Position::kOnlyPosition: return;
-      case Position::kLookup: hidden_.push_back({shift(at, run_of(f), ir::kNone), to}); return;
+      case Position::kLookup: hidden_.push_back({shift(at, parts_.run_of(f), ir::kNone), to}); return;
       case Position::kWrappedLookup: {
         operands_[at] = b_.pointwise("aten.remainder.Scalar", {operands_[at]}, {factor.size});
-        hidden_.push_back({shift(at, run_of(f), ir::kNone), to});
+        hidden_.push_back({shift(at, parts_.run_of(f), ir::kNone), to});
         return;
       }
       case Position::kScatter: {
-        const Part part = run_of(f);
+        const Part part = parts_.run_of(f);
         const ValueId mask = shift(at, part, ir::kNone);
         operands_[0] = hide(operands_[0], {mask, 0});
         auto& skipped = arg<int64_t>(to);
@@ -305,14 +302,14 @@ class WriteLocal {
         const ValueId own = operands_[at];
         const ValueId skipped = b_.pointwise("aten.eq.Scalar", {own}, {ignored}, ir::DType::kBool);
         ignored = -100;
-        shift(at, run_of(f), skipped, ignored);
+        shift(at, parts_.run_of(f), skipped, ignored);
         return;
       }
-      case Position::kDiagonal: arg<int64_t>(at) += run_of(f).start; return;
-      case Position::kDiagonalBack: arg<int64_t>(at) -= run_of(f).start; return;
+      case Position::kDiagonal: arg<int64_t>(at) += parts_.run_of(f).start; return;
+      case Position::kDiagonalBack: arg<int64_t>(at) -= parts_.run_of(f).start; return;
       case Position::kQuery: {
         // Query i of this part sees the keys up to start + i.
-        const Part part = run_of(f);
+        const Part part = parts_.run_of(f);
         const auto query = static_cast<size_t>(first_operand_with(f));
         const Dims mask{part.length, keys()};
         const auto dtype = b_.type(operands_[query]).dtype;
@@ -364,10 +361,10 @@ class WriteLocal {
   }
 
   // Its groups end where the sorted ids of its own rows say.
-  ValueId grouped_rows() {
+  ValueId grouped_rows(const Part& groups) {
     ir::Node node = op_.node;
     node.op = ir::Symbol::intern("aten._grouped_mm");
-    operands_[2] = group_ends(b_, operands_[2], {0, std::get<int64_t>(node.args[3])});
+    operands_[2] = group_ends(b_, operands_[2], groups);
     args_ = {ir::OperandRef{0}, ir::OperandRef{1}, ir::OperandRef{2}, ir::NoneArg{}, ir::NoneArg{}};
     return grouped(std::move(node));
   }
@@ -375,7 +372,7 @@ class WriteLocal {
   ValueId grouped(ir::Node node) {
     std::optional<Part> groups;
     for (size_t f = 0; f < op_.rule.factors.size(); ++f) {
-      if (is_split(f) && op_.rule.factors[f].position == Position::kGroups) groups = run_of(f);
+      if (parts_.is_split(f) && op_.rule.factors[f].position == Position::kGroups) groups = parts_.run_of(f);
     }
     node.args = args_;
     return grouped_product(b_, std::move(node), operands_, result_type(0), groups);

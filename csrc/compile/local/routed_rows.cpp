@@ -3,6 +3,7 @@
 #include <string>
 #include <utility>
 
+#include "compile/local/row_order.h"
 #include "ir/error.h"
 #include "ops/routed_rows.h"
 
@@ -21,19 +22,16 @@ ir::Arg index(int32_t number) { return ir::OperandListRef{{number}}; }
 std::vector<ValueId> routed_rows(LocalBuilder& b, const ir::Node& node, const std::vector<ValueId>& operands,
                                  const std::vector<Type>& results) {
   const ops::RoutedRows& all = ops::routed_rows();
+  if (node.op == all.sort) {
+    const auto [ids, order] = sorted(b, operands[0]);
+    return {ids, order};
+  }
+  if (node.op == all.inverse) return {inverse_order(b, operands[0])};
   ir::Node local;
   local.section = node.section;
   local.origin = node.origin;
   local.operands = operands;
-  if (node.op == all.sort) {
-    local.op = ir::Symbol::intern("aten.sort.stable");
-    local.args = {operand(0), true, int64_t{0}, false};
-  } else if (node.op == all.inverse) {
-    const int64_t rows = b.type(operands[0]).sizes[0];
-    local.op = ir::Symbol::intern("aten.scatter.src");
-    local.operands = {b.full(ir::DType::kI64, {rows}, 0), operands[0], b.count_up(rows)};
-    local.args = {operand(0), int64_t{0}, operand(1), operand(2)};
-  } else if (node.op == all.put) {
+  if (node.op == all.put) {
     const bool is_scaled = node.args.size() > 4;
     std::string op = is_scaled ? "aten.index_add" : "aten.index_put";
     if (!node.tied.empty()) op += '_';

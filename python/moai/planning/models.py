@@ -27,60 +27,46 @@ def _gpt2(width: int, layers: int, heads: int) -> PlanModel:
     return PlanModel(GPT2Config(width, layers, heads, vocab=50257).build, loss)
 
 
+def _causal(family: str, **config: object) -> PlanModel:
+    """A language model as transformers builds it from `family`Config."""
+
+    def build() -> nn.Module:
+        try:
+            import transformers
+        except ImportError:
+            raise ImportError(f"planning a {family} needs transformers: pip install transformers") from None
+        made = getattr(transformers, f"{family}Config")(**config)
+        return getattr(transformers, f"{family}ForCausalLM")(made)
+
+    return PlanModel(build, lambda model, tokens: model(tokens, labels=tokens).loss)
+
+
 def llama(
     hidden: int, layers: int, heads: int, key_value_heads: int, intermediate: int, vocab: int
 ) -> PlanModel:
     """Return a Llama of these dimensions, as transformers builds it."""
-
-    def build() -> nn.Module:
-        try:
-            from transformers import LlamaConfig, LlamaForCausalLM
-        except ImportError:
-            raise ImportError("planning a Llama needs transformers: pip install transformers") from None
-        return LlamaForCausalLM(
-            LlamaConfig(
-                hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, vocab_size=vocab,
-                num_key_value_heads=key_value_heads, intermediate_size=intermediate, max_position_embeddings=131072,
-            )
-        )  # fmt: skip
-
-    return PlanModel(build, lambda model, tokens: model(tokens, labels=tokens).loss)
+    return _causal(
+        "Llama", hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, vocab_size=vocab,
+        num_key_value_heads=key_value_heads, intermediate_size=intermediate, max_position_embeddings=131072,
+    )  # fmt: skip
 
 
 def _mixtral(hidden: int, layers: int, heads: int, key_value_heads: int, intermediate: int) -> PlanModel:
-    def build() -> nn.Module:
-        try:
-            from transformers import MixtralConfig, MixtralForCausalLM
-        except ImportError:
-            raise ImportError("planning a Mixtral needs transformers: pip install transformers") from None
-        return MixtralForCausalLM(
-            MixtralConfig(
-                hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, vocab_size=32000,
-                num_key_value_heads=key_value_heads, intermediate_size=intermediate, num_local_experts=8,
-                experts_implementation="grouped_mm",
-            )
-        )  # fmt: skip
-
-    return PlanModel(build, lambda model, tokens: model(tokens, labels=tokens).loss)
+    return _causal(
+        "Mixtral", hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, vocab_size=32000,
+        num_key_value_heads=key_value_heads, intermediate_size=intermediate, num_local_experts=8,
+        experts_implementation="grouped_mm",
+    )  # fmt: skip
 
 
 def _qwen3_experts(
     hidden: int, layers: int, heads: int, key_value_heads: int, experts: int, choices: int, intermediate: int
 ) -> PlanModel:
-    def build() -> nn.Module:
-        try:
-            from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
-        except ImportError:
-            raise ImportError("planning a Qwen3 needs transformers: pip install transformers") from None
-        return Qwen3MoeForCausalLM(
-            Qwen3MoeConfig(
-                hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, vocab_size=151936, head_dim=128,
-                num_key_value_heads=key_value_heads, moe_intermediate_size=intermediate, num_experts=experts,
-                num_experts_per_tok=choices, norm_topk_prob=True, experts_implementation="grouped_mm",
-            )
-        )  # fmt: skip
-
-    return PlanModel(build, lambda model, tokens: model(tokens, labels=tokens).loss)
+    return _causal(
+        "Qwen3Moe", hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, vocab_size=151936,
+        head_dim=128, num_key_value_heads=key_value_heads, moe_intermediate_size=intermediate, num_experts=experts,
+        num_experts_per_tok=choices, norm_topk_prob=True, experts_implementation="grouped_mm",
+    )  # fmt: skip
 
 
 MODELS: dict[str, PlanModel] = {
