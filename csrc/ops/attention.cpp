@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <array>
+
 #include "ops/rule_builder.h"
 
 namespace moai::ops {
@@ -25,6 +28,17 @@ void share_heads(RuleBuilder& b, int q, int k) {
   b.size("r", b.sizes(b.operand(q))[1] / heads);
 }
 
+// A mask broadcasts against (b, k r, s, t).
+std::string mask_term(const RuleBuilder& b, size_t arg) {
+  constexpr std::array kDims{"b", "(k r)", "s", "t"};
+  const int32_t mask = b.operand(arg);
+  if (mask == ir::kNone) return "";
+  std::string term = ",";
+  for (size_t d = kDims.size() - std::min(kDims.size(), b.sizes(mask).size()); d < kDims.size(); ++d)
+    term += std::string(" ") + kDims[d];
+  return term;
+}
+
 // Scores and the weighted sum of values, forward; five products, backward. Half of them where half of the
 // scores are masked.
 double products(const RuleBuilder& b, int q, int v, double first, double second) {
@@ -40,7 +54,7 @@ double products(const RuleBuilder& b, int q, int v, double first, double second)
 void forward(RuleBuilder& b) {
   const bool causal = b.flag(4);
   share_heads(b, 0, 1);
-  b.line("b (k r) s d, b k t d, b k t e, b (k r) s t -> b (k r) s e, b (k r) s", {0, 1, 2, 5});
+  b.line("b (k r) s d, b k t d, b k t e" + mask_term(b, 5) + " -> b (k r) s e, b (k r) s", {0, 1, 2, 5});
   say(b, causal, 4, 5);
   b.flops(products(b, 0, 2, 1, 1) * (causal ? 0.5 : 1));
 }
@@ -48,10 +62,9 @@ void forward(RuleBuilder& b) {
 void backward(RuleBuilder& b) {
   const bool causal = b.flag(7);
   share_heads(b, 1, 2);
-  b.line(
-      "b (k r) s e, b (k r) s d, b k t d, b k t e, b (k r) s e, b (k r) s, b (k r) s t"
-      " -> b (k r) s d, b k t d, b k t e",
-      {0, 1, 2, 3, 4, 5, 8});
+  b.line("b (k r) s e, b (k r) s d, b k t d, b k t e, b (k r) s e, b (k r) s" + mask_term(b, 8) +
+             " -> b (k r) s d, b k t d, b k t e",
+         {0, 1, 2, 3, 4, 5, 8});
   say(b, causal, 7, 8);
   b.flops(products(b, 1, 3, 3, 2) * (causal ? 0.5 : 1));
   // Blocks of keys add up the queries' gradient in fp32, beside a sum for each row (Dao 2023).

@@ -5,6 +5,7 @@ namespace moai::ops {
 namespace {
 
 constexpr const char* kByData = "the data say where in it to look";
+constexpr const char* kCounts = "its counts are over all rows";
 
 // A table split by rows answers for the indices in its range, the others giving zeros.
 void embedding(RuleBuilder& b) {
@@ -18,7 +19,10 @@ void embedding_backward(RuleBuilder& b) {
   b.line("t* d, t* -> v d", {0, 1});
   b.positional("v", Position::kScatter, b.operand(1), 3);
   b.size_argument(2, {"v"});
-  if (b.flag(4)) b.whole("v", "its counts are over all rows");
+  if (b.flag(4)) {  // by how often each row of the table is looked up, which no part of the indices knows
+    b.whole("v", kCounts);
+    b.whole("t", kCounts);
+  }
   b.linear({0});
 }
 

@@ -69,12 +69,11 @@ RuleEntry elementwise(size_t at) {
   };
 }
 
-// The gradient of a mean is by the count of *all* elements, which a part does not see.
 RuleEntry elementwise_backward(size_t at) {
   return [at](RuleBuilder& b) {
     b.broadcast();
     b.linear({0});
-    if (b.integer(at, kMean) == kMean) b.whole("p", "its mean is over all elements");
+    if (b.integer(at, kMean) == kMean) b.averaged(0);
   };
 }
 
@@ -87,8 +86,10 @@ void add_losses(RuleTable& table) {
   table["nll_loss2d_backward"] = nll2d_backward;
   table["mse_loss"] = table["huber_loss"] = table["smooth_l1_loss"] = elementwise(2);
   table["mse_loss_backward"] = table["smooth_l1_loss_backward"] = elementwise_backward(3);
-  table["huber_loss_backward"] = elementwise_backward(3);
+  table["huber_loss_backward"] = table["soft_margin_loss_backward"] = elementwise_backward(3);
+  table["soft_margin_loss"] = elementwise(2);
   table["binary_cross_entropy"] = elementwise(3);
+  table["binary_cross_entropy_backward"] = elementwise_backward(4);
   table["binary_cross_entropy_with_logits"] = elementwise(4);
 }
 

@@ -55,7 +55,8 @@ void vector_norm(RuleBuilder& b) {
   if (b.node().args.size() > 1) {
     const auto* real = std::get_if<double>(&b.node().args[1]);
     const auto* integer = std::get_if<int64_t>(&b.node().args[1]);
-    order = real != nullptr ? *real : integer != nullptr ? static_cast<double>(*integer) : -1;
+    const bool is_usual = std::holds_alternative<ir::NoneArg>(b.node().args[1]);
+    order = real != nullptr ? *real : integer != nullptr ? static_cast<double>(*integer) : is_usual ? 2 : -1;
   }
   const Combine how = order == 2      ? Combine::kNorm2
                       : order == 1    ? Combine::kSum
@@ -176,6 +177,7 @@ void add_reductions(RuleTable& table) {
   table["var.correction"] = [](RuleBuilder& b) { reduce(b, b.integers(1), b.flag(3), Combine::kUnknown); };
   table["var_mean.correction"] = table["std.correction"] = table["var.correction"];
   table["linalg_vector_norm"] = table["_foreach_norm.Scalar"] = vector_norm;
+  table["norm.Scalar"] = table["norm.ScalarOpt_dim"] = vector_norm;
   table["cumsum"] = table["cumprod"] = whole_along(1, "it accumulates along");
   table["flip"] = moved_along(1, "it is turned round");
   table["roll"] = moved_along(2, "it is rolled");

@@ -126,6 +126,9 @@ struct Rule {
   std::vector<std::vector<Combine>> combine;  // by result and factor; read where the result lacks the factor
   std::vector<int32_t> additive;              // operands that are added once
   std::vector<int32_t> replicated;            // operands that every part has whole, whatever their factors
+  // Gradients of a mean over all factors: the local op would divide them by its part's size, and takes them
+  // times what part of the whole that is.
+  std::vector<int32_t> averaged;
   // Sets of operands in which the node is linear together: Partial(sum) of all of them, the others
   // replicated, gives Partial(sum) results.
   std::vector<std::vector<int32_t>> linear;

@@ -76,6 +76,8 @@ class RuleBuilder {
   void combine(const std::string& name, Combine how, int32_t result = -1);
   void additive(int32_t operand);
   void replicated(int32_t operand) { rule_.replicated.push_back(operand); }
+  // Says that an operand is the gradient of a mean over all factors.
+  void averaged(int32_t operand) { rule_.averaged.push_back(operand); }
   void linear(std::initializer_list<int32_t> operands);
   void linear_in_all();
   // An integer argument that is the product of these names' sizes.

@@ -71,6 +71,7 @@ py::dict dict_of(const ir::Graph& graph, ir::NodeId node, const ops::Rule& rule)
   out["combine"] = combine;
   out["additive"] = rule.additive;
   out["replicated"] = rule.replicated;
+  out["averaged"] = rule.averaged;
   out["linear"] = rule.linear;
   out["local_args"] = local_args;
   out["flops"] = rule.flops;

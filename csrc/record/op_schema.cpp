@@ -101,6 +101,7 @@ const std::vector<Correction>& corrections() {
       {"pow.Tensor_Scalar", H::kRecord, {}, true, false, "the exponent chooses the kernel"},
       {"pow_.Scalar", H::kRecord, {}, true, false, "the exponent chooses the kernel"},
       {"linalg_vector_norm", H::kRecord, {}, true, false, "the order says how parts combine"},
+      {"norm.*", H::kRecord, {}, true, false, "the order says how parts combine"},
       {"_foreach_norm.Scalar", H::kRecord, {}, true, false, "the order says how parts combine"},
       {"arange.*", H::kRecord, {}, true, false, "the ends decide the size"},
       {"range.*", H::kRecord, {}, true, false, "the ends decide the size"},

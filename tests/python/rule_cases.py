@@ -35,11 +35,17 @@ def one_layer_norm() -> tuple:
     return T(3, 5, 6), x, [6], mean, rstd, w, b, [True, True, True]
 
 
-def attention(causal: bool, mask: torch.Tensor | None = None) -> tuple:
-    q, k, v = T(2, 4, 5, 6), T(2, 4, 5 if causal else 7, 6), T(2, 4, 5 if causal else 7, 6)
+def attention(causal: bool, mask: torch.Tensor | None = None, heads: int = 4) -> tuple:
+    """The arguments of its backward. Of `heads` heads of keys, and 4 of queries."""
+    q, k, v = T(2, 4, 5, 6), T(2, heads, 5 if causal else 7, 6), T(2, heads, 5 if causal else 7, 6)
     forward = (q, k, v, 0.0, causal)
     out, lse = A._scaled_dot_product_flash_attention_for_cpu(*forward, attn_mask=mask)
-    return T(2, 4, 5, 6), q, k, v, out, lse, 0.0, causal
+    return T(2, 4, 5, 6), q, k, v, out, lse, 0.0, causal, mask
+
+
+def attention_forward(*args: object) -> tuple:
+    _, q, k, v, _, _, dropout, causal, mask = attention(*args)
+    return q, k, v, dropout, causal, mask
 
 
 def batch_norm(training: bool) -> tuple:
@@ -59,10 +65,10 @@ def group_norm_backward() -> tuple:
     return T(3, 6, 4), x, mean, rstd, w, 3, 6, 4, 3, [True, True, True]
 
 
-def nll_backward(reduction: int) -> tuple:
+def nll_backward(reduction: int, weights: torch.Tensor | None = None) -> tuple:
     logits, target = T(5, 7).log_softmax(1), I(7, 5)
-    _, total = A.nll_loss_forward(logits, target, None, reduction, 2)
-    return (T(5) if reduction == 0 else T()), logits, target, None, reduction, 2, total
+    _, total = A.nll_loss_forward(logits, target, weights, reduction, 2)
+    return (T(5) if reduction == 0 else T()), logits, target, weights, reduction, 2, total
 
 
 class Reference:
@@ -273,6 +279,9 @@ ROWS = [
     (A.linalg_vector_norm.default, lambda: (T(5, 6), 2.0)),
     (A.linalg_vector_norm.default, lambda: (T(5, 6), 1.0, [0])),
     (A.linalg_vector_norm.default, lambda: (T(5, 6), float("inf"), [1], True)),
+    (A.norm.Scalar, lambda: (T(5, 6), 2.0)),
+    (A.norm.ScalarOpt_dim, lambda: (T(5, 6), None, [1])),
+    (A.norm.ScalarOpt_dim, lambda: (T(3, 5, 6), 2.0, [0, 1], True)),
     (A.cumsum.default, lambda: (T(3, 5, 6), 1)),
     (A.cumprod.default, lambda: (T(3, 5, 6), -1)),
     (A.flip.default, lambda: (T(5, 6), [0])),
@@ -295,16 +304,25 @@ ROWS = [
     (A._log_softmax_backward_data.default, lambda: (T(5, 6), T(5, 6).log_softmax(1), 1, torch.float64)),
     (A._safe_softmax.default, lambda: (T(5, 6), 1)),
     # Attention
-    (A._scaled_dot_product_flash_attention_for_cpu.default, lambda: attention(False)[1:4]),
-    (A._scaled_dot_product_flash_attention_for_cpu.default, lambda: (*attention(True)[1:4], 0.0, True)),
-    (A._scaled_dot_product_flash_attention_for_cpu_backward.default, lambda: attention(False)),
-    (A._scaled_dot_product_flash_attention_for_cpu_backward.default, lambda: attention(True)),
+    *(
+        (op, lambda a=a, make=make: make(*a))
+        for op, make in (
+            (A._scaled_dot_product_flash_attention_for_cpu.default, attention_forward),
+            (A._scaled_dot_product_flash_attention_for_cpu_backward.default, attention),
+        )
+        for a in (
+            (False,), (True,), (False, None, 2), (True, None, 2), (False, T(5, 7)), (False, T(2, 4, 5, 7)),
+            (False, T(2, 1, 1, 7), 2), (False, T(1, 4, 5, 7), 2),
+        )
+    ),
     # Losses
     *((A.nll_loss_forward.default, lambda r=r: (T(5, 7).log_softmax(1), I(7, 5), None, r, 2)) for r in range(3)),
     *((A.nll_loss_forward.default, lambda r=r: (T(5, 7).log_softmax(1), I(7, 5), P(7), r, 2)) for r in range(3)),
     *((A.nll_loss_backward.default, lambda r=r: nll_backward(r)) for r in range(3)),
     *((A.nll_loss2d_forward.default, lambda r=r: (T(3, 7, 4, 2), I(7, 3, 4, 2), None, r, 2)) for r in range(3)),
     *((A.nll_loss2d_backward.default, lambda r=r: nll2d_backward(r)) for r in range(3)),
+    (A.nll_loss_backward.default, lambda: nll_backward(1, P(7))),
+    *((A.soft_margin_loss.default, lambda r=r: (T(5, 6), T(5, 6).sign(), r)) for r in range(3)),
     *((A.huber_loss.default, lambda r=r: (T(5, 6), T(5, 6), r)) for r in range(3)),
     *((A.smooth_l1_loss.default, lambda r=r: (T(5, 6), T(5, 6), r)) for r in range(3)),
     *((A.huber_loss_backward.default, lambda r=r: (T(5, 6) if r == 0 else T(), T(5, 6), T(5, 6), r, 1.0)) for r in range(3)),
@@ -312,10 +330,17 @@ ROWS = [
     *((A.binary_cross_entropy.default, lambda r=r: (P(5, 6) * 0.8, P(5, 6) * 0.8, None, r)) for r in range(3)),
     *((A.mse_loss.default, lambda r=r: (T(5, 6), T(5, 6), r)) for r in range(3)),
     *((A.mse_loss_backward.default, lambda r=r: (T(5, 6) if r == 0 else T(), T(5, 6), T(5, 6), r)) for r in range(3)),
+    *((A.soft_margin_loss_backward.default, lambda r=r: (T(5, 6) if r == 0 else T(), T(5, 6), T(5, 6).sign(), r)) for r in range(3)),
+    *(
+        (A.binary_cross_entropy_backward.default, lambda r=r, w=w: (T(5, 6) if r == 0 else T(), P(5, 6) * 0.8, P(5, 6) * 0.8, w, r))
+        for r in range(3)
+        for w in (None, P(5, 6))
+    ),
     (A.binary_cross_entropy_with_logits.default, lambda: (T(5, 6), P(5, 6), None, None, 1)),
     # Indexing
     (A.embedding.default, lambda: (T(9, 6), I(9, 3, 5))),
     (A.embedding_dense_backward.default, lambda: (T(3, 5, 6), I(9, 3, 5), 9, -1, False)),
+    (A.embedding_dense_backward.default, lambda: (T(3, 5, 6), I(4, 3, 5), 9, -1, True)),
     (A.index_select.default, lambda: (T(5, 6), 1, I(6, 7))),
     (A.index_select.default, lambda: (T(5, 6), 1, I(6))),
     (A.index_select.default, lambda: (T(), 0, I(1, 1))),

@@ -82,6 +82,23 @@ class Lstm(nn.Module):
         return self.head(self.rnn(x)[0][:, -1])
 
 
+class Masked(nn.Module):
+    """Attention under a mask of queries and keys, of tokens whose gradients are by how often they occur."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(37, 12, scale_grad_by_freq=True)
+        self.attend, self.head = nn.Linear(12, 36), nn.Linear(12, 3)
+        self.register_buffer("mask", torch.randn(6, 6))
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        q, k, v = (
+            t.unflatten(-1, (3, 4)).transpose(1, 2) for t in self.attend(self.tokens(ids)).chunk(3, -1)
+        )
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask)
+        return self.head(F.normalize(y.transpose(1, 2).flatten(2), dim=-1))
+
+
 def token_batch(step: int, size: int = 7) -> tuple[torch.Tensor, torch.Tensor]:
     torch.manual_seed(100 + step)
     ids = torch.randint(37, (size, 7))
@@ -117,6 +134,17 @@ def summed_loss(model: nn.Module, batch: tuple) -> torch.Tensor:
     return sum_ / (targets != -100).sum()
 
 
+def regression_loss(model: nn.Module, batch: tuple) -> torch.Tensor:
+    """Means over all elements, each by an op of its own."""
+    ids, targets = batch
+    got, wanted = (
+        model(ids),
+        (targets % 3)[..., None].double() * torch.ones(3, dtype=torch.float64, device=ids.device),
+    )
+    means = F.mse_loss(got, wanted) + F.smooth_l1_loss(got, wanted) + F.huber_loss(got, wanted, delta=0.5)
+    return means + F.binary_cross_entropy(got.sigmoid(), wanted / 2) + F.soft_margin_loss(got, wanted - 1)
+
+
 def tokens_loss(model: nn.Module, batch: tuple) -> torch.Tensor:
     return F.cross_entropy(model(batch[0]).flatten(0, 1), batch[1].flatten())
 
@@ -138,6 +166,7 @@ MODELS = {
     "gpt_even": (Gpt, even_batch, tokens_loss),
     "gpt_weighted": (Gpt, ignoring_batch, weighted_loss),
     "gpt_summed": (Gpt, ignoring_batch, summed_loss),
+    "regression": (Masked, even_batch, regression_loss),
     "conv": (Conv, float_batch(6, 3, 8, 8, classes=5), class_loss),
     "lstm": (Lstm, float_batch(5, 4, 5, classes=4), class_loss),
 }
@@ -189,7 +218,7 @@ PINNED = [
 ]
 
 
-@pytest.mark.parametrize("name", ["gpt_even", "gpt_weighted", "gpt_summed"])
+@pytest.mark.parametrize("name", ["gpt_even", "gpt_weighted", "gpt_summed", "regression"])
 @pytest.mark.parametrize(("count", "plan"), PINNED, ids=lambda v: str(v))
 def test_pinned(name: str, count: int, plan: str) -> None:
     with devices(count, plan):

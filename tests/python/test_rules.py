@@ -26,6 +26,8 @@ STATIC_NUMBERS = {
     "aten.pow.Tensor_Scalar",
     "aten.linalg_vector_norm",
     "aten._foreach_norm.Scalar",
+    "aten.norm.Scalar",
+    "aten.norm.ScalarOpt_dim",
     "aten.arange",
     "aten.histc",
 }
@@ -180,16 +182,15 @@ def masked_targets(target: int, ignore: int) -> Callable:
     return run_part
 
 
-def later_queries(causal: int, mask: int, keys: int) -> Callable:
+def later_queries(causal: int, keys: int) -> Callable:
     """A causal mask whose first query is not the first position."""
 
     def run_part(call: Call, args: list, part: range, run: Callable) -> list[torch.Tensor]:
         if not args[causal]:
             return run(args)
         seen = torch.arange(args[keys].size(2))[None] <= torch.arange(part.start, part.stop)[:, None]
-        args[causal] = False
         bias = torch.zeros(seen.shape, dtype=torch.float64).masked_fill(~seen, -math.inf)
-        return [t for t in call.op(*args, attn_mask=bias) if isinstance(t, torch.Tensor)]
+        return run([*args[:causal], False, bias])
 
     return run_part
 
@@ -241,8 +242,8 @@ POSITIONAL: dict[tuple[object, str], Callable] = {
     (A.nll_loss_forward.default, "c"): masked_targets(1, 4),
     (A.nll_loss2d_forward.default, "c"): masked_targets(1, 4),
     (A.nll_loss_backward.default, "c"): masked_targets(2, 5),
-    (A._scaled_dot_product_flash_attention_for_cpu.default, "s"): later_queries(4, 5, 1),
-    (A._scaled_dot_product_flash_attention_for_cpu_backward.default, "s"): later_queries(7, 8, 2),
+    (A._scaled_dot_product_flash_attention_for_cpu.default, "s"): later_queries(4, 1),
+    (A._scaled_dot_product_flash_attention_for_cpu_backward.default, "s"): later_queries(7, 2),
     (A.arange.default, "d.0"): whole_then_part,
     (A.arange.start, "d.0"): whole_then_part,
     (A.arange.start_step, "d.0"): whole_then_part,
@@ -387,6 +388,8 @@ def check_factor(call: Call, factor: int, count: int) -> None:
                 operands.append(tensor if p == 0 or not summed else torch.zeros_like(tensor))
             elif o in rule["replicated"]:
                 operands.append(tensor)
+            elif o in rule["averaged"]:
+                operands.append(tensor * (len(part) / sizes[factor]))
             else:
                 own = part_of(tensor, dims, sizes, factor, part)
                 operands.append(window.see(own, dims) if window else own)

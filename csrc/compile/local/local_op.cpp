@@ -39,6 +39,7 @@ class WriteLocal {
 
   std::vector<ValueId> run() {
     for (const auto& local : op_.rule.local_args) set_local(local);
+    for (const auto operand : op_.rule.averaged) take_share(operand);
     for (size_t f = 0; f < op_.rule.factors.size(); ++f) {
       if (!parts_.is_split(f)) continue;
       if (op_.rule.factors[f].exchange != ops::Exchange::kNone)
@@ -128,6 +129,14 @@ class WriteLocal {
     } else {
       args_[local.arg] = size;
     }
+  }
+
+  // Of a mean's gradient.
+  void take_share(int32_t operand) {
+    double share = 1;
+    for (size_t f = 0; f < op_.rule.factors.size(); ++f)
+      share *= static_cast<double>(parts_.size(f)) / static_cast<double>(op_.rule.factors[f].size);
+    if (share != 1) operands_[operand] = b_.pointwise("aten.mul.Scalar", {operands_[operand]}, {share});
   }
 
   // --- Nodes --------------------------------------------------------------------------------------
