@@ -138,6 +138,24 @@ double Evaluator::computing_bound(const Pair& pair, int32_t turns) {
   return it.first->second;
 }
 
+Assignment Evaluator::unlimited(const Pair& pair, Gradients gradients, double proof_gap, double give_up) {
+  Terms terms = terms_of(pair, 1);
+  terms.memory_bytes = 1e30;
+  terms.rounds = 1;
+  terms.proof_gap = proof_gap;
+  terms.give_up = give_up;
+  if (pair.stages > 1) {  // its bound is another
+    terms.proof_gap = kRoughGap;
+    terms.steps = kRoughSteps;
+    terms.branches = 0;
+  }
+  OuterChoice outer;
+  outer.gradients = gradients;
+  outer.capacity = pair.capacity;
+  const Step& made = *step(outer);
+  return assign(made, made.frame, mesh_of(pair), terms);
+}
+
 Candidate Evaluator::candidate_of(const Pair& pair, int32_t turns, const Rewriting& rewriting) const {
   Candidate out;
   out.outer.stages = pair.stages;

@@ -12,6 +12,10 @@
 
 namespace moai::plan {
 
+// While pairs are compared; the best is then searched on.
+constexpr double kRoughGap = 0.02;
+constexpr double kRoughSteps = 5e8;
+
 inline constexpr int32_t kMostChunks = 4;  // virtual stages on a device, of a plan that pins none
 
 // One plan of a step on a cluster, made and costed: what the planner tries, and keeps or drops. Steps with
@@ -44,6 +48,11 @@ class Evaluator {
   // What computing alone takes a pipeline at least, in seconds: with so many turns, or whatever number.
   double computing_bound(const Pair& pair, int32_t turns);
   double computing_bound(const Pair& pair);
+
+  // The first assignment of a pair: it knows no limit on memory, goes through the batch at once and computes
+  // nothing twice. Its bound, proven to `proof_gap`, is one on all plans of the pair that have gradients so;
+  // above `give_up` it need not be proven further.
+  Assignment unlimited(const Pair& pair, Gradients gradients, double proof_gap, double give_up);
 
   // A plan of a pair, of which nothing is known yet.
   Candidate candidate_of(const Pair& pair, int32_t turns, const Rewriting& rewriting) const;

@@ -6,6 +6,9 @@ namespace moai::plan {
 
 namespace {
 
+// Devices of a stage.
+constexpr int32_t kThreeAxesFrom = 32;
+
 constexpr uint8_t kData = role_bit(Role::kBatch);
 constexpr uint8_t kInSample = role_bit(Role::kSequence) | role_bit(Role::kExpert) | role_bit(Role::kFeature);
 
@@ -59,6 +62,7 @@ Pair sending_rows(Pair pair, double capacity) {
 std::vector<Pair> three_axes(const Cluster& cluster, int32_t stages) {
   std::vector<Pair> pairs;
   const int32_t devices = cluster.device_count() / stages;
+  if (devices < kThreeAxesFrom) return pairs;
   const int64_t host = most_inner(cluster);
   for (int32_t inner = 2; inner <= host; inner *= 2) {
     for (int32_t middle = 2; middle <= host && int64_t{2} * middle * inner <= devices; middle *= 2) {

@@ -54,7 +54,7 @@ std::vector<Pair> pairs_of(const Cluster& cluster, int32_t stages, bool by_role 
 Pair sending_rows(Pair pair, double capacity);
 
 // Meshes of three axes: data; sequence or experts; sequence or features. The inner two are powers of two
-// that divide a host.
+// that divide a host. None of a few devices, where the third gains nothing.
 std::vector<Pair> three_axes(const Cluster& cluster, int32_t stages);
 
 // Numbers of micro-batches worth a try, ascending: divisors of the batch, each half as much again as the one

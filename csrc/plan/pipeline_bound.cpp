@@ -24,6 +24,7 @@ double least_pipeline_seconds(const Step& step, const Frame& turn, const Cluster
     if (step.time.repeats[n] && id < step.roles.forward_end) forward += seconds;
   }
   const double work = turns * loop;
+  if (stages == 1) return work + once;
   const double others = work / (stages - 1), fill = forward / chunks;
   const double share = others > fill ? (others - fill) / (work + others - fill) : 0;
   const double busiest = others > fill ? (1 - share) * others : fill;

@@ -5,8 +5,9 @@
 
 namespace moai::plan {
 
-// Seconds that no plan comes below that sends a batch in `turns` parts through a pipeline of `stages`, each
-// of `devices`, with up to `chunks` virtual stages on each. `turn` is the frame of one part.
+// Seconds that no plan comes below that sends a batch in `turns` parts through a pipeline of `stages` (1:
+// there is none), each of `devices`, with up to `chunks` virtual stages on each. `turn` is the frame of one
+// part.
 //
 // Every node is split perfectly, nothing is sent, and then, with the work A of all turns, the forward F of
 // one turn and the share x of the last stage: that stage starts when one turn has come through the forward of

@@ -8,6 +8,7 @@
 #include "ir/error.h"
 #include "plan/evaluator.h"
 #include "plan/hints.h"
+#include "plan/least_sum.h"
 #include "plan/pairs.h"
 #include "plan/pairs_to_try.h"
 
@@ -37,8 +38,7 @@ namespace {
 // least. Three axes (data; sequence or experts; sequence or features) are tried last, for the stages of the
 // best plan.
 //
-// The bound of the search is the least over all pairs, tried or not; those below the best plan are proven
-// once more, to the end.
+// The bound of the search is the least over all of these, tried or not: see plan/least_sum.h.
 
 using Clock = std::chrono::steady_clock;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
@@ -48,19 +48,14 @@ constexpr double kHopeless = 1.5;
 constexpr size_t kSearchedOn = 4;
 // What adds up to so many times what the best plan does is not better with an axis more.
 constexpr double kHopelessAxis = 1.2;
-// While pairs are compared; the best is then searched on.
-constexpr double kRoughGap = 0.02;
 constexpr double kRoughProof = 0.005;
 constexpr int32_t kRoughRounds = 10;
-constexpr double kRoughSteps = 5e8;
 constexpr int32_t kMostTried = 100;  // a few seconds on a large cluster
 constexpr size_t kFinalists = 6;
 // What other orders and more chunks may yet take off a pipeline's step.
 constexpr double kWorthOrder = 1.03;
 // Of the best step: slower pipelines are not worth more chunks.
 constexpr double kWorthChunks = 1.25;
-// Devices of a stage from which on three axes are tried.
-constexpr int32_t kThreeAxesFrom = 32;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -119,20 +114,10 @@ class Planner {
 
   // The pair's first assignment; see Note [How plans are searched]. Roughly: most pairs are ruled out by it,
   // and the others are proven at the end.
-  void estimate(Pair* pair, double proof_gap = kRoughGap, double give_up = kInfinity) {
-    Terms terms = plans_.terms_of(*pair, 1);
-    terms.memory_bytes = 1e30;
-    terms.rounds = 1;
-    terms.proof_gap = proof_gap;
-    terms.give_up = give_up;
-    if (pair->stages > 1) {  // its bound is another
-      terms.proof_gap = kRoughGap;
-      terms.steps = kRoughSteps;
-      terms.branches = 0;
-    }
+  void estimate(Pair* pair) {
     const Mesh mesh = plans_.mesh_of(*pair);
     const Step& step = plans_.recorded(*pair);
-    Assignment free = assign(step, step.frame, mesh, terms);
+    Assignment free = plans_.unlimited(*pair, Gradients::kLate, kRoughGap, kInfinity);
     pair->is_estimated = true;
     pair->estimate = free.lower_bound;
     pair->bound = pair->stages == 1 ? free.lower_bound : plans_.computing_bound(*pair);
@@ -143,12 +128,12 @@ class Planner {
       pair->estimate = kInfinity;  // rows cannot be sent there; nobody said that they must
       return;
     }
-    if (!free.fits && give_up == kInfinity) {
+    if (!free.fits) {
       throw Error(Phase::kPlan,
                   concat("nothing splits the step over ", mesh.str(), " as is pinned: ", free.excess))
           .hint("would work: other axes, or none pinned");
     }
-    if (free.fits) check_axes(pins_, step, axis_uses(step, mesh, free));
+    check_axes(pins_, step, axis_uses(step, mesh, free));
     if (pair->stages == 1) pair->free = std::move(free);
   }
 
@@ -367,7 +352,7 @@ class Planner {
     if (!pins_.axes.empty() || pins_.random || best == plan_.candidates.end()) return;
     const OuterChoice outer = best->outer;
     const double give_up = best->fits ? kHopelessAxis * best->assignment.seconds : kInfinity;
-    if (outer.mesh.size() != 2 || cluster_.device_count() / outer.stages < kThreeAxesFrom) return;
+    if (outer.mesh.size() != 2) return;
     for (const auto& pair : three_axes(cluster_, outer.stages)) {
       if (pair.sizes[0] != outer.mesh[0] && pair.sizes[2] != outer.mesh[1]) continue;
       if (plan_.tried >= kMostTried) return;
@@ -377,26 +362,11 @@ class Planner {
     }
   }
 
-  // Bounds all plans. What was only estimated is proven to the end where the bound hangs on it.
+  // Bounds all plans.
   void prove() {
     const Candidate& best = plan_.best();
     const double sum = best.fits ? best.assignment.seconds : kInfinity;
-    Pair* lowest = nullptr;
-    std::vector<Pair*> proven;
-    const auto is_proven = [&] {
-      return lowest->stages > 1 || lowest->free.exact || !best.fits || pins_.random ||
-             std::find(proven.begin(), proven.end(), lowest) != proven.end();
-    };
-    while (true) {
-      lowest = &*std::min_element(pairs_.begin(), pairs_.end(),
-                                  [](const Pair& a, const Pair& b) { return a.bound < b.bound; });
-      if (lowest->bound >= sum * (1 - Terms{}.enough_gap) || is_proven()) break;
-      proven.push_back(lowest);
-      const double before = lowest->bound;
-      estimate(lowest, 0, sum);
-      lowest->bound = std::max(lowest->bound, before);
-    }
-    plan_.lower_bound = lowest->bound;
+    plan_.lower_bound = least_sum(plans_, pairs_, sum);
     if (!best.fits) return;
     plan_.gap = std::max(0.0, 1 - plan_.lower_bound / sum);
     if (!pins_.random) plan_.mesh_gap = std::max(0.0, 1 - best.assignment.lower_bound / sum);
