@@ -43,6 +43,10 @@ struct Candidate {
   std::shared_ptr<const Schedule> schedule;  // of a pipeline
   std::vector<AxisUse> axes;
   std::string layout;  // in words: "data 8 x tensor 8; states in 64 parts"
+
+  // What a device takes, nothing overlapping; of a pipeline the mean over stages, and the fullest one's
+  // messages to others.
+  double sum_seconds() const { return assignment.seconds + handed.communicate; }
 };
 
 }  // namespace moai::plan

@@ -80,7 +80,6 @@ PipelineCost pipeline_cost(const std::vector<Stretch>& line, const OuterChoice& 
       of_device.weights += one.bytes.weights;
       of_device.states += one.bytes.states;
       of_device.gradients += one.bytes.gradients;
-      of_device.activations += one.bytes.activations * problem.in_flight[s];
       of_device.host += one.bytes.host * problem.in_flight[s];
       working = std::max(working, one.bytes.scratch + one.bytes.working);
       if (working > of_device.scratch + of_device.working) {
@@ -93,7 +92,6 @@ PipelineCost pipeline_cost(const std::vector<Stretch>& line, const OuterChoice& 
       between.exposed_host += one.exposed_host * outer.micro_batches;
     }
     of_device.data = data;
-    stage.resident_bytes += (data + working) / outer.chunks;
     const auto send = [&](const Stretch& cut, double* task) {
       const double taken =
           seconds(cluster, Collective::kSendReceive, line_of_stages, cut.cut_bytes) + cut.cut_seconds;
@@ -107,6 +105,8 @@ PipelineCost pipeline_cost(const std::vector<Stretch>& line, const OuterChoice& 
     if (s > 0) stage.to_previous = send(line[out.stage_begins[s] - 1], &stage.backward_seconds);
     pipeline.stages.push_back(stage);
   }
+  for (int32_t d = 0; d < outer.stages; ++d)  // once for all of a device's virtual stages
+    pipeline.stages[d].resident_bytes += data + bytes[d].scratch + bytes[d].working;
   out.schedule = std::make_shared<const Schedule>(make_schedule(pipeline, outer.order));
   const Schedule& schedule = *out.schedule;
   const Simulation simulation = simulate(schedule, pipeline);
@@ -117,6 +117,7 @@ PipelineCost pipeline_cost(const std::vector<Stretch>& line, const OuterChoice& 
   const auto& device = simulation.devices[fullest];
   out.peak_bytes = device.peak_bytes;
   out.bytes = bytes[fullest];
+  out.bytes.activations = device.peak_bytes - out.bytes.total();
   out.bubble_seconds = device.bubble_seconds;
   // A stage's tasks are as long as they wait for their own messages.
   out.handed = handed[fullest];

@@ -368,7 +368,7 @@ class Planner {
     const double sum = best.fits ? best.assignment.seconds : kInfinity;
     plan_.lower_bound = least_sum(plans_, pairs_, sum);
     if (!best.fits) return;
-    plan_.gap = std::max(0.0, 1 - plan_.lower_bound / sum);
+    plan_.gap = std::max(0.0, 1 - plan_.lower_bound / best.sum_seconds());
     if (!pins_.random) plan_.mesh_gap = std::max(0.0, 1 - best.assignment.lower_bound / sum);
   }
 

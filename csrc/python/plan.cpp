@@ -142,7 +142,7 @@ py::dict dict_of(const plan::Candidate& candidate, const plan::Explanation& told
   out["axes"] = axes;
   out["tensors"] = tensors;
   out["step_time_s"] = candidate.step_seconds;
-  out["sum_s"] = found.seconds;
+  out["sum_s"] = candidate.sum_seconds();
   out["lower_bound"] = found.lower_bound;
   out["time"] = time;
   out["peak_bytes"] = candidate.peak_bytes;

@@ -260,7 +260,7 @@ def _fitting(found: dict, out: _Lines) -> None:
         )
     out.add(
         "bound",
-        f"nothing overlapping, {seconds(found['sum_s'])}; no plan below {seconds(found['lower_bound'])}, so at most "
+        f"nothing overlapping, {seconds(found['sum_s'])}{' (of stages, the mean)' if found['stages'] > 1 else ''}; no plan below {seconds(found['lower_bound'])}, so at most "
         f"{found['gap']:.1%} could be gained",
     )
     out.add("faster", ADVICE[bound])
