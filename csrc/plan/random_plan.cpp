@@ -125,19 +125,6 @@ void count_splits(const ir::Graph& graph, const Frame& frame, const Assignment& 
   }
 }
 
-SplitCounts possible_splits(const ir::Graph& graph, const Frame& frame, const Mesh& mesh) {
-  SplitCounts counts;
-  for (size_t n = 0; n < graph.nodes().size(); ++n) {
-    const auto node = static_cast<ir::NodeId>(n);
-    std::set<std::string> names;
-    for (const auto& option : options_of(graph, frame, node, mesh)) {
-      if (is_split(option)) names.merge(names_of(graph, frame, node, option));
-    }
-    for (const auto& name : names) ++counts[name];
-  }
-  return counts;
-}
-
 Assignment random_assignment(const ir::Graph& graph, const Frame& frame, const Mesh& mesh, uint64_t seed,
                              SplitCounts* counts) {
   return Draw(graph, frame, mesh, seed, counts).run();

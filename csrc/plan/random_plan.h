@@ -17,9 +17,6 @@ using SplitCounts = std::map<std::string, int64_t>;
 void count_splits(const ir::Graph& graph, const Frame& frame, const Assignment& assignment,
                   SplitCounts* counts);
 
-// Every split that the rules of a graph's nodes allow on a mesh, under the names of SplitCounts.
-SplitCounts possible_splits(const ir::Graph& graph, const Frame& frame, const Mesh& mesh);
-
 // Whether any axis has a part in it.
 bool is_split(const Option& option);
 

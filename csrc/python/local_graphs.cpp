@@ -107,10 +107,6 @@ void bind_local_graphs(py::module_& m) {
         return py::make_tuple(run(whole, plan), counts);
       },
       py::arg("text"), py::arg("mesh"), py::arg("seed"), py::arg("counts"), py::arg("capacity") = 0);
-  m.def("possible_splits", [](const std::string& text, const std::vector<int32_t>& mesh) {
-    const Whole whole(text, mesh);
-    return plan::possible_splits(whole.graph, whole.frame, whole.mesh);
-  });
   // `by`: dims of inputs. Splits nothing but their atoms, or (`others`) everything else; `sharded`: inputs
   // lie split wherever they can be.
   m.def("greedy_local_graphs",

@@ -30,12 +30,17 @@ def test_parts_of_an_op_make_the_whole(row: int) -> None:
     call = Call(op, make())
     text = call.text()
     whole = local_graphs.run_graph(text, call.operands, call.numbers)
+    used: set[str] = set()
     for mesh in ([2], [3], [4], [2, 2], [2, 3]):
         for counts, plan in _C.local_graphs_of_options(text, mesh):
+            used.update(counts)
             try:
                 device_graphs.check(plan, whole, call.operands, call.numbers)
             except Exception as error:
                 raise AssertionError(f"{op} on {mesh}, split by {counts}: {plan['graphs'][-1]}") from error
+    if all(t.numel() for t in call.results):  # of nothing there are no parts
+        factors = {f["name"] for f in call.rule["factors"] if f["splittable"] and f["size"] >= 2}
+        assert {f"{call.rule['op']} {name}" for name in factors} <= used, "factors that no plan splits"
 
 
 def nll(classes: int, *sizes: int) -> tuple:
