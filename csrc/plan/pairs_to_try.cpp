@@ -57,10 +57,33 @@ void send_rows_too(Evaluator& plans, std::vector<Pair>* pairs) {
   }
 }
 
+// Leaves out pipelines with more virtual stages than forward has stretches.
+void keep_stages(Evaluator& plans, std::vector<Pair>* pairs) {
+  const Pins& pins = plans.pins();
+  const int32_t chunks = pins.chunks.value_or(1);
+  const auto is_pipeline = [](const Pair& pair) { return pair.stages > 1; };
+  const auto fewest = std::find_if(pairs->begin(), pairs->end(), is_pipeline);
+  if (fewest == pairs->end()) return;
+  const int32_t stages = fewest->stages, stretches = plans.recorded(*fewest).stretches();
+  const auto has_too_many = [&](const Pair& pair) {
+    return is_pipeline(pair) && int64_t{pair.stages} * chunks > plans.recorded(pair).stretches();
+  };
+  pairs->erase(std::remove_if(pairs->begin(), pairs->end(), has_too_many), pairs->end());
+  if (std::any_of(pairs->begin(), pairs->end(), is_pipeline)) return;
+  const std::string words = chunks == 1   ? concat("pp=", stages)
+                            : pins.stages ? concat("pp=", stages, ",chunks=", chunks)
+                                          : concat("chunks=", chunks);
+  throw Error(Phase::kConfig, concat(words, " cannot be: forward has ", stretches, " stretches, too few for ",
+                                     int64_t{stages} * chunks, " virtual stages"))
+      .hint(stretches < stages ? concat("would work: pp of at most ", stretches)
+                               : concat("would work: chunks of at most ", stretches / stages));
+}
+
 }  // namespace
 
 std::vector<Pair> pairs_to_try(Evaluator& plans) {
   const Pins& pins = plans.pins();
+  check_pipeline(pins, plans.cluster());
   std::vector<Pair> pairs = !pins.axes.empty() || pins.saved
                                 ? std::vector<Pair>{pinned_pair(pins, plans.cluster())}
                                 : all_pairs(plans);
@@ -71,6 +94,7 @@ std::vector<Pair> pairs_to_try(Evaluator& plans) {
         .hint("would work: a divisor of the devices, of at most as many stages as stretches");
   }
   send_rows_too(plans, &pairs);
+  keep_stages(plans, &pairs);
   if (pins.random) pairs = {pairs[*pins.random % pairs.size()]};
   return pairs;
 }

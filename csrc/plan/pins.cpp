@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <set>
 
 #include "ir/error.h"
 #include "plan/plan_file.h"
@@ -31,9 +32,6 @@ void read_word(const std::string& word, Pins* pins) {
   const std::string name = word.substr(0, equals), value = word.substr(equals + 1);
   const auto axis = [&](uint8_t splits) {
     const int32_t size = number_of(word, value, 1);
-    for (const auto& other : pins->axes) {
-      if (other.name == name) refuse(word, "is there twice");
-    }
     if (size > 1) pins->axes.push_back({name, size, splits, name == "copies"});
   };
   if (name == "copies") return axis(role_bit(Role::kBatch));
@@ -61,10 +59,6 @@ void read_word(const std::string& word, Pins* pins) {
       refuse(word, concat("needs a number from 1 to ", kMostCapacity, ", or 0"));
   } else if (name == "random") {
     pins->random = static_cast<uint64_t>(number_of(word, value, 0));
-    pins->stages = 1;
-    pins->micro_batches = 1;
-    pins->recompute = Recompute::kNone;
-    pins->offload = Offload::kNone;
   } else if (name == "recompute") {
     pins->recompute = parse_recompute(value);
   } else if (name == "offload") {
@@ -85,16 +79,35 @@ void read_word(const std::string& word, Pins* pins) {
   }
 }
 
+// What a random plan is, whatever its seed.
+void settle_random(Pins* pins) {
+  if (pins->stages.value_or(1) != 1 || pins->micro_batches.value_or(1) != 1 ||
+      pins->recompute.value_or(Recompute::kNone) != Recompute::kNone ||
+      pins->offload.value_or(Offload::kNone) != Offload::kNone)
+    refuse(concat("random=", *pins->random), "has one stage, its batch at once, and all that it made at hand");
+  pins->stages = 1;
+  pins->micro_batches = 1;
+  pins->recompute = Recompute::kNone;
+  pins->offload = Offload::kNone;
+}
+
+// Axes that only samples are split along.
+bool is_for_samples(const AxisPin& pin) { return pin.splits == role_bit(Role::kBatch); }
+
 }  // namespace
 
 Pins parse_pins(const std::string& text) {
   Pins pins;
+  std::set<std::string> names;
   size_t at = 0;
   while (at < text.size()) {
     const size_t comma = std::min(text.find(',', at), text.size());
-    read_word(text.substr(at, comma - at), &pins);
+    const std::string word = text.substr(at, comma - at);
+    if (!names.insert(word.substr(0, word.find('='))).second) refuse(word, "is there twice");
+    read_word(word, &pins);
     at = comma + 1;
   }
+  if (pins.random) settle_random(&pins);
   return pins;
 }
 
@@ -131,6 +144,52 @@ Pair pinned_pair(const Pins& pins, const Cluster& cluster) {
   }
   pair.stages = static_cast<int32_t>(stages);
   return pair;
+}
+
+void check_pipeline(const Pins& pins, const Cluster& cluster) {
+  const bool has_chunks = pins.chunks.value_or(1) > 1;
+  if (pins.saved || (!pins.order && !has_chunks)) return;
+  const bool may_have_stages = cluster.device_count() > 1 && pins.stages.value_or(2) > 1 &&
+                               (pins.axes.empty() || pinned_pair(pins, cluster).stages > 1);
+  if (may_have_stages) return;
+  throw Error(Phase::kConfig,
+              concat(pins.order ? concat("order=", order_name(*pins.order)) : concat("chunks=", *pins.chunks),
+                     " cannot be: it is of a pipeline, and as pinned ", cluster.name, " has one stage"))
+      .hint("would work: pp=2 or more with it, or neither");
+}
+
+bool fits_batch(const Pins& pins, const Step& step, int32_t turns) {
+  if (pins.saved || step.time.atoms.empty()) return true;
+  std::vector<int64_t> left;  // of each atom of the batch, how many parts it may still be split in
+  for (const auto atom : step.time.atoms) left.push_back(step.frame.atoms.size(atom));
+  left[0] /= turns;
+  for (const auto& pin : pins.axes) {
+    if (!is_for_samples(pin)) continue;
+    const auto most = std::max_element(left.begin(), left.end());
+    if (*most < pin.size) return false;
+    *most /= pin.size;
+  }
+  return true;
+}
+
+void check_batch(const Pins& pins, const Step& step, int32_t turns) {
+  if (fits_batch(pins, step, turns)) return;
+  int64_t batch = 1, parts = 1;
+  for (const auto atom : step.time.atoms) batch *= step.frame.atoms.size(atom);
+  std::string words;
+  for (const auto& pin : pins.axes) {
+    if (!is_for_samples(pin)) continue;
+    parts *= pin.size;
+    words += concat(words.empty() ? "" : ",", pin.name, "=", pin.size);
+  }
+  int32_t most = turns;
+  while (--most > 0 && (step.time.size % most != 0 || !fits_batch(pins, step, most))) {
+  }
+  throw Error(Phase::kPlan,
+              concat(words, turns > 1 ? concat(",micro=", turns) : "", " cannot be: a batch of ", batch,
+                     " cannot be split in ", parts, " parts", turns > 1 ? concat(" and ", turns, " turns") : ""))
+      .hint(concat("would work: ", most > 0 ? concat("micro=", most) : "fewer parts", ", or a batch of ",
+                   parts * turns));
 }
 
 namespace {

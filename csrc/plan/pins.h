@@ -49,7 +49,7 @@ struct Pins {
 // parallelism along which ZeRO does not shard, as hybrid sharding has it outside of dp), offload (none,
 // activations), chunks, order (gpipe, 1f1b, zero_bubble), sends (whole, parts), gathers (once, ahead),
 // capacity (of experts that rows are sent to, 0 where none are), random (a seed: any valid plan). Axes of one
-// part are left out. Throws Error(Phase::kConfig) naming the word.
+// part are left out. Throws Error(Phase::kConfig) naming the word, also where it is there twice.
 Pins parse_pins(const std::string& text);
 
 // A saved plan settles all that pins can: the pins that it amounts to.
@@ -58,6 +58,16 @@ Pins settled(Pins pins);
 // What pinned axes and stages come to on a cluster. Throws Error(Phase::kConfig) where they do not take all
 // of its devices.
 Pair pinned_pair(const Pins& pins, const Cluster& cluster);
+
+// What a pipeline alone has is a mistake where pins and cluster leave one stage. Throws Error(Phase::kConfig)
+// naming the pin.
+void check_pipeline(const Pins& pins, const Cluster& cluster);
+
+// Whether the pinned axes that samples alone are split along fit into what one of so many turns has of the
+// batch, together. `turns` divides it.
+bool fits_batch(const Pins& pins, const Step& step, int32_t turns);
+// Throws Error(Phase::kPlan) where they do not, naming the pins and the batch.
+void check_batch(const Pins& pins, const Step& step, int32_t turns);
 
 // Whether every axis that is pinned splits something. `uses`: by axis.
 bool uses_axes(const Pins& pins, const std::vector<AxisUse>& uses);

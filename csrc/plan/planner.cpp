@@ -103,6 +103,7 @@ class Planner {
 
   void find_pairs() {
     pairs_ = pairs_to_try(plans_);
+    plans_.turns_of(pairs_.front());  // pins that cannot be are told before anything is solved
     for (auto& pair : pairs_) {
       if (pair.stages == 1 || !pins_.axes.empty()) {
         estimate(&pair);

@@ -8,6 +8,7 @@ import moai
 import pytest
 from moai import _C
 from moai.cli import main
+from moai.planning.command import with_memory
 
 KEYS = {"fits", "step_time_s", "tokens_per_s", "peak_bytes", "layout", "lower_bound", "gap", "plan_seconds"}
 
@@ -163,12 +164,29 @@ def test_a_saved_plan_comes_back_and_can_be_edited(tmp_path, capsys) -> None:
         ("pp=two", "`pp=two` in the pins needs a number from 1"),
         ("recompute=some", "`some` is no way to recompute"),
         ("pp=3", "pp=3 cannot be"),
+        ("dp=8,micro=8,pp=1", "dp=8,micro=8 cannot be: a batch of 8 cannot be split in 8 parts and 8 turns"),
+        ("dp=8,micro=8", "would work: micro=1, or a batch of 64"),
+        ("dp=4,pp=2,micro=4", "would work: micro=2, or a batch of 16"),
+        ("copies=4,dp=2,micro=2", "copies=4,dp=2,micro=2 cannot be: a batch of 8 cannot be split in 8 parts and 2 turns"),
+        ("pp=8,chunks=8", "pp=8,chunks=8 cannot be: forward has 27 stretches, too few for 64 virtual stages"),
+        ("pp=8,chunks=8", "would work: chunks of at most 3"),
+        ("chunks=64", "chunks=64 cannot be: forward has 27 stretches, too few for 128 virtual stages"),
+        ("pp=1,order=gpipe", "order=gpipe cannot be: it is of a pipeline, and as pinned h100:8 has one stage"),
+        ("dp=8,chunks=2", "chunks=2 cannot be: it is of a pipeline"),
+        ("capacity=3,capacity=2", "`capacity=2` in the pins is there twice"),
+        ("dp=1,dp=8", "`dp=8` in the pins is there twice"),
+        ("random=3,pp=2", "`random=3` in the pins has one stage"),
     ],
-)
+)  # fmt: skip
 def test_an_impossible_pin_is_named(pin: str, said: str) -> None:
     with pytest.raises((RuntimeError, ValueError)) as raised:
         moai.plan("gpt2", 8, 128, "h100:8", pin=pin)
     assert said in str(raised.value)
+
+
+def test_turns_leave_enough_for_the_axes_that_are_pinned() -> None:
+    found = moai.plan("gpt2", 8, 1024, with_memory("h100:4", 2**29), pin="dp=4,pp=1")
+    assert {plan["micro_batches"] for plan in (found, *found["runners_up"], *found["too_large"])} == {1, 2}
 
 
 def test_pins_are_kept() -> None:
