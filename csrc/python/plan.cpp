@@ -143,7 +143,8 @@ py::dict dict_of(const plan::Candidate& candidate, const plan::Explanation& told
   out["tensors"] = tensors;
   out["step_time_s"] = candidate.step_seconds;
   out["sum_s"] = candidate.sum_seconds();
-  out["lower_bound"] = found.lower_bound;
+  // Infinite where nothing fits, which JSON has no word for.
+  out["lower_bound"] = candidate.fits ? py::object(py::float_(found.lower_bound)) : py::none();
   out["time"] = time;
   out["peak_bytes"] = candidate.peak_bytes;
   out["bytes"] = dict_of(candidate.bytes);

@@ -77,6 +77,16 @@ def test_a_model_too_large_is_told_by_how_much(capsys) -> None:
     assert status == 1 and "fits         no: " in said and "GiB too many" in said
 
 
+def test_what_does_not_fit_is_told_in_json_that_others_read(capsys) -> None:
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is no JSON")
+
+    arguments = ["--model", "gpt2", "--batch", "8", "--seq", "128", "--cluster", "h100:1", "--memory", "100MiB", "--pin", "pp=1"]  # fmt: skip
+    assert main(["plan", *arguments, "--json", "-"]) == 1
+    found = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    assert not found["fits"] and found["too_large"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -196,7 +196,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"moai plan: {str(error).removeprefix('moai plan: ')}", file=sys.stderr)
         return BAD_INPUT
     if quiet:
-        print(json.dumps(found, indent=1))
+        print(_json(found))
     else:
         _leave_the_scripts_line(arguments)
         print(report(found))
@@ -211,9 +211,14 @@ def _leave_the_scripts_line(arguments: argparse.Namespace) -> None:
         print(file=sys.stderr, flush=True)
 
 
+def _json(found: dict) -> str:
+    """The result as JSON, which has no infinity."""
+    return json.dumps(found, indent=1, allow_nan=False)
+
+
 def _write(arguments: argparse.Namespace, found: dict) -> None:
     if arguments.json and arguments.json != "-":
-        Path(arguments.json).write_text(json.dumps(found, indent=1) + "\n")
+        Path(arguments.json).write_text(_json(found) + "\n")
     if arguments.html:
         from .page import page
 
