@@ -1,8 +1,8 @@
 #include "compile/largest_values.h"
 
 #include <algorithm>
-#include <cstdio>
 
+#include "ir/bytes_text.h"
 #include "ir/error.h"
 
 namespace moai::compile {
@@ -34,12 +34,6 @@ std::vector<Origin> origins(const Program& program) {
   return all;
 }
 
-std::string mebibytes(int64_t bytes) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.1f MiB", static_cast<double>(bytes) / (1 << 20));
-  return text;
-}
-
 }  // namespace
 
 std::vector<std::string> largest_values(const Program& program, size_t instruction, size_t most,
@@ -65,7 +59,7 @@ std::vector<std::string> largest_values(const Program& program, size_t instructi
   std::vector<std::string> texts;
   for (const int32_t b : alive) {
     const Origin& origin = origin_of[b];
-    std::string text = mebibytes(program.buffers[b].bytes);
+    std::string text = bytes_text(static_cast<double>(program.buffers[b].bytes));
     if (origin.access != kNone) text += " " + program.accesses[origin.access].type.str();
     const ir::NodeId id = origin.instruction == kNone ? kNone : program.instructions[origin.instruction].node;
     if (id == kNone || id >= static_cast<ir::NodeId>(program.graph.nodes().size())) {

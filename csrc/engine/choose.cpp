@@ -7,6 +7,7 @@
 #include "engine/stats.h"
 #include "ir/arg.h"
 #include "ir/error.h"
+#include "plan/explain.h"
 #include "plan/pairs.h"
 #include "plan/plan_file.h"
 #include "plan/prepare.h"
@@ -82,6 +83,14 @@ compile::Stages stages_of(const plan::Step& step, const compile::Loop& loop, con
                           const std::shared_ptr<const plan::Schedule>& schedule) {
   if (outer.stages == 1) return compile::Stages::none(step.graph, loop);
   return compile::Stages::planned(step, loop, outer.stages, begins, schedule);
+}
+
+[[noreturn]] void fits_nowhere(const std::string& excess, const std::vector<plan::MemoryPart>& parts) {
+  constexpr size_t kMostParts = 4;
+  OutOfMemory error(Phase::kPlan, concat("no plan of this step fits: ", excess));
+  if (!parts.empty()) error.detail("most of it: " + plan::memory_text(parts, kMostParts));
+  error.hint("would fit: more devices, more memory on each (MOAI_DEVICE_MEMORY), or a smaller batch");
+  throw error;
 }
 
 }  // namespace
@@ -282,7 +291,7 @@ plan::StepPlan Chooser::plan_pinned(const ir::Graph& graph) const {
 Choice Chooser::planned(const ir::Graph& graph) {
   const plan::StepPlan found = plan_pinned(graph);
   const plan::Candidate& best = found.best();
-  if (!best.fits) throw OutOfMemory(Phase::kPlan, concat("no plan of this step fits: ", best.excess));
+  if (!best.fits) fits_nowhere(best.excess, plan::memory_parts(found, cluster_));
   shape_ = {best.outer.stages, best.outer.mesh};
   Prediction predicted;
   predicted.step_seconds = best.step_seconds;
@@ -316,7 +325,10 @@ Choice Chooser::in_place(const ir::Graph& graph, const std::vector<runtime::Shar
     choice = in_place(step, count, lie);
     if (choice.assignment.fits) return choice;
   }
-  throw OutOfMemory(Phase::kPlan, concat("no plan of this step fits: ", choice.assignment.excess));
+  plan::Terms terms;
+  terms.turns = turns.back();
+  fits_nowhere(choice.assignment.excess,
+               plan::memory_parts(step, choice.frame, choice.mesh, terms, choice.assignment));
 }
 
 Choice Chooser::in_place(const plan::Step& step, int32_t turns,

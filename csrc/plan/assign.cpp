@@ -6,6 +6,7 @@
 #include <tuple>
 #include <utility>
 
+#include "ir/bytes_text.h"
 #include "ir/error.h"
 #include "plan/hints.h"
 #include "plan/live_bytes.h"
@@ -60,6 +61,7 @@ class Assigner {
       const std::vector<double> live = live_bytes(step_, frame_, mesh_, terms_, best);
       const auto most = std::max_element(live.begin(), live.end());
       best.bytes = live.empty() ? 0 : *most;
+      best.fullest = static_cast<ir::NodeId>(most - live.begin());
       best.scratch_bytes = live.empty() ? 0 : best.nodes[most - live.begin()].scratch_bytes;
       if (best.bytes <= terms_.memory_bytes * (1 + 1e-9)) {
         options.halvings = terms_.halvings;
@@ -69,10 +71,10 @@ class Assigner {
         }
         return best;
       }
-      if (round == kMoreMoments || !add_moment(static_cast<ir::NodeId>(most - live.begin()), best)) {
+      if (round == kMoreMoments || !add_moment(best.fullest, best)) {
         best.fits = false;
-        best.excess = concat("memory at ", graph_.node(static_cast<ir::NodeId>(most - live.begin())).op.str(),
-                             ": ", best.bytes, " bytes, limit ", terms_.memory_bytes);
+        best.excess = concat("memory at ", graph_.node(best.fullest).op.str(), ": ", bytes_text(best.bytes),
+                             ", limit ", bytes_text(terms_.memory_bytes));
         return best;
       }
       start = found.solution.choice;
@@ -359,40 +361,64 @@ class Assigner {
     return resources;
   }
 
-  // The most that the options that use least would use together, at some moment.
-  double least_bytes(const Resources& resources) const {
+  // What the options that use least at a moment use together.
+  double least_bytes(const Resources& resources, size_t moment) const {
+    double bytes = 0;
+    const auto least = least_choice(resources, moment);
+    for (size_t v = 0; v < least.size(); ++v)
+      bytes += resources.uses[v][static_cast<size_t>(least[v]) * resources.limits.size() + moment];
+    return bytes;
+  }
+
+  // By variable.
+  std::vector<int32_t> least_choice(const Resources& resources, size_t moment) const {
     const size_t count = resources.limits.size();
-    std::vector<double> bytes(count, 0.0);
+    std::vector<int32_t> choice;
     for (const auto& uses : resources.uses) {
-      for (size_t m = 0; m < count; ++m) {
-        double least = std::numeric_limits<double>::infinity();
-        for (size_t at = m; at < uses.size(); at += count) least = std::min(least, uses[at]);
-        if (least < std::numeric_limits<double>::infinity()) bytes[m] += least;
+      size_t least = 0;
+      for (size_t i = 1; i * count < uses.size(); ++i) {
+        if (uses[i * count + moment] < uses[least * count + moment]) least = i;
+      }
+      choice.push_back(static_cast<int32_t>(least));
+    }
+    return choice;
+  }
+
+  // Says where nothing fits, and returns the choice that takes least there.
+  std::vector<int32_t> tell_excess(const WithinSolution& found, const Resources& resources,
+                                   Assignment* out) const {
+    size_t worst = 0;
+    std::vector<double> used = found.used;
+    for (size_t m = 0; m < moments_.size(); ++m) {
+      if (found.used.empty()) used.push_back(least_bytes(resources, m));
+      if (used[m] - resources.limits[m] > used[worst] - resources.limits[worst]) worst = m;
+    }
+    out->fullest = moments_[worst].node;
+    out->bytes = used[worst] + moments_[worst].beside;
+    if (used[worst] > resources.limits[worst]) {
+      out->excess = concat(resources.names[worst], ": ", bytes_text(out->bytes), " at least, limit ",
+                           bytes_text(terms_.memory_bytes));
+    } else {
+      try {
+        require_feasible(problem_, resources, found);
+      } catch (const Error& error) {
+        out->excess = error.what();
       }
     }
-    return *std::max_element(bytes.begin(), bytes.end());
+    return least_choice(resources, worst);
   }
 
   Assignment read(const WithinSolution& found, const Resources& resources) const {
     Assignment out;
     out.variables = problem_.variables();
-    out.bytes =
-        found.used.empty() ? least_bytes(resources) : *std::max_element(found.used.begin(), found.used.end());
     for (int32_t v = 0; v < problem_.variables(); ++v) out.options += problem_.options(v);
     out.exact = found.solution.exact;
     out.rounds = found.rounds;
     out.lower_bound = found.solution.lower_bound;
-    if (!found.solution.feasible()) {
-      try {
-        require_feasible(problem_, resources, found);
-      } catch (const Error& error) {
-        out.excess = error.what();
-      }
-      return out;
-    }
-    out.fits = true;
-    out.seconds = found.solution.cost;
-    const auto& choice = found.solution.choice;
+    out.fits = found.solution.feasible();
+    const std::vector<int32_t> choice =
+        out.fits ? found.solution.choice : tell_excess(found, resources, &out);
+    if (out.fits) out.seconds = found.solution.cost;
     std::vector<int32_t> number(options_.size(), -1);
     for (size_t n = 0; n < fold_.of_node.size(); ++n) {
       const auto c = fold_.of_node[n];
@@ -403,7 +429,9 @@ class Assigner {
       }
       out.compute_seconds += out.nodes[n].seconds * turns(static_cast<ir::NodeId>(n));
     }
-    out.communicate_seconds = out.seconds - out.compute_seconds;
+    if (!out.fits && out.fullest < static_cast<ir::NodeId>(out.nodes.size()))
+      out.scratch_bytes = out.nodes[out.fullest].scratch_bytes;
+    out.communicate_seconds = std::max(0.0, out.seconds - out.compute_seconds);
     for (size_t i = 0; i < fold_.of_input.size(); ++i) {
       const auto c = fold_.of_input[i];
       if (number[c] < 0) {

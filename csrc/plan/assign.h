@@ -52,7 +52,10 @@ struct Assignment {
   int32_t options = 0;         // of all variables
   bool exact = false;          // `seconds` is proven least, on this mesh
   int32_t rounds = 0;          // of prices on memory
-  std::string excess;          // where nothing fits: what is exceeded
+  // At which the most lies on a device. Where nothing fits: at which the least is too much; then nodes and
+  // inputs lie as they take least there.
+  ir::NodeId fullest = 0;
+  std::string excess;  // where nothing fits: what is exceeded
 
   // Where a value of the graph lies.
   const Placement& placement(const ir::Graph& graph, ir::ValueId value) const {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "ir/bytes_text.h"
 #include "ir/error.h"
 #include "plan/live_bytes.h"
 #include "plan/pipeline_bound.h"
@@ -202,13 +203,14 @@ void Evaluator::solve(Candidate* out, Terms terms) {
     simulate(out, mesh, terms);
     if (out->bytes.host > cluster_.device(0).host_memory_bytes) {
       out->fits = false;
-      out->excess = concat("memory of the host: ", out->bytes.host, " bytes for each device, limit ",
-                           cluster_.device(0).host_memory_bytes);
+      out->excess = concat("memory of the host: ", bytes_text(out->bytes.host), " for each device, limit ",
+                           bytes_text(static_cast<double>(cluster_.device(0).host_memory_bytes)));
       return;
     }
     if (!out->excess.empty() || out->peak_bytes <= memory_ * (1 + 1e-9)) return;
     out->fits = false;
-    out->excess = concat("memory of the fullest stage: ", out->peak_bytes, " bytes, limit ", memory_);
+    out->excess =
+        concat("memory of the fullest stage: ", bytes_text(out->peak_bytes), ", limit ", bytes_text(memory_));
     terms.memory_bytes *= 0.98 * memory_ / out->peak_bytes;
   }
 }

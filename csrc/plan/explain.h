@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "plan/breakdown.h"
+#include "plan/memory_parts.h"
 #include "plan/picture.h"
 #include "plan/planner.h"
 
@@ -15,9 +16,14 @@ struct Explanation {
   Breakdown breakdown;  // where its time goes
   Picture picture;      // how its step goes
   std::string saved;    // the plan as JSON (plan_file.h)
+  // Where none fits: what takes the memory of the one that comes nearest, and nothing of the above.
+  std::vector<MemoryPart> memory;
 };
 
-// Of a step's best plan, on the cluster that it was planned for; empty where none fits.
+// Of a step's best plan, on the cluster that it was planned for.
 Explanation explain(const StepPlan& found, const Cluster& cluster);
+
+// What lies on a device at the fullest moment of that plan.
+std::vector<MemoryPart> memory_parts(const StepPlan& found, const Cluster& cluster);
 
 }  // namespace moai::plan

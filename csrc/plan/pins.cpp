@@ -84,7 +84,8 @@ void settle_random(Pins* pins) {
   if (pins->stages.value_or(1) != 1 || pins->micro_batches.value_or(1) != 1 ||
       pins->recompute.value_or(Recompute::kNone) != Recompute::kNone ||
       pins->offload.value_or(Offload::kNone) != Offload::kNone)
-    refuse(concat("random=", *pins->random), "has one stage, its batch at once, and all that it made at hand");
+    refuse(concat("random=", *pins->random),
+           "has one stage, its batch at once, and all that it made at hand");
   pins->stages = 1;
   pins->micro_batches = 1;
   pins->recompute = Recompute::kNone;
@@ -185,9 +186,9 @@ void check_batch(const Pins& pins, const Step& step, int32_t turns) {
   int32_t most = turns;
   while (--most > 0 && (step.time.size % most != 0 || !fits_batch(pins, step, most))) {
   }
-  throw Error(Phase::kPlan,
-              concat(words, turns > 1 ? concat(",micro=", turns) : "", " cannot be: a batch of ", batch,
-                     " cannot be split in ", parts, " parts", turns > 1 ? concat(" and ", turns, " turns") : ""))
+  throw Error(Phase::kPlan, concat(words, turns > 1 ? concat(",micro=", turns) : "",
+                                   " cannot be: a batch of ", batch, " cannot be split in ", parts, " parts",
+                                   turns > 1 ? concat(" and ", turns, " turns") : ""))
       .hint(concat("would work: ", most > 0 ? concat("micro=", most) : "fewer parts", ", or a batch of ",
                    parts * turns));
 }

@@ -126,6 +126,16 @@ py::dict dict_of(const plan::Candidate& candidate, const plan::Explanation& told
   time["exposed_host_s"] = candidate.spent.exposed_host;
   time["between_stages_s"] = candidate.handed.communicate;
   time["exposed_between_stages_s"] = candidate.handed.exposed;
+  py::list memory;
+  for (const auto& part : told.memory) {
+    py::dict one;
+    one["kind"] = plan::memory_kind_name(part.kind);
+    one["op"] = part.op;
+    one["type"] = part.type;
+    one["count"] = part.count;
+    one["bytes"] = part.bytes;
+    memory.append(one);
+  }
   const auto& found = candidate.assignment;
   py::dict out;
   out["fits"] = candidate.fits;
@@ -153,6 +163,7 @@ py::dict dict_of(const plan::Candidate& candidate, const plan::Explanation& told
   out["options"] = found.options;
   out["exact"] = found.exact;
   out["excess"] = candidate.excess;
+  out["memory_parts"] = memory;
   out["breakdown"] = dict_of(told.breakdown, candidate.axes);
   out["picture"] = dict_of(told.picture);
   return out;

@@ -1,11 +1,11 @@
 #include "runtime/memory.h"
 
 #include <algorithm>
-#include <cstdio>
 #include <map>
 #include <mutex>
 #include <vector>
 
+#include "ir/bytes_text.h"
 #include "ir/error.h"
 
 namespace moai::runtime {
@@ -27,13 +27,6 @@ int64_t rounded(int64_t bytes) {
   int64_t unit = bytes >= kMapped ? kPage : kLine;
   while (unit < bytes / 64) unit *= 2;
   return std::max(kLine, (bytes + unit - 1) / unit * unit);
-}
-
-std::string size_text(int64_t bytes) {
-  if (bytes < (1 << 20)) return concat(bytes, " bytes");
-  char text[32];
-  std::snprintf(text, sizeof text, "%.1f MiB", static_cast<double>(bytes) / (1 << 20));
-  return text;
 }
 
 }  // namespace
@@ -62,8 +55,9 @@ struct MemoryPool::State {
     const int64_t free = limit_bytes - stats.live_bytes;
     if (limit_bytes < 0 || size <= free) return;
     OutOfMemory error(Phase::kRun,
-                      concat("out of memory", where, ": ", size_text(asked), " asked for, ", size_text(free),
-                             " free of ", size_text(limit_bytes), " (MOAI_DEVICE_MEMORY)"));
+                      concat("out of memory", where, ": ", bytes_text(static_cast<double>(asked)),
+                             " asked for, ", bytes_text(static_cast<double>(free)), " free of ",
+                             bytes_text(static_cast<double>(limit_bytes)), " (MOAI_DEVICE_MEMORY)"));
     error.hint(
         "would work: a smaller batch, activation checkpointing, `del` of what is held in vain, or more "
         "memory");
@@ -116,7 +110,7 @@ BlockPtr MemoryPool::allocate(int64_t bytes) {
   }
   if (data == nullptr) {
     OutOfMemory error(Phase::kRun, concat("out of memory", state_->where, ": the machine has no room for ",
-                                          size_text(bytes)));
+                                          bytes_text(static_cast<double>(bytes))));
     error.hint("would work: a smaller batch or model");
     throw error;
   }

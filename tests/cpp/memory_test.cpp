@@ -126,10 +126,10 @@ TEST_CASE("out_of_memory_says_what_was_asked_for_and_what_would_work") {
   } rows[] = {
       {1024, 512, 512, "no error"},
       {1024, 512, 513, limit("513 bytes", "512 bytes")},
-      {1024, 0, kMost, limit("8796093022208.0 MiB", "1024 bytes")},
-      {kMost, 64, kMost, machine("8796093022208.0 MiB")},
-      {-1, 64, kMost, machine("8796093022208.0 MiB")},
-      {-1, 64, int64_t{1} << 60, machine("1099511627776.0 MiB")},
+      {1024, 0, kMost, limit("8388608.0 TiB", "1024 bytes")},
+      {kMost, 64, kMost, machine("8388608.0 TiB")},
+      {-1, 64, kMost, machine("8388608.0 TiB")},
+      {-1, 64, int64_t{1} << 60, machine("1048576.0 TiB")},
   };
   for (const auto& row : rows) {
     MemoryPool pool(row.limit);

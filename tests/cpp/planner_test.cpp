@@ -5,6 +5,7 @@
 #include "ir/error.h"
 #include "ir/graph.h"
 #include "plan/assign.h"
+#include "plan/memory_parts.h"
 #include "plan/pairs.h"
 #include "plan/planner.h"
 #include "plan/split_lists.h"
@@ -142,19 +143,34 @@ TEST_CASE("a plan is no worse than any single axis, and memory bounds it") {
   const Planned one(text, "h100:1", {});
   CHECK(free.seconds <= one.assign(plenty).seconds);
 
-  // With half the memory that the free plan takes, it fits in another way, or says what is exceeded.
+  // Half the memory that the free plan takes is kept to in another way, which takes longer.
   const double half = free.bytes / 2;
   const auto tight = p.assign(half);
-  if (tight.fits) {
-    CHECK(tight.bytes <= half * (1 + 1e-9));
-    CHECK(tight.seconds >= free.lower_bound * (1 - 1e-9));
-  } else {
-    CHECK(!tight.excess.empty());
-  }
+  REQUIRE(tight.fits);
+  CHECK(tight.bytes <= half * (1 + 1e-9));
+  CHECK(tight.seconds > free.seconds);
+  CHECK(tight.lower_bound >= free.lower_bound * (1 - 1e-9));
+
   const auto none = p.assign(1000);
   CHECK(!none.fits);
-  CHECK(none.excess.find("memory") != std::string::npos);
+  CHECK(none.excess.find("memory at the end of forward: ") != std::string::npos);
+  CHECK(none.excess.find(" at least, limit 1000 bytes") != std::string::npos);
   CHECK(none.bytes > 1000);
+}
+
+TEST_CASE("where nothing fits, the parts of the least that lies there add up and are named") {
+  const Planned p(layered(2, 64), "h100:2", {2});
+  const auto none = p.assign(1000);
+  REQUIRE(!none.fits);
+  plan::Terms terms;
+  const auto parts = plan::memory_parts(p.step, p.frame, p.mesh, terms, none);
+  REQUIRE(parts.size() > 1);
+  double sum = 0;
+  for (const auto& part : parts) sum += part.bytes;
+  CHECK(sum == Approx(none.bytes));
+  // Two layers' weights of each kind, in halves.
+  CHECK(plan::memory_text(parts, 2) ==
+        "weights 2 x bf16[256,64], 32.0 KiB; weights 2 x bf16[64,256], 32.0 KiB");
 }
 
 TEST_CASE("turns over time share the batch, and memory with it") {

@@ -304,9 +304,15 @@ def test_the_report_fits_a_terminal_and_the_page_stands_alone(tmp_path: Path) ->
 
 
 def test_a_step_that_does_not_fit_says_what_would(tmp_path: Path) -> None:
-    done = plan(tmp_path, BARE.format(between="pass", after="pass"), options=("--memory", "150KiB"))
+    options = ("--memory", "4KiB", "--pin", "recompute=none,micro=1")
+    text = BARE.format(between="pass", after="pass")
+    done = plan(tmp_path, text, "--width", "4", options=options, cluster="h100:1")
     assert done.returncode == 1
-    assert re.search(r"fits +no: .* too many", done.stdout) and "would fit" in done.stdout
+    said = " ".join(done.stdout.split())
+    assert "fits no: 6.7 KiB on each device at least, 2.7 KiB too many" in said
+    assert "most of it activations 4.5 KiB, states 1.2 KiB, weights 592 B, data 512 B" in said
+    assert "2.0 KiB f32[32,16] activations aten.gelu train.py:11" in said
+    assert "would fit more devices, or a smaller batch, or fewer pins" in said
 
 
 def test_a_sweep_asks_the_script(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import moai
 import pytest
@@ -73,8 +74,29 @@ def test_the_command_prints_and_writes_what_the_function_returns(capsys, tmp_pat
 def test_a_model_too_large_is_told_by_how_much(capsys) -> None:
     pytest.importorskip("transformers", reason="transformers is not installed")
     status = main(["plan", "--model", "llama3-8b", "--batch", "1", "--seq", "128", "--cluster", "rtx3090:1"])
-    said = capsys.readouterr().out
-    assert status == 1 and "fits         no: " in said and "GiB too many" in said
+    said = " ".join(capsys.readouterr().out.split())
+    assert status == 1 and "fits no: 59.8 GiB on each device at least, 36.3 GiB too many" in said
+    assert "memory at the end of backward: 59.8 GiB at least, limit 23.5 GiB" in said
+    assert "most of it states 29.9 GiB, weights 15.0 GiB, gradients 15.0 GiB" in said
+    assert "14.0 GiB 128 x bf16[14336,4096] states" in said
+    assert (
+        "would fit rtx3090:4 (" in said and "no smaller batch, as weights, states and gradients are" in said
+    )
+
+
+@pytest.mark.parametrize(
+    ("memory", "pin", "says"),
+    [
+        ("1100MiB", "", r"would fit h100:2 \([\d,]+ tokens/sec\), or shorter sequences; no smaller batch, as one sample at a time"),
+        ("1100MiB", "", r"MiB bf16\[65536,50257\] activations aten.mm"),
+        ("3GiB", "pp=1,micro=1,recompute=none", "would fit more devices, or a smaller batch, or shorter sequences, or fewer pins"),
+        ("3GiB", "pp=1,micro=1,recompute=none", r"exceeded memory at [\w. ]+: \d+\.\d GiB.*, limit 3.0 GiB"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_says_what_it_is_and_what_would(memory: str, pin: str, says: str, capsys) -> None:
+    arguments = ["--model", "gpt2", "--batch", "64", "--seq", "1024", "--cluster", "h100:1"]
+    assert main(["plan", *arguments, "--memory", memory, "--pin", pin]) == 1
+    assert re.search(says, " ".join(capsys.readouterr().out.split()))
 
 
 def test_what_does_not_fit_is_told_in_json_that_others_read(capsys) -> None:

@@ -20,7 +20,7 @@ __all__ = ["MODELS", "BadPlanInput", "ScriptFailed", "plan", "plan_script"]
 # What of the best plan stands in the result under its own name.
 CHOICES = (
     "mesh", "axes", "tensors", "stages", "chunks", "order", "stage_begins", "micro_batches", "recompute", "capacity", "offload", "time",
-    "bytes", "host_bytes",
+    "bytes", "host_bytes", "memory_parts",
 )  # fmt: skip
 
 
@@ -117,7 +117,7 @@ def plan_recorded(step: RecordedStep, cluster: str, pin: str = "", saved: str = 
         steps_recorded=step.steps, optimizers=step.optimizers, steps_alike=step.settled,
         other_sizes=step.other_sizes,
     )  # fmt: skip
-    for op in found["kept_whole_ops"]:
+    for op in (*found["kept_whole_ops"], *found["memory_parts"]):
         op["line"] = step.line_of_op.get(".".join(op["op"].split(".")[:2]), "")
     return found
 

@@ -156,7 +156,7 @@ def doubled(cluster: str) -> str | None:
 
 def advise(question: _Question, found: dict) -> dict[str, str]:
     """What more devices would bring, tried and not guessed. Nothing where a layout is pinned or planning is slow."""
-    from .report import rate
+    from .report import rate, what_would_fit
 
     larger = doubled(question.cluster)
     spent = found["plan_seconds"]
@@ -172,7 +172,7 @@ def advise(question: _Question, found: dict) -> dict[str, str]:
     for _ in range(MOST_DOUBLINGS):
         other = question.ask(cluster=larger)
         if other["fits"]:
-            return {"would fit": f"{larger}: {rate(other)}; or a smaller batch, or shorter sequences"}
+            return {"would fit": what_would_fit(found, f"{larger} ({rate(other)})")}
         larger = doubled(larger) or ""
     return {}
 

@@ -281,6 +281,11 @@ def page(found: dict) -> str:
             [("step", True), ("memory", True), ("layout", False), ("why it lost", False)],
             [[seconds(o["step_time_s"]), gib(o["peak_bytes"]), o["layout"], why_lost(found, o)] for o in found["runners_up"][:6]],
         ))  # fmt: skip
+    else:
+        out.append("<h2>Largest on each device when it is fullest</h2>" + _table(
+            [("bytes", True), ("what, whole", False), ("of", False), ("made by", False), ("line", False)],
+            [[gib(p["bytes"]), f"{p['count']} x {p['type']}", p["kind"], p["op"], p.get("line", "")] for p in found["memory_parts"][:12]],
+        ))  # fmt: skip
     out += _script(found)
     if found.get("compared"):
         out.append(

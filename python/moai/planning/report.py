@@ -11,6 +11,8 @@ NAME = 13
 LEAST_KEPT_WHOLE = 0.0005
 # Where less of the memory is used, a chart leaves its limit out: the curve would lie flat.
 LEAST_SHARE_DRAWN = 0.4
+# What no batch changes.
+LYING_STILL = ("weights", "states", "gradients")
 # Parts of a step's time: name, where it stands in the result, what it means that it is the largest.
 ADVICE = {
     "products": "faster devices, more of them, or a narrower type: the products are most of it",
@@ -269,10 +271,32 @@ def _fitting(found: dict, out: _Lines) -> None:
 def _not_fitting(found: dict, out: _Lines) -> None:
     memory, peak = found["cluster"]["memory_bytes"], found["peak_bytes"]
     out.add("fits", f"no: {gib(peak)} on each device at least, {gib(max(0.0, peak - memory))} too many")
-    if found["excess"]:
-        out.add("most of it", found["excess"].splitlines()[0].removeprefix("moai plan: "))
+    out.add("exceeded", found["excess"].splitlines()[0].removeprefix("moai plan: "))
+    kinds = bytes_by_kind(found)
+    out.add("most of it", ", ".join(f"{k} {gib(b)}" for k, b in kinds.items() if b >= 0.005 * peak))
     if "would fit" not in found.get("advice", {}):
-        out.add("would fit", "more devices, a smaller batch, or shorter sequences")
+        out.add("would fit", what_would_fit(found))
+
+
+def bytes_by_kind(found: dict) -> dict[str, float]:
+    """What does not fit, by what it is: the largest first."""
+    out: dict[str, float] = {}
+    for part in found["memory_parts"]:
+        out[part["kind"]] = out.get(part["kind"], 0) + part["bytes"]
+    return dict(sorted(out.items(), key=lambda item: -item[1]))
+
+
+def what_would_fit(found: dict, devices: str = "more devices") -> str:
+    """These devices, or what else there is."""
+    kinds = bytes_by_kind(found)
+    other = ", or shorter sequences" if found["seq"] else ""
+    pins = ", or fewer pins" if found["pin"] else ""
+    if sum(kinds.get(k, 0) for k in LYING_STILL) > found["cluster"]["memory_bytes"]:
+        still = f"{', '.join(LYING_STILL[:-1])} and {LYING_STILL[-1]}"
+        return f"{devices}{pins}; no smaller batch, as {still} are too large by themselves"
+    if any(plan["micro_batches"] == found["batch"] for plan in found["too_large"]):
+        return f"{devices}{other}{pins}; no smaller batch, as one sample at a time is too large, too"
+    return f"{devices}, or a smaller batch{other}{pins}"
 
 
 def _tables(found: dict, out: _Lines) -> None:
@@ -293,6 +317,7 @@ def _tables(found: dict, out: _Lines) -> None:
             for o in found["runners_up"][:4]
         ]  # fmt: skip
         out.table("runners-up", ("step", "memory", "layout, and why it lost"), others)
+    _largest_parts(found, out)
     whole = found["kept_whole"]
     kept = [
         (o["op"] or "update", str(o["nodes"]), o["why"] or "too small", o.get("line", ""))
@@ -300,6 +325,19 @@ def _tables(found: dict, out: _Lines) -> None:
     ]
     title = f"kept whole on every device: {whole['flops']:.2%} of FLOPs, {whole['bytes']:.2%} of bytes"
     out.table(title, ("op", "times", "why", "first called at"), kept)
+
+
+def _largest_parts(found: dict, out: _Lines) -> None:
+    head = ["bytes", "what, whole", "of", "made by"]
+    rows = [
+        [gib(p["bytes"]), (f"{p['count']} x " if p["count"] > 1 else "") + p["type"], p["kind"], p["op"]]
+        for p in found["memory_parts"][:8]
+    ]
+    if any(p.get("line") for p in found["memory_parts"][:8]):
+        head.append("line")
+        for row, part in zip(rows, found["memory_parts"], strict=False):
+            row.append(part.get("line", ""))
+    out.table("largest on each device then", tuple(head), [tuple(row) for row in rows])
 
 
 def _script(found: dict, out: _Lines) -> None:
