@@ -160,10 +160,11 @@ void check_pipeline(const Pins& pins, const Cluster& cluster) {
 }
 
 bool fits_batch(const Pins& pins, const Step& step, int32_t turns) {
-  if (pins.saved || step.time.atoms.empty()) return true;
-  std::vector<int64_t> left;  // of each atom of the batch, how many parts it may still be split in
-  for (const auto atom : step.time.atoms) left.push_back(step.frame.atoms.size(atom));
-  left[0] /= turns;
+  if (pins.saved || step.time.size == 0) return true;
+  // Of each atom of the batch, how many parts it may still be split in.
+  std::vector<int64_t> left{step.time.size / turns};
+  for (size_t a = 1; a < step.time.atoms.size(); ++a)
+    left.push_back(step.frame.atoms.size(step.time.atoms[a]));
   for (const auto& pin : pins.axes) {
     if (!is_for_samples(pin)) continue;
     const auto most = std::max_element(left.begin(), left.end());

@@ -74,7 +74,7 @@ class Planner {
     plan_.kept_whole = kept_whole(base().graph, base().frame);
     plan_.no_turns = base().time.obstacle;
     for (size_t n = 0; n < base().frame.rules.size(); ++n) plan_.flops += base().frame.rules[n].flops;
-    plan_.batch = base().time.atoms.empty() ? 0 : base().time.size;
+    plan_.batch = base().time.size;
     plan_.rules_seconds = seconds_since(start_);
   }
 

@@ -185,7 +185,12 @@ TimeAxis find_time_axis(const ir::Graph& graph, const Frame& frame, const Roles&
     }
   }
   if (axis.atoms.empty()) {
-    axis.obstacle = "no input of the step is a batch";
+    const bool is_one = std::any_of(graph.inputs().begin(), graph.inputs().end(), [&](ir::ValueId input) {
+      const auto& type = graph.type(input);
+      return type.dtype == ir::DType::kI64 && !type.sizes.empty() && type.sizes[0] == 1;
+    });
+    axis.size = is_one ? 1 : 0;
+    axis.obstacle = is_one ? "the batch holds one sample" : "no input of the step is a batch";
     return axis;
   }
   axis.size = frame.atoms.size(axis.atoms[0]);

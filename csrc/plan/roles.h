@@ -53,7 +53,7 @@ Roles find_roles(const ir::Graph& graph, const Frame& frame);
 // forward or backward put to a use that is not linear (batch norm, a contrastive loss) forbids the split.
 struct TimeAxis {
   std::vector<int32_t> atoms;  // the batch's, outermost first
-  int64_t size = 1;            // of the outermost: the parts must divide it
+  int64_t size = 0;            // of the outermost: the parts must divide it; 0 where no input is a batch
   std::string obstacle;        // why it cannot be split, naming the op; empty where it can
   std::vector<bool> repeats;   // by node: has the batch in it, so it runs in each turn
   // By value: added up over the batch from integers alone, as a count of tokens is, or a loss' count of its

@@ -305,7 +305,13 @@ TEST_CASE("what cannot be gone through in parts says so, and what can is") {
         %s: f32[16] = aten.relu(%w)
         return %s
       })",
-                   "no input of the step is a batch"});
+                   "no input of the step is a batch"},
+               Row{R"(graph(%t: i64[1,8], %w: f32[100,16]) {
+        %e: f32[1,8,16] = aten.embedding(%w, %t, -1, false, false)
+        %s: f32[16] = aten.sum.dim_IntList(%e, [0,1], false, none)
+        return %s
+      })",
+                   "the batch holds one sample"});
   const Planned p(row.graph, "h100:2", {2});
   const std::string& obstacle = p.step.time.obstacle;
   INFO(row.graph << "\n" << obstacle);

@@ -31,6 +31,8 @@ def test_a_small_model_on_many_devices_splits_the_batch() -> None:
 def test_one_sequence_on_many_devices_splits_what_is_in_it() -> None:
     found = moai.plan("gpt2", batch=1, seq=1024, cluster="h100:8")
     assert found["fits"] and "data" not in axes(found)
+    assert found["no_micro_batches"] == "the batch holds one sample" and found["batch"] == 1
+    assert found["samples_per_s"] == pytest.approx(1 / found["step_time_s"])
 
 
 def test_a_batch_that_does_not_fit_is_gone_through_in_parts() -> None:
@@ -115,6 +117,17 @@ def test_what_does_not_fit_is_told_in_json_that_others_read(capsys) -> None:
         (["--model", "gtp2", "--batch", "8", "--seq", "8", "--cluster", "h100:8"], "unknown model 'gtp2': choose from gpt2,"),
         (["--model", "gpt2", "--batch", "8", "--seq", "8", "--cluster", "h1000:8"], "unknown device `h1000`"),
         (["--model", "gpt2", "--batch", "0", "--seq", "8", "--cluster", "h100:8"], "not 0 x 8"),
+        (
+            ["--model", "gpt2", "--batch", "8", "--seq", "1025", "--cluster", "h100:8"],
+            "gpt2 has 1024 positions, too few for sequences of 1025 tokens\n  would work: --seq 1024,",
+        ),
+        (["--model", "gpt2", "--batch", "8", "--seq", "8", "--cluster", "h100:8", "--memory", "0"], "--memory 0 must be positive"),
+        (["--model", "gpt2", "--batch", "8", "--seq", "8", "--cluster", "h100:8", "--memory", ""], "--memory  must be positive"),
+        (
+            ["--model", "gpt2", "--batch", "8", "--seq", "8", "--cluster", "h100:8", "--plan", "missing.json"],
+            "plan file missing.json does not exist\n  would work: a file that moai plan --save wrote",
+        ),
+        (["--model", "gpt2", "--batch", "8", "--seq", "8", "--cluster", "h100:8", "--plan", "."], "plan file . cannot be read: Is a directory"),
         (
             ["--model", "gpt2", "--batch", "8", "--seq", "8", "--cluster", "h100:8", "--pin", "micro=3"],
             "micro=3 does not divide a batch of 8",

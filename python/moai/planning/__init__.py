@@ -85,12 +85,18 @@ def plan(model: str, batch: int, seq: int, cluster: str, pin: str = "", saved: s
       (docs/plans.md).
 
     Seconds and bytes are predictions, from published figures. Raises `BadPlanInput` on a model that is not
-    known, and RuntimeError on a cluster that is not, or a pin that cannot be.
+    known or has fewer positions, and RuntimeError on a cluster that is not known, or a pin that cannot be.
     """
     if model not in MODELS:
         raise BadPlanInput(f"unknown model '{model}': choose from {', '.join(MODELS)}")
     if batch < 1 or seq < 2:
         raise BadPlanInput(f"a step needs a sequence of two tokens at least, not {batch} x {seq}")
+    most = MODELS[model].most_positions
+    if most is not None and seq > most:
+        raise BadPlanInput(
+            f"{model} has {most} positions, too few for sequences of {seq} tokens\n"
+            f"  would work: --seq {most}, or a model with rotary positions, as llama3-8b"
+        )
     _C.cluster(resolved(cluster).text)  # a mistake in it is known before anything is recorded
     start = time.perf_counter()
     graph, parameters = record_step(MODELS[model], batch, seq)

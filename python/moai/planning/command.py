@@ -70,9 +70,13 @@ class _Question:
         self.script, self.arguments = arguments.script, list(arguments.after)
         self.model, self.batch, self.seq = arguments.model, arguments.batch, arguments.seq
         self.cluster, self.pin = arguments.cluster, arguments.pin
-        self.memory = parse_bytes("--memory", arguments.memory) if arguments.memory else 0
+        self.memory = 0 if arguments.memory is None else parse_bytes("--memory", arguments.memory)
+        if arguments.memory is not None and self.memory < 1:
+            raise BadPlanInput(
+                f"--memory {arguments.memory} must be positive\n  would work: --memory 80GiB, or leave it out"
+            )
         self.recorded: dict = {}  # by the script's arguments
-        self.saved = Path(arguments.plan).read_text() if arguments.plan else ""
+        self.saved = _saved(arguments.plan) if arguments.plan else ""
 
     def ask(self, **changed) -> dict:
         """Plan, with some of it changed."""
@@ -124,6 +128,18 @@ class _Question:
             return self.ask(**changes)
         except (ValueError, RuntimeError) as error:
             return {"fits": False, "refused": re.sub(r"^moai \w+: ", "", str(error))}
+
+
+def _saved(path: str) -> str:
+    from . import BadPlanInput
+
+    try:
+        return Path(path).read_text()
+    except FileNotFoundError:
+        what = "does not exist"
+    except (OSError, UnicodeDecodeError) as error:
+        what = f"cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}"
+    raise BadPlanInput(f"plan file {path} {what}\n  would work: a file that moai plan --save wrote")
 
 
 def _whole(text: str, value: str) -> int:

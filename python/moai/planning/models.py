@@ -16,6 +16,8 @@ class PlanModel:
     build: Callable[[], nn.Module]
     loss: Callable[[nn.Module, torch.Tensor], torch.Tensor]
     dtype: torch.dtype = torch.bfloat16
+    # Of learned positions, how many there are: no longer sequence can be trained. Rotary ones have no end.
+    most_positions: int | None = None
 
 
 def _gpt2(width: int, layers: int, heads: int) -> PlanModel:
@@ -24,7 +26,8 @@ def _gpt2(width: int, layers: int, heads: int) -> PlanModel:
     def loss(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
         return nn.functional.cross_entropy(model(tokens).flatten(0, 1).float(), tokens.flatten())
 
-    return PlanModel(GPT2Config(width, layers, heads, vocab=50257).build, loss)
+    config = GPT2Config(width, layers, heads, vocab=50257)
+    return PlanModel(config.build, loss, most_positions=config.max_seq)
 
 
 def _causal(family: str, **config: object) -> PlanModel:

@@ -112,7 +112,9 @@ def batch(found: dict) -> str:
     """What a step goes through."""
     if not found["batch"]:
         return f"{found['tokens']:,} tokens" if found["tokens"] else "no batch was found"
-    each = f"{found['batch']} samples" + (f" of {found['seq']} tokens" if found["seq"] else "")
+    each = f"{found['batch']} sample{'s' if found['batch'] > 1 else ''}" + (
+        f" of {found['seq']} tokens" if found["seq"] else ""
+    )
     return f"{found['rounds']} rounds of {each}" if found["rounds"] > 1 else each
 
 
@@ -133,7 +135,7 @@ def warnings(found: dict) -> list[str]:
     if idle > 1:
         turns = found["micro_batches"]
         each = (
-            f"a micro-batch of {found['batch'] // turns} samples"
+            f"a micro-batch of {found['batch'] // turns} sample{'s' if found['batch'] > turns else ''}"
             if turns > 1 and found["batch"]
             else "this batch"
         )
