@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 
 import moai
 import pytest
@@ -47,6 +50,19 @@ def test_the_same_question_has_the_same_answer() -> None:
         return {k: v for k, v in found.items() if k not in ("plan_seconds", "runners_up")}
 
     assert answer() == answer()
+
+
+def test_processes_agree_on_a_plan_to_the_byte(tmp_path) -> None:
+    """Whatever the order of their hash tables, and however many threads they have."""
+    command = [sys.executable, "-m", "moai", "plan", "--model", "gpt2", "--batch", "8", "--seq", "128"]
+    plans = []
+    for seed, threads in (("1", "1"), ("2", "3")):
+        path = tmp_path / f"{seed}.json"
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "OMP_NUM_THREADS": threads}
+        arguments = ["--cluster", "a100-80:2x2", "--save", str(path)]
+        subprocess.run([*command, *arguments], env=environment, check=True, capture_output=True)
+        plans.append(path.read_bytes())
+    assert plans[0] == plans[1]
 
 
 def test_the_command_prints_and_writes_what_the_function_returns(capsys, tmp_path) -> None:

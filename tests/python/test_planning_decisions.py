@@ -6,6 +6,10 @@ import json
 
 import moai
 import pytest
+import torch
+from moai.planning import plan_graph, record_step
+from moai.planning.models import PlanModel
+from torch import nn
 
 pytest.importorskip("transformers", reason="transformers is not installed")
 
@@ -35,23 +39,49 @@ def test_large_models_fit_large_clusters(model: str, batch: int, cluster: str) -
     assert found["peak_bytes"] <= found["cluster"]["memory_bytes"]
 
 
+def hosts(count: int, devices: int, device: object, latency_s: float, bytes_per_s: float) -> str:
+    """A cluster as JSON: hosts of H100s, and the network between them."""
+    inside = {"name": "NVLink", "size": devices, "latency_s": 5e-6, "bytes_per_s": 400e9}
+    between = {"name": "network", "size": count, "latency_s": latency_s, "bytes_per_s": bytes_per_s}
+    return json.dumps({"name": "hosts", "levels": [inside, between], "kinds": [device]})
+
+
 def test_across_a_slow_network_go_batches_or_stages() -> None:
-    slow = {
-        "name": "slow",
-        "levels": [
-            {"name": "NVLink", "size": 8, "latency_s": 5e-6, "bytes_per_s": 400e9},
-            {"name": "Ethernet", "size": 4, "latency_s": 5e-5, "bytes_per_s": 1e9},
-        ],
-        "kinds": ["h100"],
-    }
-    found = moai.plan("llama3-8b", 64, 1024, json.dumps(slow))
+    found = moai.plan("llama3-8b", 64, 1024, hosts(4, 8, "h100", 5e-5, 1e9))
     assert found["fits"]
-    inside = 1
-    for axis in reversed(found["axes"]):  # the innermost first
-        if axis["tensor"] > 0.3:
-            assert inside * axis["size"] <= 8, found["layout"]
-        inside *= axis["size"]
     assert found["stages"] > 1 or names(found)[0] == "data", found["layout"]
+
+
+class WideLayers(nn.Module):
+    """Two layers, each with its states larger than a device of 2.5 GiB."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(1000, 4096)
+        self.up, self.down = nn.Linear(4096, 65536), nn.Linear(65536, 4096)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.down(self.up(self.embed(tokens)).relu())
+
+
+@pytest.mark.parametrize(
+    ("latency_s", "bytes_per_s", "most"), [(5e-5, 1e9, 4), (5e-6, 400e9, 8)], ids=["slow", "fast"]
+)
+def test_features_are_split_inside_a_host_where_the_network_is_slow(
+    latency_s: float, bytes_per_s: float, most: int
+) -> None:
+    """Over a network as fast as what is inside a host the same step takes all devices for it."""
+    model = PlanModel(WideLayers, lambda model, tokens: model(tokens).square().mean())
+    graph, _ = record_step(model, 64, 128)
+    small = {"like": "h100", "name": "small", "memory_bytes": 5 * 2**29}
+    found = plan_graph(graph, hosts(2, 4, small, latency_s, bytes_per_s))
+    assert found["fits"]
+    reach = inside = 1  # how many neighbours the outermost tensor axis, and all axes, reach over
+    for axis in reversed(found["axes"]):  # the innermost first
+        inside *= axis["size"]
+        if axis["tensor"] > 0.3:
+            reach = inside
+    assert reach == most, found["layout"]
 
 
 def test_a_long_context_is_split_along_the_sequence() -> None:
