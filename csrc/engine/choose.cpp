@@ -131,6 +131,7 @@ Chooser::Chooser(const Settings& settings)
   }
   pins_.solver_steps = kSolverSteps;
   pins_.solver_branches = kSolverBranches;
+  pins_.may_idle = true;
   // Until a step trains nothing lies in stages.
   shape_.mesh = {settings.devices};
   if (!pins_.axes.empty()) {

@@ -111,14 +111,14 @@ std::vector<int32_t> Evaluator::turns_of(const Pair& pair) const {
       throw Error(Phase::kPlan, concat("micro=", turns, " does not divide a batch of ", base().time.size))
           .hint("would work: a divisor of the batch");
     }
-    check_batch(pins_, base(), turns);
+    check_turns(pins_, base(), turns);
     return {turns};
   }
-  check_batch(pins_, base(), 1);
+  check_turns(pins_, base(), 1);
   if (!has_turns()) return {1};
   std::vector<int32_t> all = turns_worth_a_try(base().time.size);
   all.erase(std::remove_if(all.begin(), all.end(),
-                           [this](int32_t turns) { return !fits_batch(pins_, base(), turns); }),
+                           [this](int32_t turns) { return !leaves_parts(pins_, base(), turns); }),
             all.end());
   if (pair.stages > 1) {
     const auto enough = std::lower_bound(all.begin(), all.end(), pair.stages);

@@ -39,7 +39,7 @@ class Evaluator {
   const std::shared_ptr<const Frame>& turn(const OuterChoice& outer);
 
   bool has_turns() const { return base().time.obstacle.empty(); }
-  // The numbers of turns worth a try, ascending: of those that leave the pinned axes enough to split. Throws
+  // The numbers of turns worth a try, ascending: those that leave the pinned axes enough to split. Throws
   // Error(Phase::kPlan) where a pinned one is impossible, or none leaves enough.
   std::vector<int32_t> turns_of(const Pair& pair) const;
   Mesh mesh_of(const Pair& pair) const { return Mesh::make(cluster_, pair.sizes, pair.splits); }

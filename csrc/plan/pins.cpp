@@ -159,8 +159,10 @@ void check_pipeline(const Pins& pins, const Cluster& cluster) {
       .hint("would work: pp=2 or more with it, or neither");
 }
 
-bool fits_batch(const Pins& pins, const Step& step, int32_t turns) {
-  if (pins.saved || step.time.size == 0) return true;
+namespace {
+
+// Whether what one of so many turns has of the batch has a part for each device along axes of samples.
+bool has_parts(const Pins& pins, const Step& step, int32_t turns) {
   // Of each atom of the batch, how many parts it may still be split in.
   std::vector<int64_t> left{step.time.size / turns};
   for (size_t a = 1; a < step.time.atoms.size(); ++a)
@@ -174,22 +176,28 @@ bool fits_batch(const Pins& pins, const Step& step, int32_t turns) {
   return true;
 }
 
-void check_batch(const Pins& pins, const Step& step, int32_t turns) {
-  if (fits_batch(pins, step, turns)) return;
-  int64_t batch = 1, parts = 1;
-  for (const auto atom : step.time.atoms) batch *= step.frame.atoms.size(atom);
+}  // namespace
+
+bool leaves_parts(const Pins& pins, const Step& step, int32_t turns) {
+  const bool may_idle = turns == 1 && pins.may_idle;
+  return pins.saved || may_idle || step.time.size == 0 || has_parts(pins, step, turns);
+}
+
+void check_turns(const Pins& pins, const Step& step, int32_t turns) {
+  if (leaves_parts(pins, step, turns)) return;
+  int64_t batch = step.time.size, parts = 1;
+  for (size_t a = 1; a < step.time.atoms.size(); ++a) batch *= step.frame.atoms.size(step.time.atoms[a]);
   std::string words;
   for (const auto& pin : pins.axes) {
     if (!is_for_samples(pin)) continue;
     parts *= pin.size;
     words += concat(words.empty() ? "" : ",", pin.name, "=", pin.size);
   }
-  int32_t most = turns;
-  while (--most > 0 && (step.time.size % most != 0 || !fits_batch(pins, step, most))) {
-  }
-  throw Error(Phase::kPlan, concat(words, turns > 1 ? concat(",micro=", turns) : "",
-                                   " cannot be: a batch of ", batch, " cannot be split in ", parts, " parts",
-                                   turns > 1 ? concat(" and ", turns, " turns") : ""))
+  if (turns > 1) words += concat(",micro=", turns);
+  int32_t most = turns - 1;
+  while (most > 0 && (step.time.size % most != 0 || !has_parts(pins, step, most))) --most;
+  throw Error(Phase::kPlan, concat(words, " cannot be: a batch of ", batch, " cannot be split in ", parts,
+                                   " parts", turns > 1 ? concat(" and ", turns, " turns") : ""))
       .hint(concat("would work: ", most > 0 ? concat("micro=", most) : "fewer parts", ", or a batch of ",
                    parts * turns));
 }

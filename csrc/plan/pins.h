@@ -39,9 +39,11 @@ struct Pins {
   double usual_capacity = kUsualCapacity;
   double solver_steps = Terms{}.steps;  // see Terms: less where a step waits for its plan
   int32_t solver_branches = Terms{}.branches;
-  Sends sends = Sends::kWhole;             // between stages
-  Gathers gathers = Gathers::kAtOnce;      // of updated weights
-  std::optional<uint64_t> random;          // any valid plan, by this seed: one stage, its batch at once
+  Sends sends = Sends::kWhole;         // between stages
+  Gathers gathers = Gathers::kAtOnce;  // of updated weights
+  std::optional<uint64_t> random;      // any valid plan, by this seed: one stage, its batch at once
+  // Whether devices along an axis of samples may be more than the samples: a script's last batch is smaller.
+  bool may_idle = false;
   std::shared_ptr<const SavedPlan> saved;  // all of the above and every placement; what it lacks is chosen
 };
 
@@ -63,11 +65,11 @@ Pair pinned_pair(const Pins& pins, const Cluster& cluster);
 // naming the pin.
 void check_pipeline(const Pins& pins, const Cluster& cluster);
 
-// Whether the pinned axes that samples alone are split along fit into what one of so many turns has of the
-// batch, together. `turns` divides it.
-bool fits_batch(const Pins& pins, const Step& step, int32_t turns);
-// Throws Error(Phase::kPlan) where they do not, naming the pins and the batch.
-void check_batch(const Pins& pins, const Step& step, int32_t turns);
+// Whether one of so many turns leaves the pinned axes of samples a part for each device. `turns` divides the
+// batch.
+bool leaves_parts(const Pins& pins, const Step& step, int32_t turns);
+// Throws Error(Phase::kPlan) where it does not, naming the pins and the batch.
+void check_turns(const Pins& pins, const Step& step, int32_t turns);
 
 // Whether every axis that is pinned splits something. `uses`: by axis.
 bool uses_axes(const Pins& pins, const std::vector<AxisUse>& uses);

@@ -245,6 +245,21 @@ def test_an_impossible_pin_is_named(pin: str, said: str) -> None:
     assert said in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("batch", "pin", "said"),
+    [
+        (4, "dp=8", "dp=8 cannot be: a batch of 4 cannot be split in 8 parts\n  would work: fewer parts, or a batch of 8"),
+        (1, "dp=8", "dp=8 cannot be: a batch of 1 cannot be split in 8 parts"),
+        (4, "copies=4,dp=2", "copies=4,dp=2 cannot be: a batch of 4 cannot be split in 8 parts"),
+        (4, "dp=8,micro=2", "would work: fewer parts, or a batch of 16"),
+    ],
+)  # fmt: skip
+def test_more_parts_than_samples_are_refused(batch: int, pin: str, said: str) -> None:
+    with pytest.raises(RuntimeError) as raised:
+        moai.plan("gpt2", batch, 128, "h100:8", pin=pin)
+    assert said in str(raised.value)
+
+
 def test_turns_leave_enough_for_the_axes_that_are_pinned() -> None:
     found = moai.plan("gpt2", 8, 1024, with_memory("h100:4", 2**29), pin="dp=4,pp=1")
     assert {plan["micro_batches"] for plan in (found, *found["runners_up"], *found["too_large"])} == {1, 2}
