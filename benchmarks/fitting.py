@@ -5,7 +5,9 @@ their sum is kept as a factor. All constants are fitted at once. Those of a fami
 is common to all runs, to the GPU, to the family, and to the two together, each held near 1 by what it usually is:
 so a family is known on a GPU that it was not seen on, a GPU for a family that it was not seen with, and the fewer
 rows say something, the nearer it stays to what others say (A. Gelman, J. Hill: Data Analysis Using Regression and
-Multilevel/Hierarchical Models, 2006).
+Multilevel/Hierarchical Models, 2006). A group of rows (one model, GPU and software) has a bias of its own beside
+these, which no prediction uses: what all its rows are off by bends no constant as far as that, and constants are left
+to say how they differ.
 """
 
 from __future__ import annotations
@@ -22,16 +24,19 @@ NAMES = [f.name for f in fields(Constants) if f.name != "held"]  # those of time
 # How far logarithms of constants usually lie from 0: what is common to all, a GPU's, a family's, and of the two
 # together. Links differ most: by networks that rows do not state, and by what software chunks.
 USUAL = {
-    "products": (0.3, 0.11, 0.11, 0.11), "attention": (0.5, 0.15, 0.15, 0.15), "memory": (0.6, 0.1, 0.15, 0.1),
+    "products": (0.3, 0.11, 0.11, 0.11), "attention": (0.5, 0.15, 0.4, 0.15), "memory": (0.6, 0.1, 0.15, 0.1),
     "overhead": (1.0, 0.3, 2.0, 0.3), "inside": (0.7, 0.4, 0.4, 0.4), "across": (0.7, 0.8, 0.4, 0.4),
     "overlap": (0.5, 0.3, 0.3, 0.3),
 }  # fmt: skip
+# The same of what all rows of a group are off by; no constant is a group's, and no bias another's.
+BIAS = 0.05
+NONE = 1e-4
 # A row's own error, and how much larger the errors of rows are that no constants explain, which must not bend
 # them (Cauchy's loss).
-NOISE = 0.05
+NOISE = 0.03
 OUTLIER = 1.8
 # Rows of a group say partly the same: together they count as this power of their number.
-ALIKE = 0.1
+ALIKE = 0.5
 # What is known before a row is seen: the profiles, and some context of the driver and of communicators.
 UNKNOWN = Constants(held=2.0)
 # Where the planner's own timeline is asked: what parts scale to must not lie far from that.
@@ -81,10 +86,11 @@ class Table:
         return compute + waits + between * (self.must_between + (1 - self.must_between) * shown)
 
     def all_errors(self, logarithms: np.ndarray) -> np.ndarray:
-        """By prediction, log(predicted / measured); `logarithms` of constants, by sample and name."""
-        values = np.exp(logarithms[self.sample])
+        """By prediction, log(predicted / measured); `logarithms` of constants, by sample and name, and of the bias."""
+        own = logarithms[self.sample]
+        values = np.exp(own)
         sums = self._sum({name: values[:, k] for k, name in enumerate(NAMES)})
-        return self.log_seconds + np.log(sums) - self.log_used
+        return self.log_seconds + np.log(sums) - self.log_used + own[:, len(NAMES)]
 
     def closest(self, errors: np.ndarray) -> np.ndarray:
         """By sample, its prediction that comes closest, where it is not stated what was computed again."""
@@ -96,7 +102,7 @@ class Table:
 
     def errors(self, constants: Constants) -> np.ndarray:
         """By sample, of the closest prediction with these constants for all."""
-        row = np.log([asdict(constants)[name] for name in NAMES])
+        row = np.log([*(asdict(constants)[name] for name in NAMES), 1.0])
         errors = self.all_errors(np.tile(row, (len(self.first), 1)))
         return errors[self.closest(errors)]
 
@@ -107,13 +113,20 @@ class Fit:
     def __init__(self, samples: Sequence[Sample]) -> None:
         self.samples = samples
         self.table = Table(samples)
-        levels = [self.levels(s.row.gpu, s.row.family) for s in samples]
+        levels = [[*self.levels(s.row.gpu, s.row.family), ("group", s.row.group)] for s in samples]
         self.column = {key: k for k, key in enumerate(dict.fromkeys(key for keys in levels for key in keys))}
         self.design = np.zeros((len(samples), len(self.column)))
         for k, keys in enumerate(levels):
             self.design[k, [self.column[key] for key in keys]] = 1
         level_of = {"all": 0, "gpu": 1, "family": 2, "pair": 3}
-        self.usual = np.array([[USUAL[name][level_of[key[0]]] for name in NAMES] for key in self.column])
+        self.usual = np.array(
+            [
+                [NONE] * len(NAMES) + [BIAS]
+                if key[0] == "group"
+                else [USUAL[name][level_of[key[0]]] for name in NAMES] + [NONE]
+                for key in self.column
+            ]
+        )
 
     @staticmethod
     def levels(gpu: str, family: str) -> list[tuple[str, ...]]:
@@ -137,7 +150,7 @@ class Fit:
         starts = []
         for overhead in STARTS:
             x = np.zeros_like(self.usual)
-            x[self.column[("all",)]] = np.log([asdict(TYPICAL)[name] for name in NAMES])
+            x[self.column[("all",)], : len(NAMES)] = np.log([asdict(TYPICAL)[name] for name in NAMES])
             x[self.column[("all",)], NAMES.index("overhead")] = np.log(overhead)
             starts.append(x)
         return min((self._descend(weights, x) for x in starts), key=lambda found: found[0])[1]
@@ -184,10 +197,10 @@ class Fit:
         errors = self.table.all_errors(at)
         closest = self.table.closest(errors)
         slopes = np.zeros_like(at)
-        for k, name in enumerate(NAMES):
+        for k in range(at.shape[1]):
             there = at.copy()
             there[:, k] += 1e-4
-            if name == "overlap":  # nothing changes above 1
+            if k == NAMES.index("overlap"):  # nothing changes above 1
                 there[:, k] = np.minimum(at[:, k], 0) - 1e-4
             slopes[:, k] = (self.table.all_errors(there)[closest] - errors[closest]) / (
                 there[:, k] - at[:, k]
@@ -197,7 +210,7 @@ class Fit:
     def constants(self, x: np.ndarray, gpu: str | None, family: str | None, held: float) -> Constants:
         """Of a family on a GPU, whether seen together or not; None: of no matter which."""
         keys = [key for key in self.levels(gpu or "", family or "") if key in self.column]
-        values = np.exp(x[[self.column[key] for key in keys]].sum(0))
+        values = np.exp(x[[self.column[key] for key in keys], : len(NAMES)].sum(0))
         values[NAMES.index("overlap")] = min(1.0, values[NAMES.index("overlap")])
         return Constants(*(round(float(v), 4) for v in values), held=held)
 

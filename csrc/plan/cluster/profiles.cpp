@@ -27,8 +27,10 @@ constexpr double kNicEfficiency = 0.94;
 
 // No table has the gap between two kernels.
 constexpr double kOpOverheadAssumed = 2 * kMicro;
-// FlashAttention 2 forward on H100, 328 of 989 TFLOP/s: the only figure there is.
-constexpr double kAttention = 328.0 / 989.0;
+// What attention reaches of the peak in 16 bits; docs/clusters.md says by which kernels. Of forward and
+// backward, but H100's, which is forward's.
+constexpr double kAttentionA100 = 0.55, kAttentionH100 = 328.0 / 989.0, kAttentionAda = 109.8 / 165.2,
+                 kAttentionBlackwell = 0.40;
 // For devices whose copies were not found: the mean of A100 (1610 of 2039 GB/s), H100 (2900 of 3350)
 // and H200 (4010 of 4800).
 constexpr double kMemoryAssumed = 0.83;
@@ -67,7 +69,6 @@ DeviceKind device(const Row& row) {
   kind.memory_bytes_per_s = row.memory_gbs * kGiga;
   kind.op_overhead_s = kOpOverheadAssumed;
   kind.gemm_efficiency = row.gemm_efficiency;
-  kind.attention_efficiency = kAttention;
   kind.memory_efficiency = row.memory_efficiency;
   return kind;
 }
@@ -125,8 +126,17 @@ double host_link(const std::string& name) {
   return is("h100") || is("h200") || is("b200") || is("b300") || is("mi3") ? kPcie5 : kPcie4;
 }
 
+// Others count as H100.
+double attention(const std::string& name) {
+  const auto is = [&](const char* family) { return name.rfind(family, 0) == 0; };
+  if (is("a100")) return kAttentionA100;
+  if (is("rtx4090")) return kAttentionAda;
+  return is("b200") || is("b300") || is("gb") ? kAttentionBlackwell : kAttentionH100;
+}
+
 Profile profile(const Row& row, Level host, const char* network) {
   Profile made{device(row), Level(), std::move(host), across(network, row.nic_gbps)};
+  made.device.attention_efficiency = attention(row.name);
   made.device.host_bytes_per_s = host_link(row.name) * kGiga;
   made.device.host_memory_bytes = kHostGbAssumed * kGiga;
   made.host.size = row.per_host;
