@@ -323,6 +323,7 @@ class Route {
       rows = factors[0];
     }
     if (rows < 0 || !rule.splittable(rows)) return false;
+    if (!rule.averaged.empty()) return false;  // by how many rows there are, which slots change
     const ops::Factor& factor = rule.factors[rows];
     if (factor.position != ops::Position::kNone || factor.window.over >= 0 || factor.exchanges > 0)
       return false;
