@@ -54,7 +54,7 @@ class LeastSum {
       const bool is_enough =
           lowest.bound >= sum * (1 - Terms{}.enough_gap) || pipelines - lowest.bound <= kWorthProving * sum;
       if (is_enough || lowest.is_proven || lowest.pair->stages > 1) return lowest.bound;
-      const Assignment free = plans_.unlimited(*lowest.pair, lowest.gradients, kRoughGap, sum);
+      const Assignment free = plans_.unlimited(*lowest.pair, lowest.gradients, 0, sum);
       lowest.bound = std::max(lowest.bound, free.lower_bound);
       lowest.is_proven = true;
     }

@@ -429,23 +429,36 @@ class WriteLocal {
     return 1;
   }
 
+  // A run of an atom's indices.
+  struct AtomPart {
+    int64_t whole;
+    Part part;
+  };
+
+  // Where the result lies in the whole one: by atom, outermost first, that of turns among them.
+  std::vector<AtomPart> place_of_result() const {
+    const auto value = op_.node.results[0];
+    const auto sizes = plan::leaf_sizes(op_.frame, value);
+    const auto parts = parts_of(op_.place, sizes, op_.option.results[0]);
+    std::vector<AtomPart> place;
+    for (size_t d = 0; d < sizes.size(); ++d) {
+      const int64_t turned = op_.turn.leaf_of(op_.frame.value_dims[value][d]);
+      for (size_t k = 0; k < sizes[d].size(); ++k) {
+        if (static_cast<int64_t>(k) == turned) place.push_back({op_.turn.count, {op_.turn.index, 1}});
+        place.push_back({sizes[d][k], parts[d][k]});
+      }
+    }
+    return place;
+  }
+
   // A sampler draws by global index: it is told, for each atom of its result, outermost first, the whole
   // size, where its part starts and how long that is.
   void sampled() {
     if (is_placed_) return;
     is_placed_ = true;
-    const auto value = op_.node.results[0];
-    const auto sizes = plan::leaf_sizes(op_.frame, value);
-    const auto parts = parts_of(op_.place, sizes, op_.option.results[0]);
     Dims places;
-    for (size_t d = 0; d < sizes.size(); ++d) {
-      const int64_t turned = op_.turn.leaf_of(op_.frame.value_dims[value][d]);
-      for (size_t k = 0; k < sizes[d].size(); ++k) {
-        if (static_cast<int64_t>(k) == turned)
-          places.insert(places.end(), {op_.turn.count, op_.turn.index, 1});
-        places.insert(places.end(), {sizes[d][k], parts[d][k].start, parts[d][k].length});
-      }
-    }
+    for (const auto& [whole, part] : place_of_result())
+      places.insert(places.end(), {whole, part.start, part.length});
     args_.emplace_back(std::move(places));
   }
 
@@ -455,29 +468,13 @@ class WriteLocal {
     node.results.clear();
     node.operands = operands_;
     const Type& type = op_.whole.type(op_.node.results[0]);
-    const ValueId all = b_.graph().node(b_.graph().add_node(std::move(node), {type})).results[0];
-    const auto sizes = plan::leaf_sizes(op_.frame, op_.node.results[0]);
-    const auto parts = parts_of(op_.place, sizes, op_.option.results[0]);
-    ValueId x = all;
-    Dims open, cut;
-    std::vector<Part> ranges;
-    for (size_t d = 0; d < sizes.size(); ++d) {
-      const int64_t turned = op_.turn.leaf_of(op_.frame.value_dims[op_.node.results[0]][d]);
-      cut.push_back(1);
-      for (size_t k = 0; k < sizes[d].size(); ++k) {
-        if (static_cast<int64_t>(k) == turned) {
-          open.push_back(op_.turn.count);
-          ranges.push_back({op_.turn.index, 1});
-        }
-        open.push_back(sizes[d][k]);
-        ranges.push_back(parts[d][k]);
-        cut.back() *= parts[d][k].length;
-      }
-    }
-    x = b_.reshape(x, open);
-    for (size_t i = 0; i < ranges.size(); ++i)
-      x = b_.slice(x, static_cast<int64_t>(i), ranges[i].start, ranges[i].length);
-    return {b_.reshape(x, cut)};
+    const std::vector<AtomPart> place = place_of_result();
+    Dims open;
+    for (const auto& atom : place) open.push_back(atom.whole);
+    ValueId x = b_.reshape(b_.add_node(std::move(node), {type}).results[0], open);
+    for (size_t i = 0; i < place.size(); ++i)
+      x = b_.slice(x, static_cast<int64_t>(i), place[i].part.start, place[i].part.length);
+    return {b_.reshape(x, local_sizes(0))};
   }
 
   LocalBuilder& b_;
