@@ -107,6 +107,7 @@ Engine::Engine(const Kind& kind, const Settings& settings)
                             : runtime::make_devices(settings.devices, kind.cores(), settings.memory_bytes)),
       is_apart_(devices_.size() > 1 || devices_[0]->memory.source() != nullptr),
       has_limit_(settings.memory_bytes >= 0),
+      before_launch_(kind.before_launch),
       measurements_(std::make_unique<Measurements>()) {
   std::vector<std::string> names;
   for (const auto& device : devices_) names.push_back(device->name);
@@ -154,6 +155,7 @@ runtime::RunPtr Engine::launch(std::shared_ptr<Trace> trace, std::vector<runtime
       cell->state.store(runtime::Cell::State::kReady, std::memory_order_release);
   };
   stats().launches.fetch_add(1, std::memory_order_relaxed);
+  before_launch_();
   worker_->submit(run);
   return run;
 }

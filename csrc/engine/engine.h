@@ -110,7 +110,8 @@ class Engine {
   runtime::MemoryPool host_memory_;
   std::shared_ptr<runtime::Transport> transport_;  // null for one device
   std::vector<std::unique_ptr<runtime::Backend>> backends_;
-  bool has_limit_;                  // of memory
+  bool has_limit_;  // of memory
+  const std::function<void()> before_launch_;
   std::unique_ptr<Loader> loader_;  // the workers' threads alone, one at a time
   Recipes recipes_;                 // the same
   std::mutex cells_lock_;           // guards blocks, parts and recipes of ready cells

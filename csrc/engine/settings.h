@@ -37,6 +37,8 @@ struct Lacking {
 struct Kind {
   std::function<std::unique_ptr<runtime::Backend>(runtime::Device&, runtime::Transport*)> make;
   std::function<int()> cores = [] { return 1; };  // which the devices share
+  // Called on a script's thread that hands over what it recorded.
+  std::function<void()> before_launch = [] {};
   // Looks whether the devices can be had, and says in `settings` how many and which. Null: they can, and are
   // had where they are asked for by name alone.
   std::function<Lacking(Settings& settings)> prepare = nullptr;

@@ -17,6 +17,7 @@
 #include "kernels/aten/cuda_library.h"
 #include "kernels/cpu/apart.h"
 #include "kernels/cpu/machine.h"
+#include "kernels/cpu/openmp.h"
 #include "python/bindings.h"
 
 namespace py = pybind11;
@@ -31,6 +32,7 @@ engine::Kind cpu_kind() {
     return aten::make_backend(cpu::make_machine(device.threads), device, transport);
   };
   kind.cores = [] { return at::get_num_threads(); };
+  kind.before_launch = &cpu::release_threads;  // see Note [Threads at hand]
   return kind;
 }
 

@@ -1,5 +1,6 @@
 #include "record/infer.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/ops/empty_strided.h>
 #include <c10/core/DefaultDtype.h>
 
@@ -70,6 +71,22 @@ bool speaks_of_types(const std::string& text) {
   return false;
 }
 
+// Ops of the calling thread run on it alone, which may be one of autograd's: see Note [Threads at hand].
+class OnOneThread {
+ public:
+  OnOneThread() : usual_(at::get_num_threads()) {
+    if (usual_ != 1) at::set_num_threads(1);
+  }
+  ~OnOneThread() {
+    if (usual_ != 1) at::set_num_threads(usual_);
+  }
+  OnOneThread(const OnOneThread&) = delete;
+  OnOneThread& operator=(const OnOneThread&) = delete;
+
+ private:
+  const int usual_;
+};
+
 // Does the CPU have a kernel for these dtypes, and for this dim? What it says on zeros counts only where it
 // speaks of dtypes: the values are not the user's.
 void probe(const OpSchema& op, at::ArrayRef<at::IValue> args) {
@@ -93,6 +110,7 @@ void probe(const OpSchema& op, at::ArrayRef<at::IValue> args) {
   }
   try {
     auto stack = on_zeros(op, args);
+    const OnOneThread guard;
     call_on(op, stack);
   } catch (const c10::Error& error) {
     const std::string text = error.what_without_backtrace();

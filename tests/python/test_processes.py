@@ -158,3 +158,34 @@ def test_a_tensor_that_is_sent_to_another_process_says_what_to_do(strategy) -> N
 def test_a_forked_child_that_recorded_nothing_waits_for_nothing() -> None:
     (torch.ones(1, device="moai") + 1).item()
     assert in_a_fork(moai.sync) == "None"
+
+
+THREADS = """
+import os, torch, moai
+from torch import nn
+def threads():
+    return len(os.listdir("/proc/self/task"))
+torch.set_num_threads(2)
+net = nn.Sequential(nn.Linear(64, 64), nn.GELU(), nn.Linear(64, 64)).to("moai")
+optimizer = torch.optim.AdamW(net.parameters(), fused=True)
+def step():
+    net(torch.ones(512, 64, device="moai")).square().mean().backward()
+    optimizer.step()
+step()
+moai.sync()
+before = threads()
+torch.ones(1 << 20).sin()
+while_computing = threads()
+step()
+print(before, while_computing, threads(), sum(open(f"/proc/self/task/{t}/comm").read() == "pt_autograd_0\\n" for t in os.listdir("/proc/self/task")))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts the threads that Linux tells of")
+def test_only_devices_keep_threads_at_hand() -> None:
+    """Else OpenMP has more than cores, and those of the devices sleep between ops."""
+    done = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, timeout=60)
+    before, while_computing, after, of_autograd = map(int, done.stdout.split())
+    assert while_computing == before + 1
+    assert after == before
+    assert of_autograd == 1
