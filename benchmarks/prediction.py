@@ -19,9 +19,9 @@ from pathlib import Path
 from common import Figure, write
 
 BOUND = 0.15
-MODELS = {"tiny": 150, "mini": 25, "small": 12, "gpt2-tiny": 150, "gpt2-small": 12}  # and how many steps
+MODELS = {"tiny": 300, "mini": 25, "small": 12, "gpt2-tiny": 300, "gpt2-small": 12}  # and how many steps
 DEVICES = (1, 2, 4)
-ROUNDS = 2
+ROUNDS = 3
 # The job that `moai bench` runs, as a script of a user's.
 SCRIPT = "import sys\nfrom moai.cli import main\nsys.exit(main(['bench', *sys.argv[1:]]))\n"
 

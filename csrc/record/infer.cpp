@@ -110,7 +110,6 @@ void probe(const OpSchema& op, at::ArrayRef<at::IValue> args) {
   }
   try {
     auto stack = on_zeros(op, args);
-    const OnOneThread guard;
     call_on(op, stack);
   } catch (const c10::Error& error) {
     const std::string text = error.what_without_backtrace();
@@ -360,6 +359,7 @@ Inferred infer(const OpSchema& op, at::ArrayRef<at::IValue> args) {
     return known;
   }
   static const auto grouped_mm_name = ir::Symbol::intern("aten._grouped_mm");
+  const OnOneThread alone;
   Inferred inferred;
   try {
     if (op.name == grouped_mm_name && args[0].toTensor().dim() >= 2 && args[1].toTensor().dim() >= 2) {

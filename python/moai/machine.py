@@ -45,6 +45,16 @@ def _host(profile: dict, shared: int, is_gpu: bool) -> dict:
     return {"host_bytes_per_s": rate / shared, "host_memory_bytes": memory / shared, "host_overlap": 0}
 
 
+def _gap(profile: dict, devices: int) -> float:
+    """Seconds from one op to the next: measured by how many virtual devices share the machine, or for each device."""
+    if "op_overheads_s" not in profile:
+        return profile["op_overhead_s"]
+    measured = {int(count): seconds for count, seconds in profile["op_overheads_s"].items()}
+    most = max((count for count in measured if count <= devices), default=min(measured))
+    # More devices than were measured, and than there are cores, wait for each other.
+    return measured[most] * max(1.0, devices / max(most, profile["cores"]))
+
+
 def cluster_of(profile: dict, devices: int, hosts: int = 1) -> dict:
     """`hosts` machines like the measured one, each as that many devices, as docs/clusters.md has clusters."""
     best = {name: max(profile[f"products_{name}_flops"].values()) for name in ("fp32", "bf16")}
@@ -60,7 +70,7 @@ def cluster_of(profile: dict, devices: int, hosts: int = 1) -> dict:
         "flops_bf16": best["bf16"] / shared,
         "flops_fp16": best["bf16"] / shared,
         "memory_bytes_per_s": profile["memory_bytes_per_s"] / shared,
-        "op_overhead_s": profile["op_overhead_s"],
+        "op_overhead_s": _gap(profile, devices),
         "gemm_efficiency": min(1.0, usual[usually] / best[usually]),
         "attention_efficiency": min(1.0, attention / best[usually]),
         "memory_efficiency": 1,
@@ -93,13 +103,15 @@ class Resolved:
     """A cluster's text, `here:N` and `here:NxH` replaced by the calibrated machine's JSON, and what the script costs."""
 
     text: str
-    script_op_s: float = 0.0  # of the script's own thread; of clusters elsewhere the host is not known
+    # Of the script's own thread, for each op and for each step; of clusters elsewhere the host is not known.
+    script_op_s: float = 0.0
+    script_step_s: float = 0.0
     # Virtual devices compute on the cores that the script needs; GPUs run beside it.
     waits_for_script: bool = True
 
     def script_seconds(self, ops: int, device_s: float) -> float:
         """What the script adds to a step of so many ops, which takes the devices so long."""
-        taken = ops * self.script_op_s
+        taken = ops * self.script_op_s + self.script_step_s
         return taken if self.waits_for_script else max(0.0, taken - device_s)
 
 
@@ -117,6 +129,7 @@ def resolved(cluster: str) -> Resolved:
         return Resolved(
             json.dumps(cluster_of(profile, *here)),
             profile.get("script_op_s", 0.0),
+            profile.get("script_step_s", 0.0),
             profile.get("devices") != "cuda",
         )
     except FileNotFoundError:

@@ -11,7 +11,7 @@ import moai
 import pytest
 import torch
 from moai.machine import cluster_of, resolved
-from moai.planning import calibrate
+from moai.planning import calibrate, small_step
 
 PROFILE = {
     "moai_profile": 1, "memory_bytes": 16 << 30, "products_fp32_flops": {"256": 5e10, "1024": 1e11},
@@ -26,6 +26,18 @@ def test_devices_share_the_machine() -> None:
     for shared in (*shared_by_all, "host_memory_bytes"):
         assert two[shared] == 2 * four[shared]
     assert cluster_of(PROFILE, 2, 3)["levels"][1]["size"] == 3
+
+
+def test_more_devices_than_cores_wait_for_each_other() -> None:
+    """Between those that were measured, what fewer took; beyond them, each core's devices in turn."""
+    profile = {**PROFILE, "cores": 6, "op_overheads_s": {"1": 1e-6, "2": 3e-6, "4": 4e-6}}
+    gaps = {n: cluster_of(profile, n)["kinds"][0]["op_overhead_s"] for n in (1, 2, 3, 4, 5, 12)}
+    assert gaps == pytest.approx({1: 1e-6, 2: 3e-6, 3: 3e-6, 4: 4e-6, 5: 4e-6, 12: 8e-6})
+
+
+def test_the_gap_between_ops_is_what_a_step_takes_beyond_them() -> None:
+    assert small_step.op_overhead(3e-3, lambda gap: 1e-3 + 400 * gap) == pytest.approx(5e-6)
+    assert small_step.op_overhead(5e-4, lambda gap: 1e-3 + 400 * gap) == 1e-8
 
 
 def test_a_plan_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +110,7 @@ def test_what_was_measured_is_what_plans_go_by(tmp_path: Path, monkeypatch: pyte
     assert predicted(json.dumps({**PROFILE, "devices": "cuda", **slower})) == usual
 
 
-SMALL = {"products": (32, 64), "tokens": (16, 32), "bytes_moved": 1 << 20}
+SMALL = {"products": (32, 64), "tokens": (16, 32), "bytes_moved": 1 << 20, "counts": (2,)}
 
 
 def measured(on: calibrate.Subject) -> dict:

@@ -169,7 +169,7 @@ torch.set_num_threads(2)
 net = nn.Sequential(nn.Linear(64, 64), nn.GELU(), nn.Linear(64, 64)).to("moai")
 optimizer = torch.optim.AdamW(net.parameters(), fused=True)
 def step():
-    net(torch.ones(512, 64, device="moai")).square().mean().backward()
+    net(torch.ones(1024, 64, device="moai")).square().mean().backward()
     optimizer.step()
 step()
 moai.sync()

@@ -12,6 +12,7 @@ import functools
 import json
 import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -19,7 +20,9 @@ from pathlib import Path
 
 import torch
 
+from ..machine import cluster_of
 from ..options import parse_devices, profile_path, value
+from . import plan_graph, small_step
 
 BAD_INPUT = 2
 COLLECTIVE_BYTES = (1 << 12, 1 << 16, 1 << 20, 1 << 24)
@@ -39,6 +42,7 @@ class Subject:
     tokens: tuple[int, ...] = (128, 512, 1024)  # of attention
     attention: torch.dtype = torch.float32
     bytes_moved: int = 1 << 26
+    counts: tuple[int, ...] = (1, 2, 4)  # of virtual devices
 
 
 def the_cpu() -> Subject:
@@ -161,25 +165,25 @@ def _op_overhead(budget_s: float) -> float:
     )
 
 
-def _script_op(budget_s: float) -> float:
-    """Seconds of a script's thread for each op of a training step: Python, autograd and recording."""
-    import moai
+def _gaps(profile: dict, counts: tuple[int, ...], budget_s: float) -> dict:
+    """Of virtual devices: seconds from one op to the next, by how many there are.
 
-    from ..bench.gpt2 import GPT2Config
-    from . import MODELS, PlanModel, ops_in, optimizer_of, record_step, take_step
+    They are what a small model's step takes beyond what the profile explains: ops too small to fill a device, threads
+    that wake, and cores that devices and the script share.
+    """
+    graph = small_step.recorded()
 
-    batch, seq = 4, 32
-    model = PlanModel(GPT2Config(64, 4, 4, max_seq=seq).build, MODELS["gpt2"].loss, torch.float32)
-    ops = ops_in(record_step(model, batch, seq)[0])
-    module = model.build().to("moai")
-    optimizer, tokens = optimizer_of(module), torch.zeros(batch, seq, dtype=torch.long, device="moai")
-    taken, end = [], time.perf_counter() + budget_s
-    while len(taken) < 8 or time.perf_counter() < end:
-        begin = time.thread_time()
-        take_step(model, module, optimizer, tokens)
-        taken.append(time.thread_time() - begin)
-        moai.sync()
-    return statistics.median(taken[3:]) / ops
+    def predicted(count: int, gap_s: float) -> float:
+        cluster = cluster_of({**profile, "op_overhead_s": gap_s}, count)
+        pin = f"dp={count}" if count > 1 else ""
+        return plan_graph(graph, json.dumps(cluster), pin)["step_time_s"]
+
+    gaps = {}
+    for count in counts:
+        taken = small_step.taken_by(count, budget_s / len(counts))
+        devices_s = taken["step_s"] - taken["script_s"]
+        gaps[str(count)] = small_step.op_overhead(devices_s, functools.partial(predicted, count))
+    return {"op_overheads_s": gaps}
 
 
 def _links(devices: int, rounds: int) -> dict[str, float]:
@@ -203,20 +207,24 @@ def measure(on: Subject, budget_s: float = 40.0) -> dict:
         "products_bf16_flops": _products(on, torch.bfloat16, each),
         "attention_flops": _attention(on, each),
         "memory_bytes_per_s": _memory(on, 2 * each),
-        "op_overhead_s": _op_overhead(2 * each),
-        "script_op_s": _script_op(each),
+        **small_step.script_costs(2 * each),
     }
     if on.kind == "cuda":
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / max(1, torch.cuda.device_count())
         return {
             **profile,
+            "op_overhead_s": _op_overhead(2 * each),
             "gpu": on.name,
             "host_bytes_per_s": _host_link(on, each),
             "host_memory_bytes": memory,
         }
     devices = max(2, min(4, os.cpu_count() or 2))
-    links = {"all_reduce_devices": devices, "all_reduce_s": _links(devices, 15)}
-    return {**profile, "cores": os.cpu_count(), **links}
+    profile |= {
+        "cores": os.cpu_count(),
+        "all_reduce_devices": devices,
+        "all_reduce_s": _links(devices, 15),
+    }
+    return profile | _gaps(profile, on.counts, 12 * each)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -239,7 +247,11 @@ def run(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         print(f"moai calibrate: {error}", file=sys.stderr)
         return BAD_INPUT
-    profile = measure(on, arguments.seconds)
+    try:
+        profile = measure(on, arguments.seconds)
+    except subprocess.CalledProcessError as error:
+        print(f"moai calibrate: a step on virtual devices failed: {' '.join(error.cmd)}", file=sys.stderr)
+        return BAD_INPUT
     path = arguments.output or profile_path()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -260,8 +272,14 @@ def run(arguments: argparse.Namespace) -> int:
         + "  ".join(f"{size}: {rate / 1e9:.1f} GFLOP/s" for size, rate in profile["attention_flops"].items())
     )
     print(f"memory        {profile['memory_bytes_per_s'] / 1e9:.1f} GB/s")
+    gaps = profile.get("op_overheads_s") or {"1": profile["op_overhead_s"]}
     print(
-        f"op overhead   {profile['op_overhead_s'] * 1e6:.2f} us; of the script {profile['script_op_s'] * 1e6:.2f} us"
+        "op overhead   "
+        + "  ".join(f"{count}: {gap * 1e6:.2f} us" for count, gap in gaps.items())
+        + " by devices"
+    )
+    print(
+        f"script        {profile['script_op_s'] * 1e6:.2f} us an op, {profile['script_step_s'] * 1e3:.2f} ms a step"
     )
     if "all_reduce_s" in profile:
         reduces = "  ".join(
