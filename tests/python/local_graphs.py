@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from moai import _C
-from rule_cases import GROUPED, RMS_NORM, RMS_NORM_BACKWARD
+from rule_arguments import GROUPED, RMS_NORM, RMS_NORM_BACKWARD
 
 DTYPES = {
     "f64": torch.float64, "f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16, "i64": torch.int64,

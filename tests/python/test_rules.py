@@ -12,7 +12,8 @@ from collections.abc import Callable
 import pytest
 import torch
 from moai import _C
-from rule_cases import GROUPED, ROWS, A, grouped_mm
+from rule_arguments import GROUPED, A, grouped_mm
+from rule_cases import ROWS
 from torch.utils._pytree import tree_flatten
 
 NAMES = {

@@ -53,6 +53,18 @@ def test_a_row_is_pinned_as_it_ran(fields: dict, pins: str) -> None:
     assert row(**fields).pins("none") == pins
 
 
+def test_weights_are_gathered_in_8_bits_in_half_the_time() -> None:
+    """By the links that they use; what else is sent, or summed along the same axis, takes as long as before."""
+    messages = [
+        {"collective": "all-gather", "axis_name": "data", "axis": 0, "seconds": 4.0},
+        {"collective": "all-gather", "axis_name": "data", "axis": 1, "seconds": 1.0},
+        {"collective": "reduce-scatter", "axis_name": "data", "axis": 0, "seconds": 8.0},
+        {"collective": "all-gather", "axis_name": "tensor", "axis": 1, "seconds": 16.0},
+    ]
+    saved = module("published").gathered_narrow({"breakdown": {"messages": messages}}, [False, True, False])
+    assert saved == {"across": 2.0, "inside": 0.5}
+
+
 def test_attention_that_is_not_fused_is_bound_by_its_scores() -> None:
     constants = module("published").Constants()
     kinds = [
