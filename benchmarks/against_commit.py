@@ -42,26 +42,45 @@ def timed(step, rounds: int, warm: int, finish: bool) -> tuple[float, float]:
     return statistics.median(wall for wall, _ in taken), statistics.median(cpu for _, cpu in taken)
 
 
-def side(tree: str) -> None:
-    """Print what one process takes, by name. Of moai it uses only what both commits have."""
-    assert moai.__file__.startswith(tree), moai.__file__
+def of_the_script() -> dict[str, tuple[float, float]]:
+    """What the script's thread takes, where the device has one thread."""
     torch.set_num_threads(1)
     tiny = tiny_side("moai", fused=True)
     out = {"host time of a repeated tiny step": timed(tiny, 81, 10, False)}
     recorded = statistics.median(inside_recorder(tiny, 31)[0])
     out["inside the recorder, an op of a repeated step"] = (recorded, recorded)
-    torch.set_num_threads(2)
+    return out
+
+
+def of_steps() -> dict[str, tuple[float, float]]:
+    """What whole steps take, on as many threads as torch has."""
     small = gpt_side(GPT2Config(256, 4, 4, vocab=256, max_seq=256), 8, "moai", fused=True)
-    out["a whole step of a small GPT-2"] = timed(small, 15, 4, True)
-    print(json.dumps(out))
+    two_layers = gpt_side(GPT2Config(64, 2, 4, vocab=256, max_seq=64), 8, "moai", fused=True)
+    return {
+        "a whole step of a small GPT-2": timed(small, 15, 4, True),
+        "a whole step of a GPT-2 of two layers": timed(two_layers, 101, 10, True),
+    }
+
+
+# By name: each in a process of its own, since a device's threads are counted when it is made.
+PARTS = {"script": of_the_script, "steps": of_steps}
+
+
+def side(tree: str, part: str) -> None:
+    """Print what one process takes, by name. Of moai it uses only what both commits have."""
+    assert moai.__file__.startswith(tree), moai.__file__
+    print(json.dumps(PARTS[part]()))
 
 
 def measured(tree: Path) -> dict[str, list[float]]:
-    """Return what one process of `tree` takes: by name, wall and CPU seconds."""
+    """Return what processes of `tree` take: by name, wall and CPU seconds."""
     environment = os.environ | {"PYTHONPATH": str(tree / "python"), "MOAI_DEVICES": "cpu"}
-    command = [sys.executable, __file__, "side", str(tree)]
-    ran = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    return json.loads(ran.stdout.splitlines()[-1])
+    out = {}
+    for part in PARTS:
+        command = [sys.executable, __file__, "side", str(tree), part]
+        ran = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+        out |= json.loads(ran.stdout.splitlines()[-1])
+    return out
 
 
 def figures(other: Path, rounds: int) -> list[Figure]:
@@ -83,7 +102,7 @@ if __name__ == "__main__":
     if len(sys.argv) < 2:
         sys.exit(__doc__)
     if sys.argv[1] == "side":
-        side(sys.argv[2])
+        side(sys.argv[2], sys.argv[3])
         sys.exit()
     write(
         "against_commit",
