@@ -1,6 +1,6 @@
 """What `moai plan` predicts for this machine, after `moai calibrate`, against what `moai bench` takes on it.
 
-python benchmarks/prediction.py      # five models on 1, 2 and 4 virtual devices; some five minutes
+python benchmarks/prediction.py      # five models on 1, 2 and 4 virtual devices; some ten minutes
 
 Both follow the same plan (data parallelism over all devices); seconds of a step are the run's median. Bound: 15 % each.
 """

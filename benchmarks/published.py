@@ -257,6 +257,11 @@ class Prediction:
     parts: dict[str, float] = field(default_factory=dict)
 
 
+def links_of(message: dict, networks: list[bool]) -> str:
+    """Which links a message uses, told by the slowest; `networks` as `parts_of` has them."""
+    return "across" if networks[1 + message["axis"]] else "inside"
+
+
 def parts_of(found: dict, networks: list[bool]) -> dict[str, float]:
     """Seconds of a device's step by what the constants scale, nothing overlapping.
 
@@ -266,7 +271,7 @@ def parts_of(found: dict, networks: list[bool]) -> dict[str, float]:
     compute, time = found["breakdown"]["compute"], found["time"]
     messages = {"inside": 0.0, "across": 0.0}
     for message in found["breakdown"]["messages"]:
-        messages["across" if networks[1 + message["axis"]] else "inside"] += message["seconds"]
+        messages[links_of(message, networks)] += message["seconds"]
     between, waits = time["between_stages_s"], time["exposed_between_stages_s"]
     others, others_wait = time["communicate_s"] - between, time["exposed_communication_s"] - waits
     return {
@@ -306,9 +311,7 @@ def gathered_apart(found: dict, networks: list[bool], cluster: str) -> dict[str,
             axis, count = message["axis"], message["count"]
             stride = math.prod(found["mesh"][axis + 1 :])
             each = _C.ring_gather_seconds(cluster, stride, found["mesh"][axis], message["bytes"] / count)
-            longer["across" if networks[1 + axis] else "inside"] += max(
-                0.0, count * each - message["seconds"]
-            )
+            longer[links_of(message, networks)] += max(0.0, count * each - message["seconds"])
     return longer
 
 
@@ -317,7 +320,7 @@ def gathered_narrow(found: dict, networks: list[bool]) -> dict[str, float]:
     saved = {"inside": 0.0, "across": 0.0}
     for message in found["breakdown"]["messages"]:
         if message["collective"] == "all-gather" and message["axis_name"] == "data":
-            saved["across" if networks[1 + message["axis"]] else "inside"] += message["seconds"] / 2
+            saved[links_of(message, networks)] += message["seconds"] / 2
     return saved
 
 

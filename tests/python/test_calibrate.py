@@ -159,6 +159,21 @@ def test_a_gpu_that_is_not_there_is_not_measured(
     assert not arguments.output.exists()
 
 
+def test_a_step_that_fails_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    """What went wrong stands above, from the process itself."""
+
+    def fails(*_: object) -> None:
+        raise subprocess.CalledProcessError(1, ["python", "-m", "moai.planning.small_step"])
+
+    monkeypatch.setattr(calibrate, "measure", fails)
+    arguments = argparse.Namespace(seconds=1.0, output=tmp_path / "machine.json")
+    assert calibrate.run(arguments) == 2
+    assert "a step on virtual devices failed: python -m moai.planning.small_step" in capsys.readouterr().err
+    assert not arguments.output.exists()
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(bool(moai._C.why_no_gpu()), reason=f"no GPU for moai: {moai._C.why_no_gpu()}")
 def test_measuring_a_gpu() -> None:

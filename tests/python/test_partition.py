@@ -8,11 +8,10 @@ import device_graphs
 import local_graphs
 import moai
 import pytest
-import rule_arguments
 import torch
 import torch.nn.functional as F
 from moai import _C
-from rule_arguments import A
+from rule_arguments import GROUPED, A, I, T, ends
 from rule_cases import ROWS
 from test_rules import Call, ir_name
 from torch import nn
@@ -46,18 +45,18 @@ def test_parts_of_an_op_make_the_whole(row: int) -> None:
 
 def nll(classes: int, *sizes: int) -> tuple:
     """Summed: a mean's classes lie whole."""
-    return rule_arguments.T(sizes[0], classes, *sizes[1:]), rule_arguments.I(classes, *sizes), None, 2, -100
+    return T(sizes[0], classes, *sizes[1:]), I(classes, *sizes), None, 2, -100
 
 
 LOOKUPS = {  # where operand 1 looks, in so many rows of which factor
-    "embedding": (A.embedding.default, lambda: (rule_arguments.T(9, 6), rule_arguments.I(9, 3, 5)), 9, "v"),
+    "embedding": (A.embedding.default, lambda: (T(9, 6), I(9, 3, 5)), 9, "v"),
     "index_select": (
         A.index_select.default,
-        lambda: (rule_arguments.T(5, 9), 1, rule_arguments.I(9, 4)),
+        lambda: (T(5, 9), 1, I(9, 4)),
         9,
         "v",
     ),
-    "index": (A.index.Tensor, lambda: (rule_arguments.T(5, 9, 2), [None, rule_arguments.I(9, 2, 4)]), 9, "v"),
+    "index": (A.index.Tensor, lambda: (T(5, 9, 2), [None, I(9, 2, 4)]), 9, "v"),
     "nll_loss": (A.nll_loss_forward.default, lambda: nll(9, 5), 9, "c"),
     "nll_loss2d": (A.nll_loss2d_forward.default, lambda: nll(9, 3, 4, 2), 9, "c"),
 }
@@ -86,14 +85,14 @@ def test_parts_of_a_lookup_refuse_what_no_part_has(name: str, below: bool) -> No
 
 
 GROUPED_CASES = {
-    "rows": lambda: (rand32(9, 8), rand32(5, 8, 12), rule_arguments.ends(1, 3, 3, 6, 9)),
+    "rows": lambda: (rand32(9, 8), rand32(5, 8, 12), ends(1, 3, 3, 6, 9)),
     "rows, weights turned": lambda: (
         rand32(9, 8),
         rand32(5, 12, 8).transpose(1, 2),
-        rule_arguments.ends(0, 3, 3, 5, 9),
+        ends(0, 3, 3, 5, 9),
     ),
-    "columns": lambda: (rand32(5, 4, 8), rand32(12, 8).t(), rule_arguments.ends(0, 2, 4, 6, 12)),
-    "sums": lambda: (rand32(9, 8).t(), rand32(9, 12), rule_arguments.ends(1, 2, 2, 6, 8)),
+    "columns": lambda: (rand32(5, 4, 8), rand32(12, 8).t(), ends(0, 2, 4, 6, 12)),
+    "sums": lambda: (rand32(9, 8).t(), rand32(9, 12), ends(1, 2, 2, 6, 8)),
     "neither": lambda: (rand32(5, 4, 8), rand32(5, 8, 12)),
 }
 
@@ -106,7 +105,7 @@ def rand32(*sizes: int) -> torch.Tensor:
 def test_torchs_grouped_product_takes_the_parts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its kernel wants rows of 16 bytes, which a part's need not be, and starts at the first row."""
     torch.manual_seed(0)
-    call = Call(rule_arguments.GROUPED, GROUPED_CASES[name]())
+    call = Call(GROUPED, GROUPED_CASES[name]())
     text = call.text()
     (whole,) = local_graphs.run_graph(text, call.operands, call.numbers)
     monkeypatch.delitem(local_graphs.REFERENCES, "aten._grouped_mm")

@@ -181,7 +181,6 @@ print(before, while_computing, threads(), sum(open(f"/proc/self/task/{t}/comm").
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="counts the threads that Linux tells of")
 def test_only_devices_keep_threads_at_hand() -> None:
     """Else OpenMP has more than cores, and those of the devices sleep between ops."""
     done = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, timeout=60)

@@ -35,4 +35,19 @@ Part FactorParts::run_of(size_t factor) const {
   return part;
 }
 
+std::vector<AtomPart> place_of_result(const LocalOp& op) {
+  const auto value = op.node.results[0];
+  const auto sizes = plan::leaf_sizes(op.frame, value);
+  const auto parts = parts_of(op.place, sizes, op.option.results[0]);
+  std::vector<AtomPart> place;
+  for (size_t d = 0; d < sizes.size(); ++d) {
+    const int64_t turned = op.turn.leaf_of(op.frame.value_dims[value][d]);
+    for (size_t k = 0; k < sizes[d].size(); ++k) {
+      if (static_cast<int64_t>(k) == turned) place.push_back({op.turn.count, {op.turn.index, 1}});
+      place.push_back({sizes[d][k], parts[d][k]});
+    }
+  }
+  return place;
+}
+
 }  // namespace moai::compile

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cstdint>
 #include <optional>
+#include <vector>
 
 #include "compile/local/local_op.h"
 
@@ -28,5 +30,14 @@ class FactorParts {
 
   const LocalOp& op_;
 };
+
+// A run of an atom's indices.
+struct AtomPart {
+  int64_t whole;
+  Part part;
+};
+
+// Where an op's first result lies in the whole one: by atom, outermost first, that of turns among them.
+std::vector<AtomPart> place_of_result(const LocalOp& op);
 
 }  // namespace moai::compile

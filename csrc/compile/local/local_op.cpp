@@ -429,35 +429,13 @@ class WriteLocal {
     return 1;
   }
 
-  // A run of an atom's indices.
-  struct AtomPart {
-    int64_t whole;
-    Part part;
-  };
-
-  // Where the result lies in the whole one: by atom, outermost first, that of turns among them.
-  std::vector<AtomPart> place_of_result() const {
-    const auto value = op_.node.results[0];
-    const auto sizes = plan::leaf_sizes(op_.frame, value);
-    const auto parts = parts_of(op_.place, sizes, op_.option.results[0]);
-    std::vector<AtomPart> place;
-    for (size_t d = 0; d < sizes.size(); ++d) {
-      const int64_t turned = op_.turn.leaf_of(op_.frame.value_dims[value][d]);
-      for (size_t k = 0; k < sizes[d].size(); ++k) {
-        if (static_cast<int64_t>(k) == turned) place.push_back({op_.turn.count, {op_.turn.index, 1}});
-        place.push_back({sizes[d][k], parts[d][k]});
-      }
-    }
-    return place;
-  }
-
   // A sampler draws by global index: it is told, for each atom of its result, outermost first, the whole
   // size, where its part starts and how long that is.
   void sampled() {
     if (is_placed_) return;
     is_placed_ = true;
     Dims places;
-    for (const auto& [whole, part] : place_of_result())
+    for (const auto& [whole, part] : place_of_result(op_))
       places.insert(places.end(), {whole, part.start, part.length});
     args_.emplace_back(std::move(places));
   }
@@ -468,7 +446,7 @@ class WriteLocal {
     node.results.clear();
     node.operands = operands_;
     const Type& type = op_.whole.type(op_.node.results[0]);
-    const std::vector<AtomPart> place = place_of_result();
+    const std::vector<AtomPart> place = place_of_result(op_);
     Dims open;
     for (const auto& atom : place) open.push_back(atom.whole);
     ValueId x = b_.reshape(b_.add_node(std::move(node), {type}).results[0], open);

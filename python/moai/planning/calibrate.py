@@ -95,11 +95,7 @@ def _seconds(
         wait()
         return (time.perf_counter() - start) / calls
 
-    turn()
-    taken, end = [], time.perf_counter() + budget_s
-    while len(taken) < 3 or (time.perf_counter() < end and len(taken) < 50):
-        taken.append(turn())
-    return statistics.median(taken)
+    return statistics.median(small_step.repeated(turn, budget_s, most=50))
 
 
 def _products(on: Subject, dtype: torch.dtype, budget_s: float) -> dict[str, float]:
@@ -197,7 +193,7 @@ def _links(devices: int, rounds: int) -> dict[str, float]:
 
 def measure(on: Subject, budget_s: float = 40.0) -> dict:
     """Measure it for about so long, and return its profile."""
-    each = budget_s / 24
+    each = budget_s / 27
     profile = {
         "moai_profile": 1,
         "made": datetime.datetime.now().isoformat(timespec="seconds"),
@@ -233,7 +229,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--output", type=Path, metavar="FILE", help=f"where the profile goes ({profile_path()})"
     )
     parser.add_argument(
-        "--seconds", type=float, default=40.0, metavar="N", help="about how long to measure (40)"
+        "--seconds",
+        type=float,
+        default=40.0,
+        metavar="N",
+        help="about how long to measure, starts of processes apart (40)",
     )
 
 

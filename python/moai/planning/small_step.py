@@ -13,8 +13,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
+
+import moai
+
+from ..bench.llama import LlamaConfig
+from . import MODELS, PlanModel, ops_in, optimizer_of, record_step, take_step
 
 BATCH, SEQ = 8, 48
 LAYERS = 3
@@ -22,27 +28,30 @@ STEPS_TOGETHER = 8
 PROCESSES = 3
 
 
-def _model(layers: int) -> object:
-    from ..bench.llama import LlamaConfig
-    from . import MODELS, PlanModel
+_Taken = TypeVar("_Taken")
 
+
+def repeated(turn: Callable[[], _Taken], budget_s: float, most: int = sys.maxsize) -> list[_Taken]:
+    """Return what as many turns say as fit in the budget, from three to `most`, after one to warm up."""
+    turn()
+    taken, end = [], time.perf_counter() + budget_s
+    while len(taken) < 3 or (time.perf_counter() < end and len(taken) < most):
+        taken.append(turn())
+    return taken
+
+
+def _model(layers: int) -> PlanModel:
     # As small as models that are tried out: products of some millions of operations, none of which fill a device.
     return PlanModel(LlamaConfig(96, layers, 6, 3, 256).build, MODELS["gpt2"].loss, torch.float32)
 
 
 def recorded(layers: int = LAYERS) -> str:
     """Return the step as a graph's text."""
-    from . import record_step
-
     return record_step(_model(layers), BATCH, SEQ)[0]
 
 
 def taken(budget_s: float, layers: int = LAYERS) -> dict[str, float]:
     """Seconds of a step, and of the script's thread in it, on the devices of this process."""
-    import moai
-
-    from . import optimizer_of, take_step
-
     model = _model(layers)
     module = model.build().to("moai")
     optimizer, text = optimizer_of(module), torch.randint(256, (1 << 16,))
@@ -62,11 +71,7 @@ def taken(budget_s: float, layers: int = LAYERS) -> dict[str, float]:
         moai.sync()
         return (time.perf_counter() - begin) / STEPS_TOGETHER, script / STEPS_TOGETHER
 
-    turn()
-    turns, end = [], time.perf_counter() + budget_s
-    while len(turns) < 3 or time.perf_counter() < end:
-        turns.append(turn())
-    steps, scripts = zip(*turns, strict=True)
+    steps, scripts = zip(*repeated(turn, budget_s), strict=True)
     return {"step_s": statistics.median(steps), "script_s": statistics.median(scripts)}
 
 
@@ -92,8 +97,6 @@ def taken_by(devices: int, budget_s: float) -> dict[str, float]:
 
 def script_costs(budget_s: float) -> dict[str, float]:
     """Seconds of the script's thread for a step and for each op in it, from models of one layer and of some."""
-    from . import ops_in
-
     (few, short), (many, long) = (
         (ops_in(recorded(layers)), taken(budget_s / 2, layers)["script_s"]) for layers in (1, LAYERS)
     )
