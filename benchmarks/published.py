@@ -12,6 +12,7 @@ from pathlib import Path
 
 import decoder
 import framework_memory
+import framework_messages
 import moai
 import torch
 from moai import _C
@@ -29,11 +30,6 @@ NETWORKS = {"InfiniBand", "RoCE", "EFA", "Ethernet", "Slingshot"}
 NIC_EFFICIENCY = 0.94
 # Megatron and Alpa before FlashAttention: scores of attention go through memory.
 UNFUSED = {"alpa", "bloom", "ds3", "megatron-sc21", "megatron-seqsel", "tr3m"}
-# Those whose ZeRO 1 brings each updated weight to all by itself when the optimizer is done, where others gather them
-# in buckets beside the next forward.
-APART = {"internevo", "nanotron"}
-# Those that gather weights in 8 bits where they multiply in 8 bits: FSDP2's float8 all-gather (torchao).
-NARROW = {"titan"}
 # Bytes that a score costs a step of such attention: about 13 in forward (products' result, softmax, dropout and its
 # mask, each written and read in 16 bits) and twice that in backward.
 SCORE_BYTES = 40
@@ -109,13 +105,19 @@ class Row:
             kv_heads=self.number("kv_heads") or heads, head_dim=self.number("head_dim") or self.need("hidden") // heads,
             mlp=self.mlp, vocab=self.number("vocab") or 0, tied=self.tied_embeddings == "y", experts=experts,
             top_k=self.number("top_k") or 1, seq=self.need("seq_len"), batch=self.need("global_batch"),
-            dtype=self.precision if self.precision in ("fp16", "fp8") else "bf16", parts=self.number("cp") or 1 if experts else 1,
+            dtype=self.precision if self.precision in ("fp16", "fp8") else "bf16", parts=self.token_parts() if experts else 1,
         )  # fmt: skip
 
     def pins(self, recompute: str) -> str:
         """Its layout, as the planner's pins."""
         dp, tp, cp, pp = (self.need(name) for name in ("dp", "tp", "cp", "pp"))
         ep = self.number("ep") or 1
+        along = []
+        if self.experts_whole:
+            for name, size in (("tp", tp), ("sp", cp)):
+                if size > 1 and ep % size == 0:
+                    along.append(name)
+                    ep //= size
         if dp % ep:
             raise NotPredicted(f"expert parallelism of {ep} does not lie inside of data parallelism of {dp}")
         turns = self.need("global_batch") // (dp * self.micro_batch())
@@ -128,7 +130,19 @@ class Row:
             # In a pipeline FSDP keeps what it has gathered until all micro-batches are through.
             zero = ZERO[self.optimizer_sharding]
             pins += f",zero={min(zero, 2) if pp > 1 else zero}"
-        return pins if self.family in APART else pins + ",gathers=ahead"
+        if along:
+            pins += f",experts={'+'.join(along)}"
+        return pins if framework_messages.gathers_last(self.family) else pins + ",gathers=ahead"
+
+    @property
+    def experts_whole(self) -> bool:
+        """Whether tensor parallelism leaves experts whole: then they lie along its axis first, and next along that of
+        context parallelism (Megatron-Core's parallel folding)."""
+        return "expert-TP=1" in self.notes
+
+    def token_parts(self) -> int:
+        """Into how many parts the positions of a sample fall that are sent to experts by themselves."""
+        return (self.number("cp") or 1) * (self.need("tp") if self.experts_whole else 1)
 
     def micro_batch(self) -> int:
         """Sequences. Where the source does not say: PyTorch's pipelines have as many micro-batches as stages
@@ -257,11 +271,6 @@ class Prediction:
     parts: dict[str, float] = field(default_factory=dict)
 
 
-def links_of(message: dict, networks: list[bool]) -> str:
-    """Which links a message uses, told by the slowest; `networks` as `parts_of` has them."""
-    return "across" if networks[1 + message["axis"]] else "inside"
-
-
 def parts_of(found: dict, networks: list[bool]) -> dict[str, float]:
     """Seconds of a device's step by what the constants scale, nothing overlapping.
 
@@ -271,7 +280,7 @@ def parts_of(found: dict, networks: list[bool]) -> dict[str, float]:
     compute, time = found["breakdown"]["compute"], found["time"]
     messages = {"inside": 0.0, "across": 0.0}
     for message in found["breakdown"]["messages"]:
-        messages[links_of(message, networks)] += message["seconds"]
+        messages[framework_messages.links_of(message, networks)] += message["seconds"]
     between, waits = time["between_stages_s"], time["exposed_between_stages_s"]
     others, others_wait = time["communicate_s"] - between, time["exposed_communication_s"] - waits
     return {
@@ -301,29 +310,6 @@ def axes_across(found: dict, cluster: str) -> list[bool]:
     return across[::-1]
 
 
-def gathered_apart(found: dict, networks: list[bool], cluster: str) -> dict[str, float]:
-    """Seconds that updated weights take longer one by one, by the links that they use: a ring of many devices is
-    slow to come round, and with few bytes that is all its time."""
-    longer = {"inside": 0.0, "across": 0.0}
-    for message in found["breakdown"]["messages"]:
-        is_update = message["once_a_step"] and message["collective"] == "all-gather"
-        if is_update and message["axis_name"] == "data" and message["count"]:
-            axis, count = message["axis"], message["count"]
-            stride = math.prod(found["mesh"][axis + 1 :])
-            each = _C.ring_gather_seconds(cluster, stride, found["mesh"][axis], message["bytes"] / count)
-            longer[links_of(message, networks)] += max(0.0, count * each - message["seconds"])
-    return longer
-
-
-def gathered_narrow(found: dict, networks: list[bool]) -> dict[str, float]:
-    """Seconds that weights are gathered faster in 8 bits than in 16, by the links that they use."""
-    saved = {"inside": 0.0, "across": 0.0}
-    for message in found["breakdown"]["messages"]:
-        if message["collective"] == "all-gather" and message["axis_name"] == "data":
-            saved[links_of(message, networks)] += message["seconds"] / 2
-    return saved
-
-
 def predict(row: Row, constants: Constants, cache: Path) -> list[Prediction]:
     """Plan the row's step with its layout pinned, for each way to recompute that it may have had.
 
@@ -342,17 +328,12 @@ def predict(row: Row, constants: Constants, cache: Path) -> list[Prediction]:
             raise NotPredicted(best["excess"].splitlines()[0] or "nothing fits")
         networks = axes_across(best, cluster)
         parts, seconds = parts_of(best, networks), best["step_time_s"]
-        if row.family in APART:
+        for links, more in framework_messages.of(row, best, networks, cluster).items():
             waits = parts["must_wait"] * (parts["inside"] + parts["across"])
-            for links, longer in gathered_apart(best, networks, cluster).items():
-                parts[links] += longer
-                waits += longer
-                seconds += longer
+            parts[links] += more.seconds
+            seconds += more.shown(parts["must_wait"])
+            waits += more.shown(parts["must_wait"])
             parts["must_wait"] = min(1.0, waits / max(1e-12, parts["inside"] + parts["across"]))
-        if row.family in NARROW and row.precision == "fp8":
-            for links, saved in gathered_narrow(best, networks).items():
-                parts[links] -= saved
-                seconds -= parts["must_wait"] * saved
         peak = framework_memory.peak_bytes(d, row.memory_layout(recompute)) + constants.held * GIB
         out.append(Prediction(seconds, peak, recompute, best["layout"], parts))
     return out

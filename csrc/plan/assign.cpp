@@ -143,6 +143,7 @@ class Assigner {
       std::string name;
       if (fold_.first_node[c] != ir::kNone) {
         options_[c] = node_options(fold_.first_node[c]);
+        add_up_turns(fold_.first_node[c], &options_[c]);
         for (const auto& option : options_[c]) costs.push_back(option.seconds);
         name = graph_.node(fold_.first_node[c]).op.str();
       } else {
@@ -154,25 +155,44 @@ class Assigner {
     }
   }
 
+  // The first of them finds nothing to add to.
+  void add_up_turns(ir::NodeId node, std::vector<Option>* options) const {
+    const double later = static_cast<double>(terms_.turns - 1) / terms_.turns;
+    const auto& results = graph_.node(node).results;
+    for (size_t r = 0; r < results.size() && later > 0; ++r) {
+      if (!step_.is_sum(results[r])) continue;
+      for (auto& option : *options)
+        option.seconds +=
+            later * cost_of_adding(graph_, frame_, results[r], option.results[r], mesh_).seconds();
+    }
+  }
+
   std::vector<Option> node_options(ir::NodeId node) const {
     if (step_.is_of_sums[node]) return ways_of_sum(node);
     std::vector<Option> all = options_of(graph_, frame_, node, mesh_, &step_.roles);
     if (terms_.uses_axes && is_contraction(graph_, node, step_.frame.rules[node])) {
       for (size_t a = 0; a < mesh_.axes.size(); ++a) {
-        // Tensor parallelism splits positions too, but not in contractions; experts' axis splits samples
-        // where there are no experts.
-        std::vector<Option> split, rest;
+        // An axis that may have experts has those of every product with experts; tensor parallelism splits
+        // positions too, but not in contractions; experts' axis splits samples where there are no experts.
+        const Axis& axis = mesh_.axes[a];
+        std::vector<Option> experts, features, rest;
         for (const auto& option : all) {
           const AxisChoice& choice = option.choices[a];
           if (choice.kind != AxisChoice::Kind::kFactor) continue;
           const Role role = step_.roles.of_atom[frame_.node_factors[node][choice.factor][choice.leaf]];
-          const bool is_other = (mesh_.axes[a].may_split(Role::kFeature) && role != Role::kFeature) ||
-                                (mesh_.axes[a].may_split(Role::kExpert) && role != Role::kExpert);
-          (is_other ? rest : split).push_back(option);
+          const bool is_expert = role == Role::kExpert && axis.may_split(role);
+          const bool is_feature = role == Role::kFeature && axis.may_split(role);
+          (is_expert ? experts : is_feature ? features : rest).push_back(option);
         }
-        // Nor rows that are routed: they lie as the experts' products want them.
-        if (split.empty() && mesh_.axes[a].may_split(Role::kExpert) && !has_own_order(node))
+        std::vector<Option> split;
+        if (!experts.empty()) {
+          split = std::move(experts);
+        } else if (axis.may_split(Role::kFeature)) {
+          split = std::move(features);
+        } else if (!axis.may_split(Role::kExpert) || !has_own_order(node)) {
+          // Rows that are routed lie as the experts' products want them.
           split = std::move(rest);
+        }
         if (!split.empty()) all = std::move(split);
       }
     }

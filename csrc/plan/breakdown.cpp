@@ -10,6 +10,9 @@ namespace moai::plan {
 
 namespace {
 
+// What it is called among the ops.
+constexpr const char* kAdding = "sum of micro-batches";
+
 OpCost& operator+=(OpCost& a, const OpCost& b) {
   a.product += b.product;
   a.attention += b.attention;
@@ -75,6 +78,16 @@ Breakdown breakdown(const Step& step, const Frame& turn, const Mesh& mesh, const
       message.seconds += times * move.seconds;
     }
   };
+  const auto count = [&](const std::string& name, const OpCost& once, double times) {
+    const OpCost cost = once * times;
+    if (cost.seconds() <= 0) return;
+    auto& op = ops[name];
+    op.name = name;
+    op.count += times;
+    op.seconds += cost.seconds();
+    op.cost += cost;
+    out.compute += cost;
+  };
   for (ir::NodeId n = 0; n < static_cast<ir::NodeId>(graph.nodes().size()); ++n) {
     const ir::Node& node = graph.node(n);
     const Option& option = assignment.nodes[n];
@@ -82,14 +95,12 @@ Breakdown breakdown(const Step& step, const Frame& turn, const Mesh& mesh, const
     for (size_t o = 0; o < node.operands.size(); ++o)
       bring(node.operands[o], assignment.placement(graph, node.operands[o]), option.operands[o],
             step.is_bucketed(n), times);
-    const OpCost cost = binding(cost_of(graph, turn, n, option, mesh)) * times;
-    if (cost.seconds() <= 0) continue;
-    auto& op = ops[node.op.str()];
-    op.name = node.op.str();
-    op.count += times;
-    op.seconds += cost.seconds();
-    op.cost += cost;
-    out.compute += cost;
+    count(node.op.str(), binding(cost_of(graph, turn, n, option, mesh)), times);
+    for (size_t r = 0; r < node.results.size() && terms.turns > 1; ++r) {
+      if (!step.is_sum(node.results[r])) continue;
+      count(kAdding, cost_of_adding(graph, turn, node.results[r], option.results[r], mesh),
+            part * (terms.turns - 1));
+    }
   }
   for (const auto output : graph.outputs()) {
     const auto input = updated_input(graph, output);

@@ -23,7 +23,7 @@ class Lifetimes {
   ir::NodeId first(ir::ValueId value) const {
     const auto producer = step_.graph.value(value).producer;
     if (producer == ir::kNone) return -1;
-    return terms_.turns > 1 && is_sum(value) ? -1 : producer;
+    return terms_.turns > 1 && step_.is_sum(value) ? -1 : producer;
   }
 
   // Of what lies still a device has its stage's part; of what backward waits for, for each turn on its way;
@@ -32,19 +32,13 @@ class Lifetimes {
     if (step_.on_host[value]) return 0;
     const auto producer = step_.graph.value(value).producer;
     const double part = 1.0 / terms_.stages;
-    if (producer == ir::kNone || is_sum(value) || producer >= step_.roles.backward_end) return part;
+    if (producer == ir::kNone || step_.is_sum(value) || producer >= step_.roles.backward_end) return part;
     if (producer < step_.roles.forward_end && step_.last_use[value] >= step_.roles.forward_end)
       return part * std::min(terms_.turns, terms_.stages);
     return 1;
   }
 
  private:
-  bool is_sum(ir::ValueId value) const {
-    const auto producer = step_.graph.value(value).producer;
-    return producer >= step_.roles.forward_end && producer < step_.roles.backward_end &&
-           step_.last_use[value] >= step_.roles.backward_end;
-  }
-
   const Step& step_;
   const Terms& terms_;
 };

@@ -198,6 +198,17 @@ OpCost cost_of(const ir::Graph& graph, const Frame& frame, ir::NodeId node, cons
   return Cost(graph, frame, node, option, mesh).all();
 }
 
+OpCost cost_of_adding(const ir::Graph& graph, const Frame& frame, ir::ValueId value,
+                      const Placement& placement, const Mesh& mesh) {
+  constexpr double kTouched = 3;  // both are read, the sum is written
+  const DeviceKind& device = mesh.cluster->device(0);
+  const double bytes = local_bytes(graph.type(value), leaf_sizes(frame, value), placement, mesh);
+  OpCost cost;
+  cost.memory = kTouched * bytes / (device.memory_bytes_per_s * device.memory_efficiency);
+  cost.overhead = device.op_overhead_s;
+  return cost;
+}
+
 double scratch_bytes_of(const ir::Graph& graph, const Frame& frame, ir::NodeId node, const Option& option,
                         const Mesh& mesh) {
   const auto& factors = frame.node_factors[node];

@@ -21,6 +21,10 @@ struct OpCost {
 OpCost cost_of(const ir::Graph& graph, const Frame& frame, ir::NodeId node, const Option& option,
                const Mesh& mesh);
 
+// Of adding a value, which lies so, to what the turns before made of it.
+OpCost cost_of_adding(const ir::Graph& graph, const Frame& frame, ir::ValueId value,
+                      const Placement& placement, const Mesh& mesh);
+
 // Bytes that a node's kernel works on beside its tensors, on the device with the largest part.
 double scratch_bytes_of(const ir::Graph& graph, const Frame& frame, ir::NodeId node, const Option& option,
                         const Mesh& mesh);

@@ -14,8 +14,8 @@ namespace {
 [[noreturn]] void refuse(const std::string& word, const std::string& why) {
   throw Error(Phase::kConfig, concat("`", word, "` in the pins ", why))
       .hint(
-          "would work: dp=8,tp=2,pp=1,micro=4,zero=1,recompute=full; also copies, sp, ep, capacity, offload, "
-          "chunks, order, sends, gathers, random");
+          "would work: dp=8,tp=2,pp=1,micro=4,zero=1,recompute=full; also copies, sp, ep, experts, capacity, "
+          "offload, chunks, order, sends, gathers, random");
 }
 
 int32_t number_of(const std::string& word, const std::string& text, int64_t least) {
@@ -79,6 +79,21 @@ void read_word(const std::string& word, Pins* pins) {
   }
 }
 
+// `sp+tp`: the axes that have experts besides what they split otherwise.
+void place_experts(const std::string& names, Pins* pins) {
+  size_t at = 0;
+  while (at <= names.size()) {
+    const size_t plus = std::min(names.find('+', at), names.size());
+    const std::string name = names.substr(at, plus - at);
+    const auto axis = std::find_if(pins->axes.begin(), pins->axes.end(),
+                                   [&](const AxisPin& pin) { return pin.name == name; });
+    if (axis == pins->axes.end() || axis->copies)
+      refuse(concat("experts=", names), concat("needs axes that are pinned in parts: `", name, "` is none"));
+    axis->splits |= role_bit(Role::kExpert);
+    at = plus + 1;
+  }
+}
+
 // What a random plan is, whatever its seed.
 void settle_random(Pins* pins) {
   if (pins->stages.value_or(1) != 1 || pins->micro_batches.value_or(1) != 1 ||
@@ -100,14 +115,20 @@ bool is_for_samples(const AxisPin& pin) { return pin.splits == role_bit(Role::kB
 Pins parse_pins(const std::string& text) {
   Pins pins;
   std::set<std::string> names;
+  std::string experts;
   size_t at = 0;
   while (at < text.size()) {
     const size_t comma = std::min(text.find(',', at), text.size());
     const std::string word = text.substr(at, comma - at);
     if (!names.insert(word.substr(0, word.find('='))).second) refuse(word, "is there twice");
-    read_word(word, &pins);
+    if (word.rfind("experts=", 0) == 0) {
+      experts = word.substr(word.find('=') + 1);
+    } else {
+      read_word(word, &pins);
+    }
     at = comma + 1;
   }
+  if (names.count("experts") > 0) place_experts(experts, &pins);
   if (pins.random) settle_random(&pins);
   return pins;
 }

@@ -83,6 +83,12 @@ struct Step {
   // What a node reads may wait for others to go with it in a bucket, as gradients and updated weights do;
   // what forward and backward wait for goes at once.
   bool is_bucketed(ir::NodeId n) const { return !roles.in_loop(n) || is_of_sums[n]; }
+  // Whether turns add up a base where it lies: a gradient that waits for the optimizer.
+  bool is_sum(ir::ValueId value) const {
+    const auto producer = graph.value(value).producer;
+    return producer >= roles.forward_end && producer < roles.backward_end && base[value] == value &&
+           last_use[value] >= roles.backward_end;
+  }
   int32_t stretches() const { return static_cast<int32_t>(cuts.size()) + 1; }
 };
 

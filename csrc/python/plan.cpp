@@ -1,6 +1,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "ir/error.h"
 #include "ir/graph.h"
 #include "plan/cluster/collectives.h"
 #include "plan/explain.h"
@@ -231,15 +232,24 @@ void bind_plan(py::module_& m) {
     out["json"] = plan::print_json(cluster);
     return out;
   });
-  // Of an all-gather in one ring, as NCCL has it, between `size` devices that are `stride` apart.
+  // Of a collective between `size` devices that are `stride` apart: by the fastest algorithm, or in one ring.
   m.def(
-      "ring_gather_seconds",
-      [](const std::string& text, int64_t stride, int64_t size, double bytes) {
+      "collective_seconds",
+      [](const std::string& text, const std::string& name, int64_t stride, int64_t size, double bytes,
+         bool in_ring) {
         const plan::Cluster cluster = plan::parse_cluster(text);
-        return plan::seconds_by(plan::Algorithm::kRing, cluster, plan::Collective::kAllGather,
-                                plan::axis_group(cluster, stride, size), bytes);
+        const plan::Group group = plan::axis_group(cluster, stride, size);
+        for (const auto collective : {plan::Collective::kAllReduce, plan::Collective::kAllGather,
+                                      plan::Collective::kReduceScatter, plan::Collective::kAllToAll}) {
+          if (name != plan::collective_name(collective)) continue;
+          return in_ring ? plan::seconds_by(plan::Algorithm::kRing, cluster, collective, group, bytes)
+                         : plan::seconds(cluster, collective, group, bytes);
+        }
+        throw Error(Phase::kConfig, concat("`", name, "` is no collective"))
+            .hint("would work: all-reduce, all-gather, reduce-scatter, all-to-all");
       },
-      py::arg("cluster"), py::arg("stride"), py::arg("size"), py::arg("bytes"));
+      py::arg("cluster"), py::arg("collective"), py::arg("stride"), py::arg("size"), py::arg("bytes"),
+      py::arg("in_ring") = false);
 }
 
 }  // namespace moai
