@@ -35,6 +35,7 @@ NONE = 1e-4
 # them (Cauchy's loss).
 NOISE = 0.03
 OUTLIER = 1.8
+FAR = OUTLIER * NOISE
 # Rows of a group say partly the same: together they count as this power of their number.
 ALIKE = 0.5
 # What is known before a row is seen: the profiles, and some context of the driver and of communicators.
@@ -107,6 +108,11 @@ class Table:
         return errors[self.closest(errors)]
 
 
+def robust(errors: np.ndarray) -> np.ndarray:
+    """Squares of errors, as far as they are small."""
+    return FAR**2 * np.log1p((errors / FAR) ** 2)
+
+
 class Fit:
     """Finds what is common to all rows, GPUs, families and pairs of them."""
 
@@ -155,6 +161,11 @@ class Fit:
             starts.append(x)
         return min((self._descend(weights, x) for x in starts), key=lambda found: found[0])[1]
 
+    def left(self) -> float:
+        """What predictions are off by as they are, rows that nothing explains counting less."""
+        errors = self.table.log_seconds
+        return float(self.weights(lambda _: True) @ robust(errors[self.table.closest(errors)]))
+
     def _descend(self, weights: np.ndarray, start: np.ndarray) -> tuple[float, np.ndarray]:
         """The least loss near `start`, and where it is (Gauss and Newton's method, damped)."""
         seen = np.nonzero(self.design[weights > 0].sum(0) > 0)[0]
@@ -163,18 +174,17 @@ class Fit:
             return 0.0, x
         x[seen] = start[seen]
         design, held = self.design[:, seen], (self.usual[seen] ** -2).ravel()
-        far = OUTLIER * NOISE
 
         def loss(x: np.ndarray) -> float:
             errors = self.table.all_errors(self.design @ x)
-            robust = far**2 * np.log1p((errors[self.table.closest(errors)] / far) ** 2)
-            return float(weights @ robust / NOISE**2 + (x[seen] ** 2).ravel() @ held)
+            off = robust(errors[self.table.closest(errors)])
+            return float(weights @ off / NOISE**2 + (x[seen] ** 2).ravel() @ held)
 
         value, damping = loss(x), 0.1
         for _ in range(80):
             e, slopes = self._slopes(x)
             jacobian = np.einsum("il,in->iln", design, slopes).reshape(len(e), -1)
-            counts = weights / NOISE**2 / (1 + (e / far) ** 2)
+            counts = weights / NOISE**2 / (1 + (e / FAR) ** 2)
             normal = (jacobian * counts[:, None]).T @ jacobian + np.diag(held)
             slope = jacobian.T @ (counts * e) + held * x[seen].ravel()
             gained = 0.0
@@ -226,6 +236,13 @@ def held(samples: Sequence[Sample], centre: float, serves_others: bool) -> float
         return centre
     middle = float(np.median([np.median(values) for values in rest.values()]))
     return round(max(0.0, (len(rest) * middle + 0.5 * centre) / (len(rest) + 0.5)), 2)
+
+
+def next_constants(samples: Sequence[Sample]) -> dict[str, Constants]:
+    """By row, the constants to plan it with anew."""
+    fit = Fit(samples)
+    x = fit.run()
+    return {s.row.id: fit.constants(x, s.row.gpu, s.row.family, UNKNOWN.held) for s in samples}
 
 
 def fit_all(samples: Sequence[Sample]) -> dict:

@@ -10,7 +10,8 @@ from moai import _C
 # Those whose ZeRO 1 brings each updated weight to all by itself when the optimizer is done, where others gather them
 # in buckets beside the next forward.
 APART = {"internevo", "nanotron"}
-# Those that gather weights in 8 bits where they multiply in 8 bits: FSDP2's float8 all-gather (torchao).
+# Those that gather in 8 bits what they multiply in 8 bits: FSDP2's float8 all-gather of weights, and that of activations
+# in tensor parallelism (torchao).
 NARROW = {"titan"}
 # Those whose ZeRO 1 adds up whole gradients in fp32 on all devices, each of which then takes its part
 # (nanotron's get_fp32_accum_hook), where others bring each part to its owner in 16 bits.
@@ -19,17 +20,15 @@ WHOLE = {"nanotron"}
 
 @dataclass
 class More:
-    """Seconds that messages over some links take longer: of them `waits` beside nothing, the others as messages do.
-
-    Negative where they take less.
-    """
+    """Seconds that messages over some links take longer, and seconds that a step does so; negative where less."""
 
     seconds: float = 0.0
-    waits: float = 0.0
+    shown: float = 0.0
 
-    def shown(self, must_wait: float) -> float:
-        """What a step takes longer, where messages wait for `must_wait` of their time."""
-        return self.waits + must_wait * (self.seconds - self.waits)
+    def add(self, seconds: float, waits: float) -> None:
+        """So much more, of which a part `waits`."""
+        self.seconds += seconds
+        self.shown += waits * seconds
 
 
 def gathers_last(family: str) -> bool:
@@ -42,34 +41,50 @@ def links_of(message: dict, networks: list[bool]) -> str:
     return "across" if networks[1 + message["axis"]] else "inside"
 
 
-def of(row, found: dict, networks: list[bool], cluster: str) -> dict[str, More]:  # noqa: ANN001
-    """By links, what the messages of the row's framework take beyond those of the plan `found`."""
+def of(  # noqa: PLR0913
+    row,  # noqa: ANN001
+    found: dict,
+    networks: list[bool],
+    cluster: str,
+    must_wait: float,
+    overlap: float,
+) -> dict[str, More]:
+    """By links, what the messages of the row's framework take beyond those of the plan `found`, of whose messages the
+    part `must_wait` is not hidden. A device hides `overlap` of what could be."""
     more = {"inside": More(), "across": More()}
+    is_narrow = row.family in NARROW and row.precision == "fp8"
     for message in found["breakdown"]["messages"]:
-        there = more[links_of(message, networks)]
-        is_of_weights = message["axis_name"] == "data" and message["count"] > 0
-        is_once, kind = message["once_a_step"], message["collective"]
-        if is_of_weights and is_once and kind == "all-gather" and row.family in APART:
+        there, kind = more[links_of(message, networks)], message["collective"]
+        is_once, seconds = message["once_a_step"], message["seconds"]
+        is_of_weights = message["axis_name"] == "data" and is_once and message["count"] > 0
+        if is_of_weights and kind == "all-gather" and row.family in APART:
             # A ring of many devices is slow to come round, and with few bytes that is all its time.
             ring = one_by_one(message, found, cluster, kind, 1, in_ring=True)
-            longer = max(0.0, ring - message["seconds"])
-            there.seconds += longer
-            there.waits += longer
-        if is_of_weights and is_once and kind == "reduce-scatter" and row.family in WHOLE:
+            there.add(max(0.0, ring - seconds), 1)
+        if is_of_weights and kind == "reduce-scatter" and row.family in WHOLE:
             # Twice the bytes of 16 bits.
-            there.seconds += one_by_one(message, found, cluster, "all-reduce", 2) - message["seconds"]
-        if is_of_weights and kind == "all-gather" and row.family in NARROW and row.precision == "fp8":
-            there.seconds -= message["seconds"] / 2
+            there.add(one_by_one(message, found, cluster, "all-reduce", 2) - seconds, must_wait)
+        if is_narrow:
+            there.add(-gathering(message) * seconds / 2, must_wait)
+            seconds *= 1 - gathering(message) / 2
+        if "async TP" in row.notes and message["axis_name"] == "tensor" and not is_once:
+            # Products go on with what has come.
+            there.shown -= overlap * seconds
     if row.tied_embeddings == "y" and found["stages"] > 1:
         # The first and the last stage have a copy each of the table, and add up its gradients when all are there.
-        stages = more["across" if networks[0] else "inside"]
         bytes_of_each = 4 if row.family in WHOLE else 2
         size = row.need("vocab") * row.need("hidden") / row.need("tp") * bytes_of_each
         half = math.prod([found["stages"], *found["mesh"]]) // 2
         taken = _C.collective_seconds(cluster, "all-reduce", half, 2, size)
-        stages.seconds += taken
-        stages.waits += taken
+        more["across" if networks[0] else "inside"].add(taken, 1)
     return more
+
+
+def gathering(message: dict) -> float:
+    """The part of a message's time in which products' operands are gathered."""
+    if message["axis_name"] == "tensor" and not message["once_a_step"] and message["collective"] == "all-reduce":
+        return 0.5  # sums are scattered, and gathered again for the next product
+    return float(message["collective"] == "all-gather" and message["axis_name"] in ("data", "tensor"))
 
 
 def one_by_one(

@@ -328,12 +328,14 @@ def predict(row: Row, constants: Constants, cache: Path) -> list[Prediction]:
             raise NotPredicted(best["excess"].splitlines()[0] or "nothing fits")
         networks = axes_across(best, cluster)
         parts, seconds = parts_of(best, networks), best["step_time_s"]
-        for links, more in framework_messages.of(row, best, networks, cluster).items():
-            waits = parts["must_wait"] * (parts["inside"] + parts["across"])
-            parts[links] += more.seconds
-            seconds += more.shown(parts["must_wait"])
-            waits += more.shown(parts["must_wait"])
-            parts["must_wait"] = min(1.0, waits / max(1e-12, parts["inside"] + parts["across"]))
+        must_wait = parts["must_wait"]
+        waits = must_wait * (parts["inside"] + parts["across"])
+        more = framework_messages.of(row, best, networks, cluster, must_wait, constants.overlap)
+        for links, change in more.items():
+            parts[links] += change.seconds
+            seconds += change.shown
+            waits += change.shown
+        parts["must_wait"] = min(1.0, max(0.0, waits) / max(1e-12, parts["inside"] + parts["across"]))
         peak = framework_memory.peak_bytes(d, row.memory_layout(recompute)) + constants.held * GIB
         out.append(Prediction(seconds, peak, recompute, best["layout"], parts))
     return out
