@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from moai import _C
+
+if TYPE_CHECKING:
+    from published import Row
 
 # Those whose ZeRO 1 brings each updated weight to all by itself when the optimizer is done, where others gather them
 # in buckets beside the next forward.
@@ -41,8 +45,8 @@ def links_of(message: dict, networks: list[bool]) -> str:
     return "across" if networks[1 + message["axis"]] else "inside"
 
 
-def of(  # noqa: PLR0913
-    row,  # noqa: ANN001
+def of(
+    row: Row,
     found: dict,
     networks: list[bool],
     cluster: str,
@@ -67,7 +71,7 @@ def of(  # noqa: PLR0913
         if is_narrow:
             there.add(-gathering(message) * seconds / 2, must_wait)
             seconds *= 1 - gathering(message) / 2
-        if "async TP" in row.notes and message["axis_name"] == "tensor" and not is_once:
+        if row.says("async TP") and message["axis_name"] == "tensor" and not is_once:
             # Products go on with what has come.
             there.shown -= overlap * seconds
     if row.tied_embeddings == "y" and found["stages"] > 1:
@@ -82,7 +86,11 @@ def of(  # noqa: PLR0913
 
 def gathering(message: dict) -> float:
     """The part of a message's time in which products' operands are gathered."""
-    if message["axis_name"] == "tensor" and not message["once_a_step"] and message["collective"] == "all-reduce":
+    if (
+        message["axis_name"] == "tensor"
+        and not message["once_a_step"]
+        and message["collective"] == "all-reduce"
+    ):
         return 0.5  # sums are scattered, and gathered again for the next product
     return float(message["collective"] == "all-gather" and message["axis_name"] in ("data", "tensor"))
 

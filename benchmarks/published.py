@@ -6,7 +6,6 @@ import csv
 import gzip
 import hashlib
 import json
-import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -90,6 +89,10 @@ class Row:
             return tokens / (float(self.tokens_per_s_per_gpu) * int(self.gpus))
         return None
 
+    def says(self, words: str) -> bool:
+        """Whether its notes have these words, which no column is for."""
+        return words in self.fields.get("notes", "")
+
     def need(self, name: str) -> int:
         value = self.number(name)
         if value is None:
@@ -138,7 +141,7 @@ class Row:
     def experts_whole(self) -> bool:
         """Whether tensor parallelism leaves experts whole: then they lie along its axis first, and next along that of
         context parallelism (Megatron-Core's parallel folding)."""
-        return "expert-TP=1" in self.notes
+        return self.says("expert-TP=1")
 
     def token_parts(self) -> int:
         """Into how many parts the positions of a sample fall that are sent to experts by themselves."""

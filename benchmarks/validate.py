@@ -132,7 +132,9 @@ def run(arguments: argparse.Namespace) -> int:
         least, best, planned = float("inf"), [], []
         for turn in range(PLANNED):
             before = planned
-            planned, _ = predict_all(some, constants, cache, arguments.workers, f"fitting, {turn + 1} of {PLANNED}")
+            planned, _ = predict_all(
+                some, constants, cache, arguments.workers, f"fitting, {turn + 1} of {PLANNED}"
+            )
             left = fitting.Fit(planned).left()
             if before and left < least:
                 least, best = left, before

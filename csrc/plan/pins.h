@@ -48,10 +48,11 @@ struct Pins {
 };
 
 // Reads `dp=8,tp=2,pp=1,micro=4,zero=1,recompute=full`: also sp (sequence), ep (expert), copies (data
-// parallelism along which ZeRO does not shard, as hybrid sharding has it outside of dp), experts (`sp+tp`: along
-// these axes products with experts are split by experts), offload (none, activations), chunks, order (gpipe, 1f1b, zero_bubble), sends (whole, parts), gathers (once, ahead),
-// capacity (of experts that rows are sent to, 0 where none are), random (a seed: any valid plan). Axes of one
-// part are left out. Throws Error(Phase::kConfig) naming the word, also where it is there twice.
+// parallelism along which ZeRO does not shard, as hybrid sharding has it outside of dp), experts (`sp+tp`:
+// along these axes products with experts are split by experts), offload (none, activations), chunks, order
+// (gpipe, 1f1b, zero_bubble), sends (whole, parts), gathers (once, ahead), capacity (of experts that rows are
+// sent to, 0 where none are), random (a seed: any valid plan). Axes of one part are left out. Throws
+// Error(Phase::kConfig) naming the word, also where it is there twice.
 Pins parse_pins(const std::string& text);
 
 // A saved plan settles all that pins can: the pins that it amounts to.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <numeric>
 #include <tuple>
 #include <utility>
 
@@ -115,7 +116,9 @@ class Placer {
   void run() {
     step_.stretch_of_node.assign(graph_.nodes().size(), ir::kNone);
     place_forward();
+    follows_.assign(graph_.nodes().size(), false);
     for (auto n = step_.roles.forward_end; n < static_cast<ir::NodeId>(graph_.nodes().size()); ++n) place(n);
+    go_to_readers();
     for (const auto input : graph_.inputs()) step_.stretch_of_input.push_back(of_value_[input]);
     mark_weight_gradients();
   }
@@ -166,11 +169,70 @@ class Placer {
     }
     // Elements of states lie where their weight does; what has neither is small and lies anywhere.
     set(n, saved != ir::kNone ? saved : incoming);
+    follows_[n] = saved == ir::kNone;
     if (n < step_.roles.backward_end) return;
-    for (const auto operand : graph_.node(n).operands) {
-      if (graph_.value(operand).producer == ir::kNone && of_value_[operand] == ir::kNone)
-        of_value_[operand] = step_.stretch_of_node[n];
+    for (const auto operand : graph_.node(n).operands) keep_beside(n, operand);
+  }
+
+  // An input lies with the first of the optimizer's nodes that reads it, where nothing else says.
+  void keep_beside(ir::NodeId n, ir::ValueId operand) {
+    if (graph_.value(operand).producer == ir::kNone && of_value_[operand] == ir::kNone)
+      of_value_[operand] = step_.stretch_of_node[n];
+  }
+
+  // What only gradients place goes on to the earlier stretch that reads it, if what it is made of goes there
+  // anyway: several views of a gradient cross a cut as one, and a bias has its sum where it lies. What of the
+  // optimizer has no place yet (a count of steps) goes to its only reader.
+  void go_to_readers() {
+    const auto nodes = static_cast<ir::NodeId>(graph_.nodes().size());
+    // The first stretch that reads what a value shows in backward, and the same of the optimizer too.
+    std::vector<int32_t> in_turn(graph_.values().size(), ir::kNone), ever = in_turn;
+    shown_.resize(graph_.values().size());
+    std::iota(shown_.begin(), shown_.end(), 0);
+    for (auto n = step_.roles.forward_end; n < nodes; ++n) {
+      const ir::Node& node = graph_.node(n);
+      if (step_.frame.rules[n].free && !node.operands.empty() && !step_.hands_on[n]) {
+        for (const auto result : node.results) shown_[result] = shown_[node.operands[0]];
+        continue;
+      }
+      for (const auto operand : node.operands) {
+        if (n < step_.roles.backward_end) reads(n, shown_[operand], &in_turn);
+        reads(n, shown_[operand], &ever);
+      }
     }
+    std::vector<int32_t> earliest(graph_.values().size(), ir::kNone), latest = earliest;  // by value
+    for (ir::NodeId n = nodes; n-- > step_.roles.forward_end;) {
+      const ir::Node& node = graph_.node(n);
+      const bool turns = n < step_.roles.backward_end;
+      const int32_t here = step_.stretch_of_node[n];
+      int32_t from = ir::kNone, to = ir::kNone;
+      for (const auto result : node.results) {
+        from = lower(from, earliest[result]);
+        to = std::max(to, latest[result]);
+      }
+      const bool has_none = here == ir::kNone && !turns && from == to;
+      const bool follows = follows_[n] && to != ir::kNone && to < here;
+      if (has_none || (follows && goes_anyway(node, turns ? in_turn : ever, to))) set(n, to);
+      for (const auto operand : node.operands) {
+        reads(n, operand, &earliest);
+        latest[operand] = std::max(latest[operand], step_.stretch_of_node[n]);
+        if (!turns) keep_beside(n, operand);
+      }
+    }
+  }
+
+  static int32_t lower(int32_t a, int32_t b) { return a == ir::kNone || (b != ir::kNone && b < a) ? b : a; }
+
+  void reads(ir::NodeId n, ir::ValueId value, std::vector<int32_t>* earliest) const {
+    (*earliest)[value] = lower((*earliest)[value], step_.stretch_of_node[n]);
+  }
+
+  // Whether all that a node is made of is read by that stretch, or one before, whatever becomes of the node.
+  bool goes_anyway(const ir::Node& node, const std::vector<int32_t>& first, int32_t stretch) const {
+    return std::all_of(node.operands.begin(), node.operands.end(), [&](ir::ValueId operand) {
+      const int32_t there = first[shown_[operand]];
+      return of_value_[operand] == ir::kNone || (there != ir::kNone && there <= stretch);
+    });
   }
 
   // Of backward: it makes what forward had, or brings it back.
@@ -204,6 +266,8 @@ class Placer {
   const std::vector<ir::NodeId>& original_;
   const ir::NodeId recorded_end_;
   std::vector<int32_t> of_value_;
+  std::vector<bool> follows_;       // by node: only gradients say where it lies
+  std::vector<ir::ValueId> shown_;  // by value: what it is a view of, behind forward
 };
 
 // `recorded`: the step that it is written from; null of that one itself.

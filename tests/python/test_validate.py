@@ -46,6 +46,9 @@ def row(**fields: object) -> Any:
         ({"vp": ""}, "copies=1,dp=8,ep=1,sp=1,tp=4,pp=2,micro=8,recompute=none,chunks=2,order=1f1b,sends=parts,zero=1,gathers=ahead"),
         ({"vp": "", "layers": 27, "pp": 3}, "copies=1,dp=8,ep=1,sp=1,tp=4,pp=3,micro=8,recompute=none,chunks=3,order=1f1b,sends=parts,zero=1,gathers=ahead"),
         ({"micro_batch": "", "optimizer_sharding": "fsdp"}, "copies=1,dp=8,ep=1,sp=1,tp=4,pp=2,micro=2,recompute=none,chunks=1,order=1f1b,sends=parts,zero=2,gathers=ahead"),
+        # Experts that tensor parallelism leaves whole lie along its axis, then along context parallelism's, then data's.
+        ({"num_experts": 8, "ep": 8, "cp": 2, "dp": 4, "notes": "expert-TP=1"}, "copies=1,dp=4,ep=1,sp=2,tp=4,pp=2,micro=16,recompute=none,chunks=1,order=1f1b,sends=parts,zero=1,experts=tp+sp,gathers=ahead"),
+        ({"num_experts": 8, "ep": 8, "notes": "expert-TP=1"}, "copies=1,dp=4,ep=2,sp=1,tp=4,pp=2,micro=8,recompute=none,chunks=1,order=1f1b,sends=parts,zero=1,experts=tp,gathers=ahead"),
         ({"micro_batch": ""}, "copies=1,dp=8,ep=1,sp=1,tp=4,pp=2,micro=8,recompute=none,chunks=1,order=1f1b,sends=parts,zero=1,gathers=ahead"),
     ],
 )  # fmt: skip
@@ -53,16 +56,68 @@ def test_a_row_is_pinned_as_it_ran(fields: dict, pins: str) -> None:
     assert row(**fields).pins("none") == pins
 
 
-def test_weights_are_gathered_in_8_bits_in_half_the_time() -> None:
-    """By the links that they use; what else is sent, or summed along the same axis, takes as long as before."""
+def message(kind: str, seconds: float, *, axis: int = 0, name: str = "data", once: bool = False) -> dict:
+    return {
+        "collective": kind, "axis": axis, "axis_name": name, "once_a_step": once, "count": 2.0, "bytes": 2e9,
+        "seconds": seconds,
+    }  # fmt: skip
+
+
+def more(made: Any, messages: list[dict], **plan: object) -> dict[str, tuple[float, float]]:
+    """What its framework's messages take beyond a plan's of 2 x 4 devices of one host, of whose time three quarters are
+    not hidden: by links, the messages' seconds and the step's."""
+    found = {"breakdown": {"messages": messages}, "stages": 1, "mesh": [2, 4], **plan}
+    cluster = module("published")._C.cluster("h100:8")["json"]
+    across = [False, False, False]
+    changed = module("framework_messages").of(made, found, across, cluster, must_wait=0.75, overlap=0.5)
+    assert changed["across"].seconds == 0
+    return changed["inside"].seconds, changed["inside"].shown
+
+
+def test_what_is_multiplied_in_8_bits_is_gathered_in_half_the_time() -> None:
+    """What is summed takes as long as before, and the next product's operand is gathered behind a sum."""
     messages = [
-        {"collective": "all-gather", "axis_name": "data", "axis": 0, "seconds": 4.0},
-        {"collective": "all-gather", "axis_name": "data", "axis": 1, "seconds": 1.0},
-        {"collective": "reduce-scatter", "axis_name": "data", "axis": 0, "seconds": 8.0},
-        {"collective": "all-gather", "axis_name": "tensor", "axis": 1, "seconds": 16.0},
+        message("all-gather", 4),
+        message("reduce-scatter", 8, once=True),
+        message("all-gather", 16, axis=1, name="tensor"),
+        message("all-reduce", 32, axis=1, name="tensor"),
+        message("all-reduce", 64, axis=1, name="tensor", once=True),
     ]
-    saved = module("published").gathered_narrow({"breakdown": {"messages": messages}}, [False, True, False])
-    assert saved == {"across": 2.0, "inside": 0.5}
+    assert more(row(group="titan|m", precision="fp8"), messages) == (-18, -18 * 0.75)
+    assert more(row(group="titan|m"), messages) == more(row(precision="fp8"), messages) == (0, 0)
+
+
+def test_products_go_on_with_what_has_come_in_asynchronous_tensor_parallelism() -> None:
+    messages = [message("all-gather", 4), message("reduce-scatter", 8, axis=1, name="tensor")]
+    assert more(row(notes="x; async TP"), messages) == (0, -0.5 * 8)
+
+
+def test_whole_gradients_in_fp32_are_four_times_the_bytes() -> None:
+    """Scattering half the bytes in half the steps is a quarter of the time, latency apart."""
+    collective = module("published")._C.collective_seconds
+    cluster = module("published")._C.cluster("h100:8")["json"]
+    scattered = 2 * collective(cluster, "reduce-scatter", 4, 2, 1e9)
+    seconds, shown = more(row(group="nanotron|m"), [message("reduce-scatter", scattered, once=True)])
+    assert seconds == pytest.approx(2 * collective(cluster, "all-reduce", 4, 2, 2e9) - scattered)
+    assert seconds == pytest.approx(3 * scattered, rel=0.05)
+    assert shown == pytest.approx(0.75 * seconds)
+
+
+def test_both_ends_of_a_pipeline_add_up_gradients_of_a_tied_table() -> None:
+    pipeline: Any = {"stages": 2, "mesh": [4]}
+    tied = {"tied_embeddings": "y", "vocab": 10**6}
+    seconds, shown = more(row(**tied), [], **pipeline)
+    assert seconds == shown > 0
+    assert more(row(**tied), []) == more(row(), [], **pipeline) == (0, 0)
+    # In fp32, where that is how gradients are added up: twice the bytes.
+    wide = more(row(group="nanotron|m", **tied), [], **pipeline)[0]
+    assert wide == pytest.approx(2 * seconds, rel=0.05)
+
+
+def test_a_collective_that_is_none_is_refused() -> None:
+    core = module("published")._C
+    with pytest.raises(ValueError, match="`gossip` is no collective"):
+        core.collective_seconds(core.cluster("h100:8")["json"], "gossip", 1, 8, 1e6)
 
 
 def test_attention_that_is_not_fused_is_bound_by_its_scores() -> None:
@@ -86,6 +141,20 @@ def test_experts_of_a_part_of_the_positions_have_a_part_of_the_capacity(tmp_path
     found = published.predict(row(**fields), published.Constants(), tmp_path)[0]
     alone = published.predict(row(**{**fields, "cp": 1, "gpus": 2}), published.Constants(), tmp_path)[0]
     assert found.parts["products"] < 0.75 * alone.parts["products"]
+
+
+def test_experts_left_whole_by_tensor_parallelism_are_on_their_hosts(tmp_path: Path) -> None:
+    """Nothing of them crosses hosts, where experts inside of data parallelism send all their rows across."""
+    published = module("published")
+    fields = {
+        "num_experts": 8, "top_k": 2, "layers": 2, "hidden": 2048, "ffn_hidden": 8192, "heads": 16, "vocab": 64, "seq_len": 2048,
+        "global_batch": 128, "gpus": 32, "dp": 4, "cp": 2, "tp": 4, "pp": 1, "ep": 4, "mlp": "gated",
+    }  # fmt: skip
+    parts = [
+        published.predict(row(**{**fields, **more}), published.Constants(), tmp_path)[0].parts
+        for more in ({"notes": "expert-TP=1", "ep": 8}, {})
+    ]
+    assert parts[0]["across"] < 0.5 * parts[1]["across"]
 
 
 def gib(**fields: object) -> float:
