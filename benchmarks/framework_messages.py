@@ -74,13 +74,6 @@ def of(
         if row.says("async TP") and message["axis_name"] == "tensor" and not is_once:
             # Products go on with what has come.
             there.shown -= overlap * seconds
-    if row.tied_embeddings == "y" and found["stages"] > 1:
-        # The first and the last stage have a copy each of the table, and add up its gradients when all are there.
-        bytes_of_each = 4 if row.family in WHOLE else 2
-        size = row.need("vocab") * row.need("hidden") / row.need("tp") * bytes_of_each
-        half = math.prod([found["stages"], *found["mesh"]]) // 2
-        taken = _C.collective_seconds(cluster, "all-reduce", half, 2, size)
-        more["across" if networks[0] else "inside"].add(taken, 1)
     return more
 
 

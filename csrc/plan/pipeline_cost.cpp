@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <limits>
+#include <set>
+#include <utility>
 
 #include "ir/error.h"
 #include "plan/pipeline/stages.h"
@@ -30,6 +32,29 @@ StageProblem stage_problem(const std::vector<Stretch>& line, const OuterChoice& 
   problem.limit_bytes.assign(static_cast<size_t>(stages),
                              std::max(0.0, (memory_bytes - data - working) / outer.chunks));
   return problem;
+}
+
+// Bytes of weights that devices of one stage borrow from those of another, by stage.
+struct Loan {
+  int32_t from = 0, to = 0;
+  double bytes = 0;
+};
+std::vector<Loan> loans(const std::vector<Stretch>& line, const Pipeline& pipeline,
+                        const std::vector<int32_t>& begins) {
+  const auto stage_of = [&](int32_t stretch) {
+    return static_cast<int32_t>(std::upper_bound(begins.begin(), begins.end(), stretch) - begins.begin()) - 1;
+  };
+  std::vector<Loan> all;
+  std::set<std::pair<ir::ValueId, int32_t>> known;
+  for (size_t i = 0; i < line.size(); ++i) {
+    const int32_t to = stage_of(static_cast<int32_t>(i));
+    for (const auto& one : line[i].borrowed) {
+      const int32_t from = stage_of(one.from);
+      if (pipeline.device_of(from) == pipeline.device_of(to)) continue;
+      if (known.emplace(one.weight, pipeline.device_of(to)).second) all.push_back({from, to, one.bytes});
+    }
+  }
+  return all;
 }
 
 }  // namespace
@@ -104,6 +129,18 @@ PipelineCost pipeline_cost(const std::vector<Stretch>& line, const OuterChoice& 
     if (s + 1 < stages) stage.to_next = send(line[end - 1], &stage.forward_seconds);
     if (s > 0) stage.to_previous = send(line[out.stage_begins[s] - 1], &stage.backward_seconds);
     pipeline.stages.push_back(stage);
+  }
+  // Such a weight comes before the first turn, and its gradient goes when the last one is through: both wait.
+  for (const Loan& loan : loans(line, pipeline, out.stage_begins)) {
+    const double taken = 2 * seconds(cluster, Collective::kSendReceive, line_of_stages, loan.bytes);
+    for (const int32_t s : {loan.from, loan.to}) {
+      pipeline.stages[s].update_seconds += taken;
+      handed[pipeline.device_of(s)].communicate += taken;
+      handed[pipeline.device_of(s)].exposed += taken;
+    }
+    pipeline.stages[loan.to].resident_bytes += 2 * loan.bytes;
+    bytes[pipeline.device_of(loan.to)].weights += loan.bytes;
+    bytes[pipeline.device_of(loan.to)].gradients += loan.bytes;
   }
   for (int32_t d = 0; d < outer.stages; ++d)  // once for all of a device's virtual stages
     pipeline.stages[d].resident_bytes += data + bytes[d].scratch + bytes[d].working;

@@ -1,6 +1,7 @@
 #include "plan/timeline.h"
 
 #include <algorithm>
+#include <set>
 #include <unordered_map>
 #include <utility>
 
@@ -191,6 +192,22 @@ struct Ledger {
   }
 };
 
+void borrow_weights(const Step& step, const Ledger& ledger, std::vector<Stretch>* line) {
+  std::set<std::pair<ir::ValueId, int32_t>> known;
+  for (ir::NodeId n = 0; n < step.roles.backward_end; ++n) {
+    const int32_t here = step.stretch_of_node[n];
+    for (const auto operand : step.graph.node(n).operands) {
+      const ir::ValueId weight = step.base[operand];
+      if (here == ir::kNone || step.graph.value(weight).producer != ir::kNone) continue;
+      const auto input = static_cast<size_t>(step.graph.value(weight).index);
+      const int32_t from = step.stretch_of_input[input];
+      if (step.roles.of_input[input] != InputRole::kWeight || from == ir::kNone || from == here) continue;
+      if (known.emplace(weight, here).second)
+        (*line)[here].borrowed.push_back({weight, from, ledger.bytes(weight)});
+    }
+  }
+}
+
 }  // namespace
 
 std::vector<Stretch> stretches(const Step& step, const Frame& turn, const Mesh& mesh,
@@ -216,6 +233,7 @@ std::vector<Stretch> stretches(const Step& step, const Frame& turn, const Mesh& 
   }
   for (size_t i = 0; i < step.graph.inputs().size(); ++i)
     ledger.add_input(i, &out[std::max(step.stretch_of_input[i], 0)].bytes);
+  borrow_weights(step, ledger, &out);
 
   // Beside what stays, of each stretch the most that any of its nodes sees.
   Terms once;

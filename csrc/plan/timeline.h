@@ -83,6 +83,13 @@ struct Bytes {
   double total() const { return weights + states + data + gradients + activations + scratch + working; }
 };
 
+// A weight that lies with another stretch than one that reads it (a tied table).
+struct Borrowed {
+  ir::ValueId weight = ir::kNone;
+  int32_t from = 0;  // stretch
+  double bytes = 0;
+};
+
 // What each stretch of forward costs a device: what stages of a pipeline are cut from.
 struct Stretch {
   double forward = 0;  // seconds of a turn
@@ -97,6 +104,7 @@ struct Stretch {
   double host = 0, exposed_host = 0;  // the same of the link to the host, of a turn
   double cut_bytes = 0;               // that a device passes on to the next stretch
   double cut_seconds = 0;             // until what was passed on in parts is whole there
+  std::vector<Borrowed> borrowed;     // each weight once
 };
 
 // How devices of a stage pass on what they hold alike: each all of it, as our programs do, or each a part,
