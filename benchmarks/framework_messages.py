@@ -11,15 +11,20 @@ from moai import _C
 if TYPE_CHECKING:
     from published import Row
 
-# Those whose ZeRO 1 brings each updated weight to all by itself when the optimizer is done, where others gather them
-# in buckets beside the next forward.
-APART = {"internevo", "nanotron"}
+# Those whose ZeRO 1 brings updated weights to all when the optimizer is done, where others gather them in buckets beside
+# the next forward. In InternEvo one device after another broadcasts its part (`broadcast_params`): with many devices that
+# is as slow as a ring for each weight. In nanotron all come at once, and each part of each weight is sliced and copied by
+# itself (`_all_gather_params`).
+IN_TURN, COPIED = {"internevo"}, {"nanotron"}
+# Of a script's thread: a slice, two views and the launch of a copy.
+PIECE_SECONDS = 6e-6
 # Those that gather in 8 bits what they multiply in 8 bits: FSDP2's float8 all-gather of weights, and that of activations
 # in tensor parallelism (torchao).
 NARROW = {"titan"}
-# Those whose ZeRO 1 adds up whole gradients in fp32 on all devices, each of which then takes its part
-# (nanotron's get_fp32_accum_hook), where others bring each part to its owner in 16 bits.
-WHOLE = {"nanotron"}
+# Those whose ZeRO 1 adds up whole gradients on all devices, each of which then takes its part, where others bring each
+# part to its owner alone; in how many times the bytes of 16 bits (InternEvo's `_reduce_and_copy`, nanotron's
+# `get_fp32_accum_hook`).
+WHOLE = {"internevo": 1, "nanotron": 2}
 
 
 @dataclass
@@ -37,7 +42,7 @@ class More:
 
 def gathers_last(family: str) -> bool:
     """Whether updated weights are gathered when the optimizer is done, and not beside the next forward."""
-    return family in APART
+    return family in IN_TURN | COPIED
 
 
 def links_of(message: dict, networks: list[bool]) -> str:
@@ -61,13 +66,13 @@ def of(
         there, kind = more[links_of(message, networks)], message["collective"]
         is_once, seconds = message["once_a_step"], message["seconds"]
         is_of_weights = message["axis_name"] == "data" and is_once and message["count"] > 0
-        if is_of_weights and kind == "all-gather" and row.family in APART:
-            # A ring of many devices is slow to come round, and with few bytes that is all its time.
-            ring = one_by_one(message, found, cluster, kind, 1, in_ring=True)
-            there.add(max(0.0, ring - seconds), 1)
+        if is_of_weights and kind == "all-gather" and row.family in IN_TURN:
+            there.add(max(0.0, one_by_one(message, found, cluster, kind, 1, in_ring=True) - seconds), 1)
+        if is_of_weights and kind == "all-gather" and row.family in COPIED:
+            there.add(message["count"] * found["mesh"][message["axis"]] * PIECE_SECONDS, 1)
         if is_of_weights and kind == "reduce-scatter" and row.family in WHOLE:
-            # Twice the bytes of 16 bits.
-            there.add(one_by_one(message, found, cluster, "all-reduce", 2) - seconds, must_wait)
+            summed = one_by_one(message, found, cluster, "all-reduce", WHOLE[row.family])
+            there.add(summed - seconds, must_wait)
         if is_narrow:
             there.add(-gathering(message) * seconds / 2, must_wait)
             seconds *= 1 - gathering(message) / 2
@@ -88,7 +93,7 @@ def gathering(message: dict) -> float:
     return float(message["collective"] == "all-gather" and message["axis_name"] in ("data", "tensor"))
 
 
-def one_by_one(
+def one_by_one(  # noqa: PLR0913
     message: dict, found: dict, cluster: str, collective: str, widened: float, *, in_ring: bool = False
 ) -> float:
     """Seconds of a step's messages as `collective`, each with `widened` times its bytes."""

@@ -232,7 +232,7 @@ void bind_plan(py::module_& m) {
     out["json"] = plan::print_json(cluster);
     return out;
   });
-  // Of a collective between `size` devices that are `stride` apart: by the fastest algorithm, or in one ring.
+  // Of a collective between `size` devices that are `stride` apart: by the fastest algorithm, or in a ring.
   m.def(
       "collective_seconds",
       [](const std::string& text, const std::string& name, int64_t stride, int64_t size, double bytes,

@@ -80,7 +80,8 @@ def plan(model: str, batch: int, seq: int, cluster: str, pin: str = "", saved: s
     * `batch`, `seq`: sequences in a step, and tokens in each.
     * `cluster`: ``"h100:8x8"`` (devices per host x hosts), a JSON file, or JSON: docs/clusters.md.
     * `pin`: what is settled beforehand, as ``"dp=8,tp=2,pp=1,micro=4,zero=1,recompute=full"``; the rest is
-      chosen. Also ``sp`` (sequence), ``ep`` (experts), ``chunks`` and ``order`` of a pipeline.
+      chosen. Also ``sp`` (sequence), ``ep`` (experts),
+      ``experts`` (``sp+tp``: along these axes too), ``chunks`` and ``order`` of a pipeline.
     * `saved`: a plan to follow instead, as JSON: what an earlier result has under ``"plan"``, edited or not
       (docs/plans.md).
 
