@@ -36,6 +36,17 @@ void send_rows_too(Evaluator& plans, std::vector<Pair>* pairs) {
   const Pins& pins = plans.pins();
   const double capacity = pins.capacity.value_or(pins.usual_capacity);
   if (capacity == 0 || pins.random) return;
+  std::string along;  // pinned axes that have experts
+  for (const auto& axis : pins.axes) {
+    if (!pins.saved && (axis.splits & role_bit(Role::kExpert)) != 0)
+      along += concat(along.empty() ? "" : " and ", axis.name);
+  }
+  if (along.find(' ') != std::string::npos) {
+    if (!pins.capacity) return;
+    throw Error(Phase::kPlan, concat("capacity=", capacity, " cannot be: rows are sent along one axis, and ",
+                                     along, " have experts"))
+        .hint("would work: experts along one of them, or capacity=0");
+  }
   std::vector<Pair> sending;
   for (const auto& pair : *pairs) {
     if (!pair.sizes.empty()) sending.push_back(sending_rows(pair, capacity));

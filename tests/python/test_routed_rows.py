@@ -159,6 +159,8 @@ def test_every_way_there_and_back_is_understood(route: str) -> None:
 PLANS = [
     *[(2, plan) for plan in ("dp=2", "tp=2", "dp=2,micro=3", "dp=2,micro=3,recompute=full", "dp=2,zero=3")],
     (3, "dp=3"), (4, "dp=2,tp=2"), (2, "ep=2"), (4, "dp=2,ep=2"), (2, "pp=2,micro=2"), (1, "micro=3"),
+    (2, "tp=2,experts=tp,capacity=1"), (4, "dp=2,tp=2,experts=tp,capacity=9"), (4, "dp=2,tp=2,experts=dp+tp"),
+    (4, "sp=2,tp=2,experts=sp+tp"), (2, "dp=2,experts=dp,capacity=1.5"),
     (2, "ep=2,capacity=0"), (2, "ep=2,capacity=1"), (3, "ep=3,capacity=1.5"), (4, "ep=4,capacity=1"),
     (4, "dp=2,ep=2,capacity=9"), (4, "ep=2,tp=2,capacity=1"), (6, "ep=3,dp=2,capacity=2,recompute=full"),
     (4, "pp=2,ep=2,capacity=1,micro=2"), (2, "dp=2,capacity=1"),
@@ -290,6 +292,14 @@ def test_a_step_that_cannot_send_rows_goes_without(plan: str) -> None:
     with devices(4 if plan.count("=2") > 1 and "dp=2" in plan or "pp=2" in plan else 2, plan):
         got = losses("moai")
     torch.testing.assert_close(got, losses("cpu"), rtol=2e-5, atol=2e-5)
+
+
+def test_rows_are_sent_along_one_axis_alone() -> None:
+    pins = "tp=2,dp=2,experts=tp+dp,capacity=2"
+    with pytest.raises(
+        RuntimeError, match="capacity=2 cannot be: rows are sent along one axis, and tp and dp"
+    ):
+        _C.plan_step(graph_of(by_inverse), _C.cluster("h100:4")["json"], pins, "")
 
 
 @pytest.mark.parametrize("plan", ["capacity=1.5", "capacity=1.5,micro=3", "ep=2,capacity=1"])
