@@ -93,7 +93,7 @@ def gathering(message: dict) -> float:
     return float(message["collective"] == "all-gather" and message["axis_name"] in ("data", "tensor"))
 
 
-def one_by_one(  # noqa: PLR0913
+def one_by_one(
     message: dict, found: dict, cluster: str, collective: str, widened: float, *, in_ring: bool = False
 ) -> float:
     """Seconds of a step's messages as `collective`, each with `widened` times its bytes."""
