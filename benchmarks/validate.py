@@ -132,13 +132,14 @@ def run(arguments: argparse.Namespace) -> int:
         least, best, planned = float("inf"), [], []
         for turn in range(PLANNED):
             before = planned
+            if before:
+                constants |= fitting.next_constants(before)
             planned, _ = predict_all(
                 some, constants, cache, arguments.workers, f"fitting, {turn + 1} of {PLANNED}"
             )
             left = fitting.Fit(planned).left()
             if before and left < least:
                 least, best = left, before
-            constants |= fitting.next_constants(planned)
         known = fitting.fit_all(best)
         KNOWN.write_text(json.dumps(known, indent=1) + "\n")
     known = json.loads(KNOWN.read_text())

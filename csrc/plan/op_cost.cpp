@@ -67,6 +67,10 @@ double sent_bytes(const ir::Graph& graph, const Frame& frame, ir::NodeId id, con
   return local_bytes(graph.type(value), leaf_sizes(frame, value), placement, mesh);
 }
 
+double moving_seconds(const DeviceKind& device, double bytes) {
+  return bytes / (device.memory_bytes_per_s * device.memory_efficiency);
+}
+
 class Cost {
  public:
   Cost(const ir::Graph& graph, const Frame& frame, ir::NodeId id, const Option& option, const Mesh& mesh)
@@ -96,7 +100,7 @@ class Cost {
     (attends ? cost.attention : cost.product) = rate > 0 ? flops() * share() / rate : 0;
     const double sent = sent_bytes(graph_, frame_, id_, option_, mesh_);
     bytes += 2 * sent;  // put in another order on each side
-    cost.memory = bytes / (device.memory_bytes_per_s * device.memory_efficiency);
+    cost.memory = moving_seconds(device, bytes);
     cost.overhead = device.op_overhead_s;
     cost.exchange = exchange_seconds() + halo_seconds(device) + (sent > 0 ? trade_seconds(sent) : 0);
     return cost;
@@ -163,7 +167,7 @@ class Cost {
     for_halos(graph_, frame_, node_, rule_, factors_, option_, mesh_, [&](const HaloCopy& copy) {
       total +=
           plan::seconds(*mesh_.cluster, Collective::kAllGather, mesh_.axes[copy.axis].group, copy.gathered) +
-          2 * copy.bytes / (device.memory_bytes_per_s * device.memory_efficiency) + 2 * device.op_overhead_s;
+          moving_seconds(device, 2 * copy.bytes) + 2 * device.op_overhead_s;
     });
     return total;
   }
@@ -204,7 +208,7 @@ OpCost cost_of_adding(const ir::Graph& graph, const Frame& frame, ir::ValueId va
   const DeviceKind& device = mesh.cluster->device(0);
   const double bytes = local_bytes(graph.type(value), leaf_sizes(frame, value), placement, mesh);
   OpCost cost;
-  cost.memory = kTouched * bytes / (device.memory_bytes_per_s * device.memory_efficiency);
+  cost.memory = moving_seconds(device, kTouched * bytes);
   cost.overhead = device.op_overhead_s;
   return cost;
 }

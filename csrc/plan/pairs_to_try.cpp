@@ -32,19 +32,26 @@ bool keeps_turns(Evaluator& plans, const Pair& pair) {
   return !plans.has_turns() || plans.recorded(pair).time.obstacle.empty();
 }
 
+bool has_experts_along_several(const Pins& pins) {
+  return !pins.saved && std::count_if(pins.axes.begin(), pins.axes.end(), is_for_experts) > 1;
+}
+
+std::string axes_of_experts(const Pins& pins) {
+  std::string names;
+  for (const auto& axis : pins.axes) {
+    if (is_for_experts(axis)) names += concat(names.empty() ? "" : " and ", axis.name);
+  }
+  return names;
+}
+
 void send_rows_too(Evaluator& plans, std::vector<Pair>* pairs) {
   const Pins& pins = plans.pins();
   const double capacity = pins.capacity.value_or(pins.usual_capacity);
   if (capacity == 0 || pins.random) return;
-  std::string along;  // pinned axes that have experts
-  for (const auto& axis : pins.axes) {
-    if (!pins.saved && (axis.splits & role_bit(Role::kExpert)) != 0)
-      along += concat(along.empty() ? "" : " and ", axis.name);
-  }
-  if (along.find(' ') != std::string::npos) {
+  if (has_experts_along_several(pins)) {
     if (!pins.capacity) return;
     throw Error(Phase::kPlan, concat("capacity=", capacity, " cannot be: rows are sent along one axis, and ",
-                                     along, " have experts"))
+                                     axes_of_experts(pins), " have experts"))
         .hint("would work: experts along one of them, or capacity=0");
   }
   std::vector<Pair> sending;

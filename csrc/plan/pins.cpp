@@ -223,9 +223,9 @@ void check_turns(const Pins& pins, const Step& step, int32_t turns) {
                    parts * turns));
 }
 
-namespace {
-
 bool is_for_experts(const AxisPin& pin) { return (pin.splits & role_bit(Role::kExpert)) != 0; }
+
+namespace {
 
 bool splits_something(const AxisPin& pin, const AxisUse& use) {
   return is_for_experts(pin) ? use.expert > 0 : use.whole < 1 - 1e-9;

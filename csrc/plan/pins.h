@@ -72,6 +72,9 @@ bool leaves_parts(const Pins& pins, const Step& step, int32_t turns);
 // Throws Error(Phase::kPlan) where it does not, naming the pins and the batch.
 void check_turns(const Pins& pins, const Step& step, int32_t turns);
 
+// Whether products with experts are split by experts along it.
+bool is_for_experts(const AxisPin& pin);
+
 // Whether every axis that is pinned splits something. `uses`: by axis.
 bool uses_axes(const Pins& pins, const std::vector<AxisUse>& uses);
 

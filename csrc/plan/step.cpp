@@ -162,7 +162,7 @@ class Placer {
       const bool is_gradient =
           producer != ir::kNone && producer >= step_.roles.forward_end && !is_repeated(producer);
       if (is_gradient) {
-        incoming = incoming == ir::kNone ? stretch : std::min(incoming, stretch);
+        incoming = lower(incoming, stretch);
       } else {
         saved = std::max(saved, stretch);
       }

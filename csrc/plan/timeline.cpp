@@ -186,8 +186,7 @@ struct Ledger {
       } else if (n < step.roles.forward_end && last >= step.roles.forward_end &&
                  last < step.roles.backward_end)
         to->activations += bytes(result);
-      if (n >= step.roles.forward_end && n < step.roles.backward_end && last >= step.roles.backward_end)
-        to->gradients += bytes(result);
+      if (step.is_sum(result)) to->gradients += bytes(result);
     }
   }
 };

@@ -63,13 +63,13 @@ def message(kind: str, seconds: float, *, axis: int = 0, name: str = "data", onc
     }  # fmt: skip
 
 
-def more(made: Any, messages: list[dict]) -> dict[str, tuple[float, float]]:
+def more(made: Any, messages: list[dict]) -> tuple[float, float]:
     """What its framework's messages take beyond a plan's of 2 x 4 devices of one host, of whose time three quarters are
-    not hidden: by links, the messages' seconds and the step's."""
+    not hidden: their seconds, and the step's."""
     found = {"breakdown": {"messages": messages}, "mesh": [2, 4]}
     cluster = module("published")._C.cluster("h100:8")["json"]
-    across = [False, False, False]
-    changed = module("framework_messages").of(made, found, across, cluster, must_wait=0.75, overlap=0.5)
+    networks = [False, False, False]
+    changed = module("framework_messages").of(made, found, networks, cluster, must_wait=0.75, overlap=0.5)
     assert changed["across"].seconds == 0
     return changed["inside"].seconds, changed["inside"].shown
 
@@ -128,29 +128,28 @@ def test_attention_that_is_not_fused_is_bound_by_its_scores() -> None:
     assert unfused < fused / 2
 
 
-def test_experts_of_a_part_of_the_positions_have_a_part_of_the_capacity(tmp_path: Path) -> None:
+def parts_of_mixture(cache: Path, **fields: object) -> dict[str, float]:
+    """What a step of two layers of experts is predicted to take, by what takes it."""
     published = module("published")
-    fields = {
-        "num_experts": 4, "top_k": 2, "layers": 2, "hidden": 2048, "ffn_hidden": 8192, "heads": 16, "vocab": 64, "seq_len": 1024,
-        "global_batch": 2, "gpus": 4, "dp": 2, "cp": 2, "tp": 1, "pp": 1, "ep": 2, "mlp": "gated",
+    shared = {
+        "top_k": 2, "layers": 2, "hidden": 2048, "ffn_hidden": 8192, "heads": 16, "vocab": 64, "cp": 2, "pp": 1, "mlp": "gated",
     }  # fmt: skip
-    found = published.predict(row(**fields), published.Constants(), tmp_path)[0]
-    alone = published.predict(row(**{**fields, "cp": 1, "gpus": 2}), published.Constants(), tmp_path)[0]
-    assert found.parts["products"] < 0.75 * alone.parts["products"]
+    return published.predict(row(**{**shared, **fields}), published.Constants(), cache)[0].parts
+
+
+def test_experts_of_a_part_of_the_positions_have_a_part_of_the_capacity(tmp_path: Path) -> None:
+    fields = {"num_experts": 4, "seq_len": 1024, "global_batch": 2, "gpus": 4, "dp": 2, "tp": 1, "ep": 2}
+    found = parts_of_mixture(tmp_path, **fields)
+    alone = parts_of_mixture(tmp_path, **{**fields, "cp": 1, "gpus": 2})
+    assert found["products"] < 0.75 * alone["products"]
 
 
 def test_experts_left_whole_by_tensor_parallelism_are_on_their_hosts(tmp_path: Path) -> None:
     """Nothing of them crosses hosts, where experts inside of data parallelism send all their rows across."""
-    published = module("published")
-    fields = {
-        "num_experts": 8, "top_k": 2, "layers": 2, "hidden": 2048, "ffn_hidden": 8192, "heads": 16, "vocab": 64, "seq_len": 2048,
-        "global_batch": 128, "gpus": 32, "dp": 4, "cp": 2, "tp": 4, "pp": 1, "ep": 4, "mlp": "gated",
-    }  # fmt: skip
-    parts = [
-        published.predict(row(**{**fields, **more}), published.Constants(), tmp_path)[0].parts
-        for more in ({"notes": "expert-TP=1", "ep": 8}, {})
-    ]
-    assert parts[0]["across"] < 0.5 * parts[1]["across"]
+    fields = {"num_experts": 8, "seq_len": 2048, "global_batch": 128, "gpus": 32, "dp": 4, "tp": 4}
+    whole = parts_of_mixture(tmp_path, **fields, ep=8, notes="expert-TP=1")
+    split = parts_of_mixture(tmp_path, **fields, ep=4)
+    assert whole["across"] < 0.5 * split["across"]
 
 
 def gib(**fields: object) -> float:
