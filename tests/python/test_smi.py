@@ -126,6 +126,7 @@ def test_a_process_that_was_killed_is_forgotten_and_its_file_removed(
 def test_a_stopped_process_is_idle_and_hangs_nobody(start: Callable, capsys: pytest.CaptureFixture) -> None:
     process = start()
     process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED)  # its threads stop one after the other
     (row,) = json.loads(seen(capsys, "--json"))
     assert row["pid"] == process.pid and row["steps_per_second"] == 0
     process.send_signal(signal.SIGCONT)
